@@ -1,0 +1,30 @@
+# Flags and target helpers that every folder uses.
+
+add_library(hostler_flags INTERFACE)
+target_include_directories(hostler_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(hostler_flags INTERFACE -Wall -Wextra -Werror=return-type -Wno-sign-compare
+                                               -fno-math-errno)
+if(HOSTLER_SANITIZE)
+  target_compile_options(hostler_flags INTERFACE -fsanitize=${HOSTLER_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(hostler_flags INTERFACE -fsanitize=${HOSTLER_SANITIZE})
+endif()
+
+# hostler_library(NAME SOURCES a.cc b.cc DEPS lib...)
+function(hostler_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC hostler_flags ${ARG_DEPS})
+endfunction()
+
+# hostler_test(NAME SOURCES a_test.cc DEPS lib...): one test binary for a folder.
+function(hostler_test name)
+  if(NOT HOSTLER_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE hostler_flags ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main)
+  target_compile_definitions(${name} PRIVATE HOSTLER_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  include(GoogleTest)
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+endfunction()

@@ -1,0 +1,44 @@
+#include "engine/base/bytes.h"
+#include "engine/base/dtype.h"
+#include "engine/base/status.h"
+#include "gtest/gtest.h"
+
+namespace hostler {
+namespace {
+
+TEST(BytesTest, ParsesSizesAsPeopleWriteThem) {
+  EXPECT_EQ(*ParseBytes("4096"), 4096u);
+  EXPECT_EQ(*ParseBytes("8GiB"), 8ull << 30);
+  EXPECT_EQ(*ParseBytes("2G"), 2ull << 30);
+  EXPECT_EQ(*ParseBytes("1.5 MiB"), 3ull << 19);
+  EXPECT_EQ(*ParseBytes("2GB"), 2000000000u);
+}
+
+TEST(BytesTest, RefusesWhatIsNoSize) {
+  for (const char* bad : {"", "GiB", "-1", "8X", "1..2G", "999999999999T", "nan"}) {
+    EXPECT_FALSE(ParseBytes(bad).ok()) << bad;
+  }
+}
+
+TEST(BytesTest, FormatsWithThreeDigits) {
+  EXPECT_EQ(FormatBytes(17), "17 B");
+  EXPECT_EQ(FormatBytes(196608), "192 KiB");
+  EXPECT_EQ(FormatBytes(3900000000), "3.63 GiB");
+}
+
+TEST(DTypeTest, CountsBlockBytes) {
+  EXPECT_EQ(RowBytes(DType::kBF16, 256), 512u);
+  EXPECT_EQ(RowBytes(DType::kQ8_0, 64), 68u);
+  EXPECT_EQ(GetDTypeInfo(DType::kBool).name, "bool");
+}
+
+TEST(StatusTest, FieldErrorsCarryTheirField) {
+  const absl::Status status = FieldError("max_tokens", "must be positive");
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ErrorField(status), "max_tokens");
+  EXPECT_EQ(status.message(), "max_tokens: must be positive");
+  EXPECT_EQ(ErrorField(absl::NotFoundError("x")), "");
+}
+
+}  // namespace
+}  // namespace hostler

@@ -1,0 +1,176 @@
+// Backend: the tensor operations of a step, on one kind of device.
+//
+// Activations are f32 matrices in the backend's own memory; weights are
+// row-major [out, in] matrices of any weight type. Every operation works on
+// each row by itself and sums in a fixed order: a row's result depends neither
+// on its neighbours in the step nor on the number of threads. That is what
+// makes batching, chunking and caching invisible in the answers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/base/dtype.h"
+#include "engine/compute/step_batch.h"
+#include "engine/kv/layout.h"
+
+namespace hostler {
+
+// A view of f32 activations, [rows, cols], contiguous.
+struct Mat {
+  float* data = nullptr;
+  int64_t rows = 0;
+  int64_t cols = 0;
+
+  float* row(int64_t i) const { return data + i * cols; }
+  Mat first_rows(int64_t n) const { return {data, n, cols}; }
+  // The same values as [rows * cols / new_cols, new_cols].
+  Mat reshaped(int64_t new_cols) const { return {data, rows * cols / new_cols, new_cols}; }
+};
+
+// A view of a weight matrix, [rows = out features, cols = in features].
+// cols is a multiple of the type's block. A vector (norm gain) has one row.
+struct Weight {
+  DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  const std::byte* data = nullptr;
+
+  size_t bytes() const { return RowBytes(dtype, cols) * static_cast<size_t>(rows); }
+};
+
+// Memory that a backend's operations may use.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  virtual std::byte* data() = 0;
+  virtual size_t bytes() const = 0;
+};
+
+// Rotary position embedding: element pairs of a head are turned by
+// position * inv_freq[i]. Pairs are (i, i + dim/2) ("neox") or (2i, 2i+1).
+struct RopeSpec {
+  std::vector<float> inv_freq;  // [rotated dims / 2]
+  bool interleaved = false;
+  float scale = 1.0f;  // multiplies cos and sin (yarn, longrope)
+};
+
+struct AttentionSpec {
+  int heads = 0;       // query heads; KV heads and head_dim are the layout's
+  float scale = 0.0f;  // multiplies q·k
+};
+
+// The KV memory of all blocks and how a block lies in it.
+struct KvView {
+  KvLayout layout;
+  std::byte* data = nullptr;
+
+  std::byte* block(int32_t index) const { return data + size_t(index) * layout.block_bytes(); }
+};
+
+// How gate logits become chosen experts and their weights.
+struct GateSpec {
+  int top_k = 0;
+  bool normalize = true;  // chosen weights are divided by their sum
+  // Scores are softmax over all experts; the top_k largest are chosen, equal
+  // ones by the lower index.
+};
+
+// The experts every row chose, strongest first. Row r's choices are entries
+// [offsets[r], offsets[r + 1]); a row may have any number of them. On the host.
+struct ExpertSelection {
+  std::vector<int32_t> offsets;  // [rows + 1]
+  std::vector<int32_t> experts;  // [entries]
+  std::vector<float> weights;    // [entries]
+};
+
+// How one expert lies in a slot: three matrices at byte offsets.
+struct ExpertLayout {
+  int64_t dim = 0;  // model width
+  int64_t ffn = 0;  // expert width
+  DType gate_type = DType::kBF16, up_type = DType::kBF16, down_type = DType::kBF16;
+  size_t gate_offset = 0, up_offset = 0, down_offset = 0;
+  size_t bytes = 0;
+
+  // gate|up|down of one type, one after another.
+  static ExpertLayout Packed(int64_t dim, int64_t ffn, DType type);
+  Weight gate(const std::byte* slot) const { return {gate_type, ffn, dim, slot + gate_offset}; }
+  Weight up(const std::byte* slot) const { return {up_type, ffn, dim, slot + up_offset}; }
+  Weight down(const std::byte* slot) const { return {down_type, dim, ffn, slot + down_offset}; }
+};
+
+// One expert's work in a step.
+struct ExpertTask {
+  const std::byte* slot = nullptr;
+  std::span<const int32_t> in_rows;   // rows of x that chose it
+  std::span<const int32_t> out_rows;  // where each result goes, same length
+};
+
+// Used by one thread (the engine loop's). Operations are done when they return
+// unless a backend says otherwise; ReadBack always waits.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;
+
+  // Zeroed memory, 64-byte aligned. Errors: ResourceExhausted.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) = 0;
+
+  // out[i, :] = table[ids[i], :]. REQUIRES: 0 <= ids[i] < table.rows
+  virtual void Embed(const Weight& table, std::span<const int32_t> ids, Mat out) = 0;
+
+  // out = x / sqrt(mean(x²) + eps) * gain, row by row. out may be x.
+  virtual void RmsNorm(Mat x, const Weight& gain, float eps, Mat out) = 0;
+
+  // y = x · wᵀ: x [rows, w.cols], y [rows, w.rows].
+  virtual void MatMul(const Weight& w, Mat x, Mat y) = 0;
+
+  // In place on x [rows, heads * head_dim]; positions [rows].
+  virtual void Rope(const RopeSpec& rope, std::span<const int32_t> positions, int head_dim,
+                    Mat x) = 0;
+
+  // Writes k and v [rows, kv_heads * head_dim] to the batch's blocks.
+  virtual void AppendKv(const StepBatch& batch, int layer, Mat k, Mat v, const KvView& kv) = 0;
+
+  // Causal attention of q [rows, heads * head_dim] over each row's own
+  // sequence, up to and including its position; out has q's shape.
+  // Softmax in one pass over blocks (FlashAttention, Dao 2022, algorithm 1).
+  virtual void Attention(const AttentionSpec& spec, const StepBatch& batch, int layer, Mat q,
+                         const KvView& kv, Mat out) = 0;
+
+  // out = silu(gate) * up, elementwise. out may be gate.
+  virtual void SiluMul(Mat gate, Mat up, Mat out) = 0;
+
+  // y += x.
+  virtual void Add(Mat x, Mat y) = 0;
+
+  // Chooses experts from gate logits [rows, experts].
+  virtual void SelectExperts(const GateSpec& spec, Mat logits, ExpertSelection* selection) = 0;
+
+  // For every task: out[out_rows[i]] = down · (silu(gate · x) * (up · x)),
+  // x = x[in_rows[i]]. All in_rows of all tasks together are at most
+  // out.rows.
+  virtual void ExpertFfn(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x,
+                         Mat out) = 0;
+
+  // y[r] += Σ weights[e] * x[e] over row r's entries e, in their order.
+  virtual void CombineExperts(const ExpertSelection& selection, Mat x, Mat y) = 0;
+
+  // to[i] = from.row(rows[i]).
+  virtual void GatherRows(Mat from, std::span<const int32_t> rows, Mat to) = 0;
+
+  // Copies to host memory, [rows, cols]; waits for all work before it.
+  virtual void ReadBack(Mat from, float* to) = 0;
+};
+
+// The CPU backend: runs on `threads` threads (the caller is one of them) with
+// the best kernels this CPU has. `isa` forces "portable", "avx2" or "avx512"
+// (tests); "" detects. Errors: InvalidArgument when the CPU lacks it.
+absl::StatusOr<std::unique_ptr<Backend>> NewCpuBackend(int threads, std::string_view isa = "");
+
+}  // namespace hostler

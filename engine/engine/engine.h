@@ -1,0 +1,95 @@
+// Engine: a loaded model and the loop that serves it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "cache/expert_cache.h"
+#include "engine/engine/request.h"
+#include "engine/engine/stream.h"
+#include "engine/model/model_info.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+
+namespace hostler {
+
+enum class Quantize { kNone, kQ8 };
+
+struct EngineOptions {
+  // Bounds weights, KV, experts and work space together; 0: 80% of what this
+  // process may use.
+  uint64_t memory_bytes = 0;
+  uint64_t expert_memory_bytes = 0;  // 0: what KV leaves, at most all experts
+  uint64_t kv_memory_bytes = 0;      // 0: chosen from what is left
+  int threads = 0;                   // 0: the cores this process may use
+  Quantize quantize = Quantize::kNone;
+  bool precise = false;     // f32 activations and KV over the weights as stored
+  int max_context = 0;      // tokens of one sequence; 0: the model's
+  int max_sequences = 256;  // running at a time
+  int step_tokens = 512;    // rows of a step at most
+  int max_queue = 4096;     // sequences waiting; more are refused
+};
+
+// Load and counters, consistent as of the end of a step. Counters only grow.
+struct EngineStats {
+  int running = 0;  // sequences in the batch
+  int waiting = 0;  // sequences queued
+  int paused = 0;   // running ones whose client reads slowly
+  int kv_blocks_total = 0;
+  int kv_blocks_used = 0;
+  uint64_t steps = 0;
+  uint64_t prompt_tokens = 0;  // prefilled, recomputation included
+  uint64_t generated_tokens = 0;
+  uint64_t preemptions = 0;
+  double step_seconds = 0;  // spent computing
+  ExpertCacheStats experts;
+};
+
+// How the memory budget was divided, bytes.
+struct MemoryPlan {
+  uint64_t budget = 0;
+  uint64_t weights = 0;     // everything but the experts
+  uint64_t work_space = 0;  // activations of one step, staging
+  uint64_t kv = 0;
+  uint64_t experts = 0;        // slots
+  uint64_t all_experts = 0;    // what would hold every expert
+  std::string ToString() const;  // one line, for the log and for errors
+};
+
+// Thread-safe. Every stream a Submit returned ends before the destructor does.
+class Engine {
+ public:
+  // Loads the model at `path`. Errors: what the loaders say;
+  // ResourceExhausted with the numbers when it does not fit the budget.
+  static absl::StatusOr<std::unique_ptr<Engine>> Load(const std::string& path,
+                                                      const EngineOptions& options);
+  virtual ~Engine() = default;
+
+  // Checks and queues a request. Errors: FieldErrors for what the model cannot
+  // do (too long a prompt, ids outside the vocabulary, ...);
+  // ResourceExhausted when the queue is full; Unavailable once draining.
+  virtual absl::StatusOr<std::shared_ptr<GenerateStream>> Submit(GenerateRequest request) = 0;
+
+  // Prompt → ids, as Submit would do it. Errors: FieldErrors.
+  virtual absl::StatusOr<std::vector<int32_t>> TokenizePrompt(const GenerateRequest& request) const = 0;
+
+  // Logits of every position, f32 [tokens, vocab], for golden comparisons and
+  // perplexity. Runs in the loop like any request, prefilling in chunks.
+  virtual absl::StatusOr<std::vector<float>> Logits(const std::vector<int32_t>& tokens) = 0;
+
+  // No more Submits; returns when all requests have ended or `deadline_ms` has
+  // passed, in which case the rest is ended with Unavailable.
+  virtual void Drain(int deadline_ms) = 0;
+
+  virtual EngineStats stats() const = 0;
+  virtual const ModelInfo& model() const = 0;
+  virtual const MemoryPlan& memory() const = 0;
+  virtual int max_context() const = 0;
+  // Null when the model has none beside its weights.
+  virtual const Tokenizer* tokenizer() const = 0;
+};
+
+}  // namespace hostler

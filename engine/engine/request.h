@@ -1,0 +1,110 @@
+// GenerateRequest: what a client asked for. Both front ends make one, and
+// every layer below speaks in its terms.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "nlohmann/json.hpp"
+
+namespace hostler {
+
+// How the next token is drawn. Unset values are the model's own defaults
+// (generation_config.json), or else those in the comments. Steps and their
+// order: logit_bias, penalties, temperature, min_p, top_k, top_p (vLLM v1).
+struct SamplingParams {
+  std::optional<double> temperature;         // 1; 0 is greedy
+  std::optional<int> top_k;                  // 0: off
+  std::optional<double> top_p;               // 1: off
+  std::optional<double> min_p;               // 0: off
+  std::optional<double> repetition_penalty;  // 1: off; prompt and output (CTRL)
+  double presence_penalty = 0;               // output only (OpenAI)
+  double frequency_penalty = 0;
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  std::optional<uint64_t> seed;  // same seed, same tokens; unset: random
+};
+
+// Messages for the model's chat template.
+struct ChatPrompt {
+  nlohmann::ordered_json messages;   // array, OpenAI's shape
+  nlohmann::ordered_json tools;      // array or null
+  nlohmann::ordered_json documents;  // array or null
+  nlohmann::ordered_json variables;  // object: further template variables
+  bool add_generation_prompt = true;
+};
+
+using TokenPrompt = std::vector<int32_t>;
+
+struct GenerateRequest {
+  std::string id;     // unique; the front end makes it
+  std::string model;  // as the client wrote it; "" = the default
+  std::variant<std::string, TokenPrompt, ChatPrompt> prompt;
+  bool add_special_tokens = true;  // to a text prompt; a chat template writes its own
+
+  SamplingParams sampling;
+  int n = 1;                       // sequences from this prompt
+  std::optional<int> max_tokens;   // unset: as many as the context takes
+  int min_tokens = 0;              // before this many, no stop of any kind
+  std::vector<std::string> stop;
+  std::vector<int32_t> stop_token_ids;
+  bool ignore_eos = false;
+  bool include_stop_str = false;  // keep the stop string in the text
+  bool skip_special_tokens = true;
+
+  // Per generated token: its own logprob and this many most likely ones.
+  std::optional<int> logprobs;
+  // The same for prompt tokens (all but the first).
+  std::optional<int> prompt_logprobs;
+
+  std::chrono::steady_clock::time_point arrival = std::chrono::steady_clock::now();
+};
+
+enum class FinishReason { kStop, kLength, kCancelled, kError };
+
+struct TokenLogprob {
+  int32_t id = 0;
+  float logprob = 0;
+  std::string bytes;  // what the token stands for
+};
+
+struct PositionLogprobs {
+  TokenLogprob chosen;
+  std::vector<TokenLogprob> top;  // most likely first
+};
+
+// News of one sequence. Its last event has finish_reason set.
+struct GenerateEvent {
+  int index = 0;                           // 0 <= index < n
+  std::string text;                        // whole UTF-8 characters only
+  std::vector<int32_t> token_ids;          // since its last event
+  std::vector<PositionLogprobs> logprobs;  // one for each token id, if asked
+  std::optional<FinishReason> finish_reason;
+  std::string stop_reason;  // the stop string that ended it, if one did
+};
+
+// What became of the prompt; known before the first event.
+struct PromptInfo {
+  std::vector<int32_t> token_ids;
+  std::vector<PositionLogprobs> logprobs;  // of token_ids[1..], if asked
+};
+
+struct Usage {
+  int prompt_tokens = 0;
+  int cached_prompt_tokens = 0;  // found in the prefix cache
+  int completion_tokens = 0;     // of all n sequences
+};
+
+// Milliseconds since arrival, except where a length is named.
+struct Timings {
+  double queued_ms = 0;       // until the first row was computed
+  double first_token_ms = 0;  // until the first token of any sequence
+  double total_ms = 0;        // until the last sequence ended
+  int preemptions = 0;
+};
+
+}  // namespace hostler
