@@ -1,0 +1,37 @@
+// Router: model names → targets, explicit ones and virtual ones.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "router/policy.h"
+#include "router/target.h"
+
+namespace hostler {
+
+// Built at start, immutable while serving; thread-safe then.
+class Router {
+ public:
+  // Errors: AlreadyExists for a name used twice.
+  absl::Status AddTarget(std::unique_ptr<Target> target);
+  absl::Status AddVirtualModel(const std::string& name, std::unique_ptr<RoutingPolicy> policy);
+
+  // Resolves request.model: "" is the first target; a target's name passes
+  // through; a virtual model asks its policy. Errors: NotFound naming the
+  // model and listing those there are; the policy's.
+  absl::StatusOr<Decision> Route(const GenerateRequest& request) const;
+
+  Target* Find(const std::string& name) const;  // null: no such target
+  const std::vector<std::unique_ptr<Target>>& targets() const { return targets_; }
+  std::vector<std::string> virtual_models() const;
+
+ private:
+  std::vector<std::unique_ptr<Target>> targets_;
+  std::map<std::string, std::unique_ptr<RoutingPolicy>> virtual_models_;
+};
+
+}  // namespace hostler

@@ -1,0 +1,97 @@
+// Service: where the HTTP and gRPC front ends meet. It routes a request,
+// starts it, and sees to its metrics and its log line.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/engine/request.h"
+#include "engine/engine/stream.h"
+#include "router/router.h"
+#include "server/metrics.h"
+#include "server/request_log.h"
+
+namespace hostler {
+
+// How a request came in; for the log and the metrics' labels.
+struct CallInfo {
+  std::string transport;  // "http" or "grpc"
+  std::string endpoint;   // "/v1/chat/completions", "Generate"
+  std::string peer;       // address and port
+};
+
+// One request being answered. Used by the one consumer that the front end has
+// for it; it may be destroyed at any time, which cancels what still runs.
+class Call {
+ public:
+  Call(GenerateRequest request_summary, Decision decision, std::shared_ptr<GenerateStream> stream,
+       CallInfo info, Metrics* metrics, RequestLog* log);
+  ~Call();
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  // As GenerateStream's, and takes note of the times.
+  std::optional<GenerateEvent> TryPop();
+  bool ended();
+  void OnReady(std::function<void()> callback);  // see GenerateStream::OnReady
+  void Cancel();
+
+  const std::string& id() const { return id_; }
+  const Decision& decision() const { return decision_; }
+  const PromptInfo& prompt() const { return stream_->prompt(); }
+  absl::Status status() const { return stream_->status(); }  // once ended
+  Usage usage() const { return stream_->usage(); }           // once ended
+  Timings timings() const { return stream_->timings(); }     // once ended
+
+ private:
+  void Account();  // metrics and log line, once
+
+  std::string id_;
+  Decision decision_;
+  std::shared_ptr<GenerateStream> stream_;
+  CallInfo info_;
+  Metrics* metrics_;
+  RequestLog* log_;
+  RequestRecord record_;
+  std::chrono::steady_clock::time_point arrival_;
+  std::optional<std::chrono::steady_clock::time_point> last_token_;
+  bool accounted_ = false;
+};
+
+// Thread-safe. `router`, `metrics` and `log` must outlive it.
+class Service {
+ public:
+  Service(Router* router, Metrics* metrics, RequestLog* log);
+
+  // Routes and submits. A refused request is counted and logged as well.
+  // Errors: the router's and the engine's.
+  absl::StatusOr<std::unique_ptr<Call>> Start(GenerateRequest request, const CallInfo& info);
+
+  // The engine that would answer for `model`, for tokenizing; an explicit name
+  // or "". Errors: NotFound, Unimplemented for a target without an engine here.
+  absl::StatusOr<Engine*> EngineFor(const std::string& model) const;
+
+  // "chatcmpl-", "cmpl-", … and 24 random hex digits.
+  static std::string NewId(const std::string& prefix);
+
+  Router& router() const { return *router_; }
+  Metrics& metrics() const { return *metrics_; }
+  // False once draining: /health then answers 503.
+  bool ready() const;
+  void SetDraining();
+
+ private:
+  Router* router_;
+  Metrics* metrics_;
+  RequestLog* log_;
+  std::atomic<bool> draining_{false};
+};
+
+}  // namespace hostler
