@@ -62,14 +62,18 @@ class GenerateStream {
   bool cancelled() const;
   // `callback` runs on the consumer's thread when a full queue has room again
   // or the request is cancelled. REQUIRES: set before the consumer starts.
-  void OnDrain(std::function<void()> callback) { on_drain_ = std::move(callback); }
+  // End() waits for a running call, after which none comes: call End without
+  // a lock that the callback takes.
+  void OnDrain(std::function<void()> callback) {
+    on_drain_ = std::make_shared<const std::function<void()>>(std::move(callback));
+  }
 
  private:
   void Notify();
+  void TellProducer();
 
   const size_t capacity_;
   PromptInfo prompt_;
-  std::function<void()> on_drain_;
 
   mutable std::mutex mutex_;  // guards all below
   std::condition_variable ready_;
@@ -81,7 +85,9 @@ class GenerateStream {
   Timings timings_;
 
   std::recursive_mutex callback_mutex_;  // held while on_ready_ runs
-  std::function<void()> on_ready_;
+  std::shared_ptr<const std::function<void()>> on_ready_;
+  std::recursive_mutex drain_mutex_;  // held while on_drain_ runs
+  std::shared_ptr<const std::function<void()>> on_drain_;
 };
 
 }  // namespace hostler

@@ -1,0 +1,108 @@
+#include "server/settings.h"
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <utility>
+
+#include "engine/base/bytes.h"
+#include "engine/base/status.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+
+namespace hostler {
+
+std::string FlagName(std::string_view key) {
+  std::string flag = fmt::format("--{}", key);
+  std::replace(flag.begin(), flag.end(), '_', '-');
+  return flag;
+}
+
+std::function<absl::Status(const std::string&)> SetInt(int* to, int low, int high) {
+  return [=](const std::string& text) -> absl::Status {
+    int value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || value < low || value > high) {
+      return absl::InvalidArgumentError(
+          fmt::format("\"{}\" is not a whole number from {} to {}", text, low, high));
+    }
+    *to = value;
+    return absl::OkStatus();
+  };
+}
+
+std::function<absl::Status(const std::string&)> SetBytes(uint64_t* to) {
+  return [=](const std::string& text) -> absl::Status {
+    HOSTLER_ASSIGN_OR_RETURN(*to, ParseBytes(text));
+    return absl::OkStatus();
+  };
+}
+
+std::function<absl::Status(const std::string&)> SetBool(bool* to) {
+  return [=](const std::string& text) -> absl::Status {
+    if (text != "true" && text != "false") {
+      return absl::InvalidArgumentError(fmt::format("\"{}\" is neither true nor false", text));
+    }
+    *to = text == "true";
+    return absl::OkStatus();
+  };
+}
+
+std::function<absl::Status(const std::string&)> SetText(std::string* to) {
+  return [=](const std::string& text) -> absl::Status {
+    if (text.empty()) return absl::InvalidArgumentError("must not be empty");
+    *to = text;
+    return absl::OkStatus();
+  };
+}
+
+std::function<absl::Status(const std::string&)> SetChoice(std::string* to,
+                                                          std::vector<std::string> words) {
+  return [to, words = std::move(words)](const std::string& text) -> absl::Status {
+    if (std::find(words.begin(), words.end(), text) == words.end()) {
+      return absl::InvalidArgumentError(
+          fmt::format("\"{}\" is none of {}", text, fmt::join(words, ", ")));
+    }
+    *to = text;
+    return absl::OkStatus();
+  };
+}
+
+std::vector<Setting> ModelSettings(EngineOptions* options) {
+  const auto set_quantize = [options](const std::string& text) -> absl::Status {
+    std::string word;
+    HOSTLER_RETURN_IF_ERROR(SetChoice(&word, {"none", "q8"})(text));
+    options->quantize = word == "q8" ? Quantize::kQ8 : Quantize::kNone;
+    return absl::OkStatus();
+  };
+  constexpr int kMax = std::numeric_limits<int>::max();
+  return {
+      {"memory", "SIZE",
+       "Memory for weights, KV, experts and work space together (default: 80% of what there is)",
+       "", SetBytes(&options->memory_bytes)},
+      {"expert_memory", "SIZE", "Memory for expert slots (default: what is left, at most all)", "",
+       SetBytes(&options->expert_memory_bytes)},
+      {"kv_memory", "SIZE", "Memory for KV blocks (default: chosen from what is left)", "",
+       SetBytes(&options->kv_memory_bytes)},
+      {"threads", "N", "Threads that compute (default: the cores there are)", "",
+       SetInt(&options->threads, 0, 1024)},
+      {"quantize", "none|q8", "Convert weights when loading", "none", set_quantize},
+      {"precise", "", "f32 activations and KV, for comparisons", "", SetBool(&options->precise)},
+      {"max_context", "TOKENS", "Longest sequence (default: the model's)", "",
+       SetInt(&options->max_context, 0, kMax)},
+  };
+}
+
+std::vector<Setting> SchedulingSettings(EngineOptions* options) {
+  const EngineOptions defaults;
+  return {
+      {"max_sequences", "N", "Sequences running at a time, per model",
+       std::to_string(defaults.max_sequences), SetInt(&options->max_sequences, 1, 65536)},
+      {"step_tokens", "N", "Rows of one step at most", std::to_string(defaults.step_tokens),
+       SetInt(&options->step_tokens, 1, 1 << 20)},
+      {"max_queue", "N", "Sequences waiting, per model; more are refused",
+       std::to_string(defaults.max_queue), SetInt(&options->max_queue, 0, 1 << 24)},
+  };
+}
+
+}  // namespace hostler
