@@ -14,8 +14,9 @@ namespace hostler {
 
 // What of a request a policy looks at.
 struct RouteFeatures {
-  int prompt_tokens = 0;  // counted, or estimated from the text's length
-  int max_tokens = 0;     // 0: not given
+  int prompt_tokens = 0;
+  bool prompt_tokens_estimated = false;  // from the text's length
+  int max_tokens = 0;                    // 0: not given
 };
 
 struct Decision {

@@ -1,0 +1,13 @@
+// What a policy looks at, taken from a request.
+#pragma once
+
+#include "engine/engine/request.h"
+#include "router/policy.h"
+
+namespace hostler {
+
+// Cheap: token ids are counted, text is not tokenized but taken as one token
+// for four bytes (prompt_tokens_estimated then says so).
+RouteFeatures ExtractFeatures(const GenerateRequest& request);
+
+}  // namespace hostler
