@@ -1,0 +1,157 @@
+#include "engine/text/pipeline_tokenizer.h"
+
+#include <utility>
+
+#include "engine/text/byte_level.h"
+#include "engine/text/utf8.h"
+
+namespace hostler {
+namespace {
+
+constexpr std::string_view kMetaspaceCharacter = "\xE2\x96\x81";
+
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return -1;
+}
+
+// "<0x0A>" is the byte 10.
+std::optional<char> ByteToken(std::string_view text) {
+  if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return std::nullopt;
+  const int high = HexDigit(text[3]), low = HexDigit(text[4]);
+  if (high < 0 || low < 0) return std::nullopt;
+  return static_cast<char>(high << 4 | low);
+}
+
+std::string SpeltBytes(std::string_view text, TokenSpelling spelling) {
+  switch (spelling) {
+    case TokenSpelling::kPlain:
+      break;
+    case TokenSpelling::kByteLevel:
+      return ByteLevelToBytes(text).value_or(std::string(text));
+    case TokenSpelling::kMetaspace: {
+      if (const auto byte = ByteToken(text); byte.has_value()) return std::string(1, *byte);
+      std::string out;
+      while (!text.empty()) {
+        const bool space = text.starts_with(kMetaspaceCharacter);
+        out.push_back(space ? ' ' : text[0]);
+        text.remove_prefix(space ? kMetaspaceCharacter.size() : 1);
+      }
+      return out;
+    }
+  }
+  return std::string(text);
+}
+
+class PipelineTokenizer : public Tokenizer {
+ public:
+  explicit PipelineTokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
+    const Vocabulary& vocabulary = *parts_.vocabulary;
+    bytes_.resize(vocabulary.size());
+    special_.resize(vocabulary.size());
+    for (int id = 0; id < vocabulary.size(); ++id) {
+      bytes_[id] = SpeltBytes(vocabulary.Text(id), parts_.spelling);
+    }
+    for (const AddedToken& token : parts_.added) {
+      bytes_[token.id] = token.content;
+      special_[token.id] = token.special;
+      AddMatchers(token);
+    }
+  }
+
+  int vocab_size() const override { return parts_.vocabulary->size(); }
+
+  std::vector<int32_t> Encode(std::string_view text, const EncodeOptions& options) const override {
+    std::string mended;
+    if (!IsUtf8(text)) {
+      mended = ReplaceBadBytes(text);
+      text = mended;
+    }
+    std::vector<int32_t> ids;
+    if (options.add_special) ids = parts_.prefix;
+    const Matchers& matchers = options.parse_special ? all_ : ordinary_;
+    std::vector<Segment> segments;
+    matchers.raw.Split(text, &segments);
+    for (const Segment& segment : segments) {
+      if (segment.id >= 0) {
+        ids.push_back(segment.id);
+      } else {
+        EncodeSegment(segment.text, matchers, segment.text.data() == text.data(), &ids);
+      }
+    }
+    if (options.add_special) {
+      ids.insert(ids.end(), parts_.suffix.begin(), parts_.suffix.end());
+    }
+    return ids;
+  }
+
+  std::string TokenBytes(int32_t id) const override {
+    return id >= 0 && id < vocab_size() ? bytes_[id] : std::string();
+  }
+
+  bool IsSpecial(int32_t id) const override { return id >= 0 && id < vocab_size() && special_[id]; }
+
+  std::optional<int32_t> FindToken(std::string_view text) const override {
+    return parts_.vocabulary->Find(text);
+  }
+
+  std::optional<int32_t> bos_id() const override { return parts_.bos_id; }
+  std::optional<int32_t> eos_id() const override { return parts_.eos_id; }
+
+ private:
+  struct Matchers {
+    AddedTokenMatcher raw;         // for the text as given
+    AddedTokenMatcher normalized;  // for what is left, normalized
+  };
+
+  void AddMatchers(const AddedToken& token) {
+    const bool normalized = token.normalized && parts_.normalizer != nullptr;
+    const std::string content =
+        normalized ? parts_.normalizer->Apply(token.content) : token.content;
+    for (Matchers* matchers : {&all_, &ordinary_}) {
+      if (matchers == &ordinary_ && token.special) continue;
+      (token.normalized ? matchers->normalized : matchers->raw).Add(token, content);
+    }
+  }
+
+  void EncodeSegment(std::string_view text, const Matchers& matchers, bool at_start,
+                     std::vector<int32_t>* ids) const {
+    std::string normalized;
+    if (parts_.normalizer != nullptr) {
+      normalized = parts_.normalizer->Apply(std::string(text));
+      text = normalized;
+    }
+    std::vector<Segment> segments;
+    matchers.normalized.Split(text, &segments);
+    for (const Segment& segment : segments) {
+      if (segment.id >= 0) {
+        ids->push_back(segment.id);
+        continue;
+      }
+      Words words{.text = std::string(segment.text),
+                  .parts = {{0, segment.text.size()}},
+                  .at_start = at_start && segment.text.data() == text.data()};
+      if (parts_.pre_tokenizer != nullptr) parts_.pre_tokenizer->Apply(&words);
+      for (const TextRange& part : words.parts) {
+        parts_.model->Encode(std::string_view(words.text).substr(part.begin, part.end - part.begin),
+                             ids);
+      }
+    }
+  }
+
+  TokenizerParts parts_;
+  std::vector<std::string> bytes_;
+  std::vector<bool> special_;
+  Matchers all_;       // every added token
+  Matchers ordinary_;  // those that are not special
+};
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> NewPipelineTokenizer(TokenizerParts parts) {
+  return std::make_unique<PipelineTokenizer>(std::move(parts));
+}
+
+}  // namespace hostler

@@ -1,0 +1,45 @@
+// PipelineTokenizer: a tokenizer put together from its parts. Every file
+// format builds one of these.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/text/added_tokens.h"
+#include "engine/text/normalizer.h"
+#include "engine/text/pretokenizer.h"
+#include "engine/text/tokenizer.h"
+#include "engine/text/vocabulary.h"
+#include "engine/text/word_model.h"
+
+namespace hostler {
+
+// How a vocabulary's texts stand for bytes.
+enum class TokenSpelling {
+  kPlain,      // as they are
+  kByteLevel,  // byte_level.h
+  kMetaspace,  // U+2581 is a space, <0xNN> a byte
+};
+
+struct TokenizerParts {
+  // The model's tokens and the added ones.
+  std::unique_ptr<Vocabulary> vocabulary;
+  std::vector<AddedToken> added;
+  std::unique_ptr<Normalizer> normalizer;       // null: none
+  std::unique_ptr<PreTokenizer> pre_tokenizer;  // null: none
+  std::unique_ptr<WordModel> model;             // may refer to `vocabulary`
+  TokenSpelling spelling = TokenSpelling::kPlain;
+  // What add_special puts around a text.
+  std::vector<int32_t> prefix;
+  std::vector<int32_t> suffix;
+  std::optional<int32_t> bos_id;
+  std::optional<int32_t> eos_id;
+};
+
+// Added tokens' own texts are taken as they are, whatever the spelling.
+std::unique_ptr<Tokenizer> NewPipelineTokenizer(TokenizerParts parts);
+
+}  // namespace hostler
