@@ -61,7 +61,7 @@ class Call {
   RequestLog* log_;
   RequestRecord record_;
   std::chrono::steady_clock::time_point arrival_;
-  std::optional<std::chrono::steady_clock::time_point> last_token_;
+  std::vector<std::optional<std::chrono::steady_clock::time_point>> last_token_;  // [n]
   bool accounted_ = false;
 };
 

@@ -1,0 +1,187 @@
+#include "server/service.h"
+
+#include <algorithm>
+#include <array>
+#include <random>
+#include <utility>
+
+#include "engine/base/status.h"
+#include "fmt/format.h"
+
+namespace hostler {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsBetween(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+std::string FinishName(FinishReason reason) {
+  static constexpr std::array kNames = {"stop", "length", "abort", "error"};
+  return kNames[static_cast<size_t>(reason)];
+}
+
+RequestRecord NewRecord(const GenerateRequest& request, const CallInfo& info) {
+  RequestRecord record;
+  record.id = request.id;
+  record.transport = info.transport;
+  record.endpoint = info.endpoint;
+  record.peer = info.peer;
+  record.model = request.model;
+  record.n = request.n;
+  return record;
+}
+
+}  // namespace
+
+Call::Call(GenerateRequest request_summary, Decision decision,
+           std::shared_ptr<GenerateStream> stream, CallInfo info, Metrics* metrics, RequestLog* log)
+    : id_(request_summary.id),
+      decision_(std::move(decision)),
+      stream_(std::move(stream)),
+      info_(std::move(info)),
+      metrics_(metrics),
+      log_(log),
+      record_(NewRecord(request_summary, info_)),
+      arrival_(request_summary.arrival),
+      last_token_(static_cast<size_t>(std::max(request_summary.n, 1))) {
+  record_.target = decision_.target;
+  record_.route = decision_.reason;
+}
+
+Call::~Call() {
+  stream_->OnReady(nullptr);
+  if (!stream_->ended()) stream_->Cancel();
+  Account();
+}
+
+std::optional<GenerateEvent> Call::TryPop() {
+  std::optional<GenerateEvent> event = stream_->TryPop();
+  if (!event.has_value()) {
+    if (stream_->ended()) Account();
+    return event;
+  }
+  const Clock::time_point now = Clock::now();
+  const int tokens = static_cast<int>(event->token_ids.size());
+  if (tokens > 0 && event->index < last_token_.size()) {
+    if (record_.usage.completion_tokens == 0) {
+      record_.timings.first_token_ms = SecondsBetween(arrival_, now) * 1000;
+      metrics_->ObserveFirstToken(decision_.target, SecondsBetween(arrival_, now));
+    }
+    std::optional<Clock::time_point>& last = last_token_[event->index];
+    if (last.has_value()) {
+      metrics_->ObserveInterToken(decision_.target, SecondsBetween(*last, now), tokens);
+    }
+    last = now;
+    record_.usage.completion_tokens += tokens;
+  }
+  record_.usage.prompt_tokens = static_cast<int>(stream_->prompt().token_ids.size());
+  if (event->finish_reason.has_value() && record_.finish_reason.empty()) {
+    record_.finish_reason = FinishName(*event->finish_reason);
+  }
+  return event;
+}
+
+bool Call::ended() {
+  if (!stream_->ended()) return false;
+  Account();
+  return true;
+}
+
+void Call::OnReady(std::function<void()> callback) {
+  // The callback may destroy this call.
+  const std::shared_ptr<GenerateStream> stream = stream_;
+  stream->OnReady(std::move(callback));
+}
+
+void Call::Cancel() { stream_->Cancel(); }
+
+void Call::Account() {
+  if (std::exchange(accounted_, true)) return;
+  if (stream_->ended()) {
+    record_.status = stream_->status();
+    record_.usage = stream_->usage();
+    record_.timings = stream_->timings();
+  } else {
+    // Left by its client: what was seen of it so far is what is known.
+    record_.status = absl::CancelledError("the client has gone");
+    record_.timings.total_ms = SecondsBetween(arrival_, Clock::now()) * 1000;
+  }
+  if (absl::IsCancelled(record_.status)) {
+    record_.finish_reason = FinishName(FinishReason::kCancelled);
+  } else if (!record_.status.ok()) {
+    record_.finish_reason = FinishName(FinishReason::kError);
+  }
+  metrics_->ObserveFinished(decision_.target, record_.finish_reason, record_.usage,
+                            record_.timings);
+  log_->Write(record_);
+}
+
+Service::Service(Router* router, Metrics* metrics, RequestLog* log)
+    : router_(router), metrics_(metrics), log_(log) {}
+
+absl::StatusOr<std::unique_ptr<Call>> Service::Start(GenerateRequest request,
+                                                     const CallInfo& info) {
+  RequestRecord record = NewRecord(request, info);
+  GenerateRequest summary;
+  summary.id = request.id;
+  summary.model = request.model;
+  summary.n = request.n;
+  summary.arrival = request.arrival;
+  const auto refuse = [&](absl::Status status) {
+    metrics_->CountRefused(record.target, status);
+    record.status = status;
+    record.timings.total_ms = SecondsBetween(summary.arrival, Clock::now()) * 1000;
+    log_->Write(record);
+    return status;
+  };
+  if (!ready()) return refuse(absl::UnavailableError("the server is shutting down"));
+  absl::StatusOr<Decision> decision = router_->Route(request);
+  if (!decision.ok()) return refuse(decision.status());
+  record.target = decision->target;
+  record.route = decision->reason;
+  Target* target = router_->Find(decision->target);
+  if (target == nullptr) {
+    return refuse(absl::InternalError(
+        fmt::format("the decision names \"{}\", which is no target", decision->target)));
+  }
+  if (router_->Find(request.model) == nullptr && !request.model.empty()) {
+    metrics_->CountRoute(request.model, decision->target, decision->reason);
+  }
+  auto stream = target->Submit(std::move(request));
+  if (!stream.ok()) return refuse(stream.status());
+  return std::make_unique<Call>(std::move(summary), *std::move(decision), *std::move(stream), info,
+                                metrics_, log_);
+}
+
+absl::StatusOr<Engine*> Service::EngineFor(const std::string& model) const {
+  GenerateRequest request;
+  request.model = model;
+  HOSTLER_ASSIGN_OR_RETURN(const Decision decision, router_->Route(request));
+  Target* target = router_->Find(decision.target);
+  const bool is_virtual = !model.empty() && decision.target != model;
+  if (target == nullptr || is_virtual) {
+    return absl::NotFoundError(
+        fmt::format("\"{:.100}\" is a virtual model; name one that answers for it", model));
+  }
+  if (target->engine() == nullptr) {
+    return absl::UnimplementedError(fmt::format("\"{:.100}\" runs elsewhere", decision.target));
+  }
+  return target->engine();
+}
+
+std::string Service::NewId(const std::string& prefix) {
+  thread_local std::mt19937_64 random = [] {
+    std::random_device device;
+    std::seed_seq seed = {device(), device(), device(), device()};
+    return std::mt19937_64(seed);
+  }();
+  return fmt::format("{}{:016x}{:08x}", prefix, random(), random() & 0xffffffff);
+}
+
+bool Service::ready() const { return !draining_.load(); }
+
+void Service::SetDraining() { draining_.store(true); }
+
+}  // namespace hostler

@@ -1,0 +1,317 @@
+#include "server/service.h"
+
+#include <mutex>
+#include <set>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "router/test_engine.h"
+
+namespace hostler {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+// Keeps what was written.
+class RecordingLog : public RequestLog {
+ public:
+  void Write(const RequestRecord& record) override {
+    std::lock_guard lock(mutex_);
+    records_.push_back(record);
+  }
+  std::vector<RequestRecord> records() {
+    std::lock_guard lock(mutex_);
+    return records_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<RequestRecord> records_;
+};
+
+class ServiceTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    AddEngine("small", 1);
+    AddEngine("large", 8);
+    ASSERT_TRUE(
+        router_.AddVirtualModel("auto", NewStaticPolicy({{"small", 5}, {"large", 0}})).ok());
+    metrics_ = std::make_unique<Metrics>(&router_);
+    service_ = std::make_unique<Service>(&router_, metrics_.get(), &log_);
+  }
+
+  void AddEngine(const std::string& name, double price) {
+    auto engine = std::make_unique<TestEngine>();
+    engines_[name] = engine.get();
+    ASSERT_TRUE(router_.AddTarget(NewLocalTarget(name, {price, price}, std::move(engine))).ok());
+  }
+
+  absl::StatusOr<std::unique_ptr<Call>> Start(const std::string& model, int n = 1) {
+    GenerateRequest request;
+    request.id = Service::NewId("cmpl-");
+    request.model = model;
+    request.prompt = std::string("a secret");
+    request.n = n;
+    return service_->Start(std::move(request), {"http", "/v1/completions", "127.0.0.1:5"});
+  }
+
+  static GenerateEvent Token(int index, std::optional<FinishReason> finish = {}) {
+    GenerateEvent event;
+    event.index = index;
+    event.text = "x";
+    event.token_ids = {7};
+    event.finish_reason = finish;
+    return event;
+  }
+
+  std::string Exposed() { return metrics_->Expose(); }
+
+  Router router_;
+  std::map<std::string, TestEngine*> engines_;
+  RecordingLog log_;
+  std::unique_ptr<Metrics> metrics_;
+  std::unique_ptr<Service> service_;
+};
+
+TEST_F(ServiceTest, AccountsForARequestOnceItHasEnded) {
+  auto call = Start("small");
+  ASSERT_TRUE(call.ok());
+  EXPECT_EQ((*call)->decision().target, "small");
+  auto [request, stream] = engines_["small"]->WaitForRequest(0);
+  EXPECT_EQ(request.id, (*call)->id());
+  stream->Push(Token(0));
+  stream->Push(Token(0, FinishReason::kLength));
+  stream->End(absl::OkStatus(), {.prompt_tokens = 8, .completion_tokens = 2},
+              {.queued_ms = 1, .first_token_ms = 2, .total_ms = 3});
+  EXPECT_TRUE((*call)->TryPop().has_value());
+  EXPECT_TRUE((*call)->TryPop().has_value());
+  EXPECT_FALSE((*call)->TryPop().has_value());
+  EXPECT_TRUE((*call)->ended());
+  call->reset();
+
+  ASSERT_EQ(log_.records().size(), 1u);
+  const RequestRecord record = log_.records()[0];
+  EXPECT_EQ(record.target, "small");
+  EXPECT_EQ(record.route, "explicit");
+  EXPECT_EQ(record.finish_reason, "length");
+  EXPECT_EQ(record.usage.completion_tokens, 2);
+  EXPECT_EQ(record.endpoint, "/v1/completions");
+  EXPECT_TRUE(record.status.ok());
+  const std::string text = Exposed();
+  EXPECT_THAT(text, HasSubstr("hostler:request_success_total{finished_reason=\"length\",model_name="
+                              "\"small\"} 1"));
+  EXPECT_THAT(text, HasSubstr("hostler:time_to_first_token_seconds_count{model_name=\"small\"} 1"));
+  EXPECT_THAT(text, HasSubstr("hostler:inter_token_latency_seconds_count{model_name=\"small\"} 1"));
+  EXPECT_THAT(text, HasSubstr("hostler:request_prompt_tokens_sum{model_name=\"small\"} 8"));
+}
+
+TEST_F(ServiceTest, TimesBetweenTokensAreEachSequencesOwn) {
+  auto call = Start("small", 2);
+  ASSERT_TRUE(call.ok());
+  auto stream = engines_["small"]->WaitForRequest(0).second;
+  for (int index : {0, 1, 0, 1, 1}) stream->Push(Token(index));
+  while ((*call)->TryPop().has_value()) {
+  }
+  EXPECT_THAT(Exposed(),
+              HasSubstr("hostler:inter_token_latency_seconds_count{model_name=\"small\"} 3"));
+}
+
+TEST_F(ServiceTest, ACallLetGoOfCancelsAndIsLoggedAsAborted) {
+  auto call = Start("small");
+  ASSERT_TRUE(call.ok());
+  auto stream = engines_["small"]->WaitForRequest(0).second;
+  stream->Push(Token(0));
+  EXPECT_TRUE((*call)->TryPop().has_value());
+  call->reset();
+  EXPECT_TRUE(stream->cancelled());
+  ASSERT_EQ(log_.records().size(), 1u);
+  EXPECT_EQ(log_.records()[0].finish_reason, "abort");
+  EXPECT_EQ(log_.records()[0].usage.completion_tokens, 1);
+  EXPECT_THAT(Exposed(), HasSubstr("{finished_reason=\"abort\",model_name=\"small\"} 1"));
+}
+
+TEST_F(ServiceTest, AFailureOfTheEngineEndsAsError) {
+  auto call = Start("small");
+  ASSERT_TRUE(call.ok());
+  engines_["small"]->WaitForRequest(0).second->End(absl::DataLossError("disk"), {}, {});
+  EXPECT_FALSE((*call)->TryPop().has_value());
+  EXPECT_EQ(log_.records().at(0).finish_reason, "error");
+  EXPECT_EQ((*call)->status(), absl::DataLossError("disk"));
+}
+
+TEST_F(ServiceTest, VirtualModelsAreDecidedAndCounted) {
+  auto call = Start("auto");
+  ASSERT_TRUE(call.ok());
+  EXPECT_EQ((*call)->decision().target, "small");
+  EXPECT_THAT(Exposed(), HasSubstr("hostler:route_decisions_total{policy=\"static\",target="
+                                   "\"small\",virtual_model=\"auto\"} 1"));
+  ASSERT_TRUE(Start("large").ok());
+  ASSERT_TRUE(Start("").ok());
+  EXPECT_THAT(Exposed(), Not(HasSubstr("target=\"large\"")));
+}
+
+TEST_F(ServiceTest, RefusalsAreCountedAndLogged) {
+  EXPECT_TRUE(absl::IsNotFound(Start("no such model").status()));
+  engines_["large"]->refuse = absl::ResourceExhaustedError("the queue is full");
+  EXPECT_TRUE(absl::IsResourceExhausted(Start("large").status()));
+  const std::string text = Exposed();
+  EXPECT_THAT(text,
+              HasSubstr("hostler:requests_refused_total{model_name=\"\",reason=\"not_found\"} 1"));
+  EXPECT_THAT(text, Not(HasSubstr("no such model"))) << "labels are not the client's to make";
+  EXPECT_THAT(text, HasSubstr("hostler:requests_refused_total{model_name=\"large\",reason="
+                              "\"resource_exhausted\"} 1"));
+  ASSERT_EQ(log_.records().size(), 2u);
+  EXPECT_EQ(log_.records()[0].model, "no such model");
+  EXPECT_EQ(log_.records()[0].target, "");
+  EXPECT_EQ(log_.records()[1].target, "large");
+}
+
+TEST_F(ServiceTest, TakesNothingMoreOnceDraining) {
+  EXPECT_TRUE(service_->ready());
+  auto call = Start("small");
+  service_->SetDraining();
+  EXPECT_FALSE(service_->ready());
+  EXPECT_TRUE(absl::IsUnavailable(Start("small").status()));
+  engines_["small"]->WaitForRequest(0).second->Push(Token(0));
+  EXPECT_TRUE((*call)->TryPop().has_value()) << "what runs goes on";
+}
+
+TEST_F(ServiceTest, FindsEnginesByExplicitNameOnly) {
+  EXPECT_EQ(*service_->EngineFor("large"), engines_["large"]);
+  EXPECT_EQ(*service_->EngineFor(""), engines_["small"]);
+  EXPECT_TRUE(absl::IsNotFound(service_->EngineFor("auto").status()));
+  EXPECT_TRUE(absl::IsNotFound(service_->EngineFor("other").status()));
+}
+
+TEST_F(ServiceTest, ACallbackMayLetGoOfItsCall) {
+  auto call = Start("small");
+  ASSERT_TRUE(call.ok());
+  auto stream = engines_["small"]->WaitForRequest(0).second;
+  Call* raw = call->get();
+  bool called = false;
+  raw->OnReady([&] {
+    called = true;
+    call->reset();
+  });
+  stream->Push(Token(0));
+  EXPECT_TRUE(called);
+  EXPECT_TRUE(stream->cancelled());
+}
+
+TEST(ServiceIdTest, IdsAreDistinctAndKeepTheirPrefix) {
+  std::set<std::string> seen;
+  for (int i = 0; i < 1000; ++i) {
+    const std::string id = Service::NewId("chatcmpl-");
+    EXPECT_EQ(id.rfind("chatcmpl-", 0), 0u);
+    EXPECT_EQ(id.size(), 9u + 24u);
+    EXPECT_TRUE(seen.insert(id).second);
+  }
+}
+
+TEST(MetricsTest, ReadsEveryEngineAtEachScrape) {
+  Router router;
+  auto owned = std::make_unique<TestEngine>();
+  TestEngine* engine = owned.get();
+  ASSERT_TRUE(router.AddTarget(NewLocalTarget("m", {}, std::move(owned))).ok());
+  Metrics metrics(&router);
+  engine->reported.running = 3;
+  engine->reported.waiting = 2;
+  engine->reported.kv_blocks_total = 100;
+  engine->reported.kv_blocks_used = 25;
+  engine->reported.experts.hits = 11;
+  engine->reported.experts.misses = 5;
+  engine->reported.experts.read_bytes = 1ull << 40;
+  std::string text = metrics.Expose();
+  for (const char* line :
+       {"hostler:num_requests_running{model_name=\"m\"} 3\n",
+        "hostler:num_requests_waiting{model_name=\"m\"} 2\n",
+        "hostler:kv_cache_usage_perc{model_name=\"m\"} 0.25\n",
+        "# TYPE hostler:expert_cache_hits_total counter\n",
+        "hostler:expert_cache_hits_total{model_name=\"m\"} 11\n",
+        "hostler:expert_cache_misses_total{model_name=\"m\"} 5\n",
+        "hostler:expert_cache_read_bytes_total{model_name=\"m\"} 1099511627776\n",
+        "# TYPE hostler:expert_cache_resident_bytes gauge\n",
+        "hostler:expert_cache_stall_seconds_total{model_name=\"m\"} 0\n",
+        "hostler:request_success_total{finished_reason=\"stop\",model_name=\"m\"} 0\n",
+        "hostler:http_connections 0\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+  engine->reported.experts.hits = 12;
+  metrics.SetHttpConnections(4);
+  text = metrics.Expose();
+  EXPECT_THAT(text, HasSubstr("hostler:expert_cache_hits_total{model_name=\"m\"} 12\n"));
+  EXPECT_THAT(text, HasSubstr("hostler:http_connections 4\n"));
+}
+
+TEST(MetricsTest, SpreadsAStepsTimeOverItsTokens) {
+  Metrics metrics(nullptr);
+  metrics.ObserveInterToken("m", 3.0, 3);
+  const std::string text = metrics.Expose();
+  EXPECT_THAT(text, HasSubstr("hostler:inter_token_latency_seconds_count{model_name=\"m\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("hostler:inter_token_latency_seconds_sum{model_name=\"m\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("hostler:time_per_output_token_seconds_count{model_name=\"m\"} 3\n"));
+}
+
+RequestRecord SampleRecord() {
+  RequestRecord record;
+  record.id = "cmpl-1";
+  record.transport = "http";
+  record.endpoint = "/v1/completions";
+  record.peer = "127.0.0.1:9";
+  record.model = "auto";
+  record.target = "small";
+  record.route = "static: 8 prompt tokens <= 200, cheapest of 2";
+  record.finish_reason = "stop";
+  record.usage = {.prompt_tokens = 8, .completion_tokens = 3};
+  record.timings.total_ms = 12.5;
+  return record;
+}
+
+std::string Logged(const RequestRecord& record, bool json) {
+  testing::internal::CaptureStderr();
+  NewRequestLog(json)->Write(record);
+  return testing::internal::GetCapturedStderr();
+}
+
+TEST(RequestLogTest, WritesOneJsonObjectALine) {
+  const std::string line = Logged(SampleRecord(), true);
+  ASSERT_EQ(line.find('\n'), line.size() - 1);
+  const auto json = nlohmann::json::parse(line, nullptr, false);
+  ASSERT_FALSE(json.is_discarded()) << line;
+  EXPECT_EQ(json["id"], "cmpl-1");
+  EXPECT_EQ(json["target"], "small");
+  EXPECT_EQ(json["status"], "OK");
+  EXPECT_EQ(json["prompt_tokens"], 8);
+  EXPECT_EQ(json["total_ms"], 12.5);
+  EXPECT_FALSE(json.contains("error"));
+}
+
+TEST(RequestLogTest, WritesKeysAndValuesAsText) {
+  const std::string line = Logged(SampleRecord(), false);
+  EXPECT_THAT(line, HasSubstr("id=cmpl-1 transport=http endpoint=/v1/completions"));
+  EXPECT_THAT(line, HasSubstr("route=\"static: 8 prompt tokens <= 200, cheapest of 2\""));
+  EXPECT_THAT(line, HasSubstr("total_ms=12.5"));
+}
+
+TEST(RequestLogTest, AClientCannotForgeALine) {
+  RequestRecord record = SampleRecord();
+  record.model = "x\ntime=now id=forged \xff";
+  for (const bool json : {false, true}) {
+    const std::string line = Logged(record, json);
+    EXPECT_EQ(line.find('\n'), line.size() - 1) << line;
+  }
+}
+
+TEST(RequestLogTest, KeepsTheTextOfABadRequestOut) {
+  RequestRecord record = SampleRecord();
+  record.status = FieldError("messages[0].content", "\"a secret\" is no content");
+  for (const bool json : {false, true}) {
+    const std::string line = Logged(record, json);
+    EXPECT_THAT(line, Not(HasSubstr("secret")));
+    EXPECT_THAT(line, HasSubstr("messages[0].content"));
+  }
+}
+
+}  // namespace
+}  // namespace hostler
