@@ -40,14 +40,16 @@ struct ExpertCacheStats {
   uint64_t evictions = 0;
   uint64_t read_bytes = 0;
   uint64_t read_errors = 0;
-  double stall_seconds = 0;      // time Next() waited with nothing to compute
-  uint64_t resident_bytes = 0;   // slots that hold an expert, in bytes
-  uint64_t capacity_bytes = 0;   // all slots
-  uint64_t model_bytes = 0;      // all experts of the model
-  int pinned_slots = 0;          // 0 whenever no acquisition is alive
+  double stall_seconds = 0;     // time Next() waited with nothing to compute
+  uint64_t resident_bytes = 0;  // slots that hold an expert, in bytes
+  uint64_t capacity_bytes = 0;  // all slots
+  uint64_t model_bytes = 0;     // all experts of the model
+  int pinned_slots = 0;         // 0 whenever no acquisition is alive
 };
 
 class ExpertCache {
+  class Impl;
+
  public:
   struct Options {
     uint64_t capacity_bytes = 0;  // rounded down to whole slots, at least one
@@ -77,9 +79,8 @@ class ExpertCache {
 
    private:
     friend class ExpertCache;
-    struct State;
-    explicit Acquisition(std::unique_ptr<State> state);
-    std::unique_ptr<State> state_;
+    explicit Acquisition(Impl* impl) : impl_(impl) {}
+    Impl* impl_;  // null when moved from
   };
 
   // Starts to acquire `experts` (distinct) of `layer`; reads of missing ones
@@ -92,7 +93,6 @@ class ExpertCache {
   ExpertCacheStats stats() const;
 
  private:
-  class Impl;
   explicit ExpertCache(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

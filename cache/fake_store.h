@@ -1,0 +1,152 @@
+// An ExpertStore in memory for the cache's tests, and a Reader of it whose
+// reads the test can hold up and let fail.
+#pragma once
+
+#include <condition_variable>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cache/expert_store.h"
+#include "cache/reader.h"
+
+namespace hostler {
+
+// Byte `offset` of file `file`, the same everywhere.
+inline std::byte StoredByte(int file, uint64_t offset) {
+  uint64_t x = (static_cast<uint64_t>(file) << 40 ^ offset) * 0x9e3779b97f4a7c15u;
+  return static_cast<std::byte>(x >> 56);
+}
+
+// Layer i is file i; its experts lie one after another, each in two extents of
+// which the second lies first.
+class FakeStore : public ExpertStore {
+ public:
+  struct Layer {
+    int num_experts;
+    size_t slot_bytes;
+    bool decode = false;  // slots hold each stored byte twice, then
+  };
+
+  explicit FakeStore(std::vector<Layer> layers) : layers_(std::move(layers)) {
+    for (int layer = 0; layer < layers_.size(); ++layer) {
+      const uint64_t bytes = layers_[layer].slot_bytes / (layers_[layer].decode ? 2 : 1);
+      const uint64_t tail = bytes / 3;
+      extents_.emplace_back();
+      for (int expert = 0; expert < layers_[layer].num_experts; ++expert) {
+        const uint64_t begin = expert * bytes;
+        extents_.back().push_back({{layer, begin + tail, bytes - tail}, {layer, begin, tail}});
+      }
+    }
+  }
+
+  int num_layers() const override { return static_cast<int>(layers_.size()); }
+  int num_experts(int layer) const override { return layers_[layer].num_experts; }
+  size_t slot_bytes(int layer) const override { return layers_[layer].slot_bytes; }
+  std::span<const Extent> extents(ExpertKey key) const override {
+    return extents_[key.layer][key.expert];
+  }
+  bool needs_decode(int layer) const override { return layers_[layer].decode; }
+
+  absl::Status Decode(ExpertKey key, std::span<const std::byte> stored,
+                      std::span<std::byte> slot) const override {
+    if (key == undecodable) return absl::DataLossError("stored bytes cannot be right");
+    for (size_t i = 0; i < stored.size(); ++i) slot[2 * i] = slot[2 * i + 1] = stored[i];
+    return absl::OkStatus();
+  }
+
+  // Whether `data` is what the slot of `key` must hold.
+  bool Matches(ExpertKey key, const std::byte* data) const {
+    const int copies = layers_[key.layer].decode ? 2 : 1;
+    for (const Extent& extent : extents(key)) {
+      for (uint64_t i = 0; i < extent.bytes; ++i) {
+        for (int copy = 0; copy < copies; ++copy) {
+          if (*data++ != StoredByte(extent.file, extent.offset + i)) return false;
+        }
+      }
+    }
+    return true;
+  }
+
+  ExpertKey undecodable{-1, -1};
+
+ private:
+  const std::vector<Layer> layers_;
+  std::vector<std::vector<std::vector<Extent>>> extents_;
+};
+
+// The controls outlive the reader, which the cache owns.
+class ReadControl {
+ public:
+  explicit ReadControl(const FakeStore* store) : store_(store) {}
+
+  void Hold(ExpertKey key) {
+    std::lock_guard lock(mutex_);
+    held_.insert(Pair(key));
+  }
+  void LetGo(ExpertKey key) {
+    std::lock_guard lock(mutex_);
+    held_.erase(Pair(key));
+    changed_.notify_all();
+  }
+  void Fail(ExpertKey key, bool fail = true) {
+    std::lock_guard lock(mutex_);
+    fail ? (void)failing_.insert(Pair(key)) : (void)failing_.erase(Pair(key));
+  }
+  // Reads begun so far, of all experts or of one.
+  int reads() const {
+    std::lock_guard lock(mutex_);
+    return reads_;
+  }
+  void WaitForReads(int count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return reads_ >= count; });
+  }
+
+  std::unique_ptr<Reader> NewReader() { return std::make_unique<ControlledReader>(this); }
+
+ private:
+  static std::pair<int, int> Pair(ExpertKey key) { return {key.layer, key.expert}; }
+
+  class ControlledReader : public Reader {
+   public:
+    explicit ControlledReader(ReadControl* control) : control_(control) {}
+    absl::Status Read(const Extent& extent, std::span<std::byte> out) override {
+      return control_->Read(extent, out);
+    }
+
+   private:
+    ReadControl* const control_;
+  };
+
+  absl::Status Read(const Extent& extent, std::span<std::byte> out) {
+    const uint64_t bytes =
+        store_->slot_bytes(extent.file) / (store_->needs_decode(extent.file) ? 2 : 1);
+    const std::pair<int, int> key(extent.file, static_cast<int>(extent.offset / bytes));
+    {
+      std::unique_lock lock(mutex_);
+      const bool first_extent = extent.offset % bytes != 0;
+      if (first_extent) {
+        ++reads_;
+        changed_.notify_all();
+      }
+      changed_.wait(lock, [&] { return !held_.contains(key); });
+      if (failing_.contains(key)) return absl::UnavailableError("the disk failed");
+    }
+    for (uint64_t i = 0; i < out.size(); ++i) out[i] = StoredByte(extent.file, extent.offset + i);
+    return absl::OkStatus();
+  }
+
+  const FakeStore* const store_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  int reads_ = 0;
+  std::set<std::pair<int, int>> held_;
+  std::set<std::pair<int, int>> failing_;
+};
+
+}  // namespace hostler
