@@ -1,0 +1,130 @@
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "engine/compute/backend.h"
+#include "engine/compute/cpu/attention.h"
+#include "engine/compute/cpu/context.h"
+#include "engine/compute/cpu/dispatch.h"
+#include "engine/compute/cpu/gate.h"
+#include "engine/compute/cpu/mat_mul.h"
+#include "engine/compute/cpu/memory.h"
+#include "engine/compute/cpu/rope.h"
+#include "fmt/format.h"
+
+namespace hostler {
+namespace {
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(const KernelTable* kernels, int threads)
+      : name_(fmt::format("cpu-{}", kernels->isa)), context_(kernels, threads) {}
+
+  std::string_view name() const override { return name_; }
+
+  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override {
+    return AllocateHostMemory(bytes);
+  }
+
+  void Embed(const Weight& table, std::span<const int32_t> ids, Mat out) override {
+    const size_t row_bytes = RowBytes(table.dtype, table.cols);
+    ForRows(out, [&](int64_t i, int) {
+      const size_t id = static_cast<size_t>(ids[static_cast<size_t>(i)]);
+      kernels().to_f32(table.dtype, table.data + id * row_bytes, table.cols, out.row(i));
+    });
+  }
+
+  void RmsNorm(Mat x, const Weight& gain, float eps, Mat out) override {
+    ForRows(x, [&](int64_t i, int) {
+      kernels().rms_norm(x.row(i), gain.dtype, gain.data, x.cols, eps, out.row(i));
+    });
+  }
+
+  void MatMul(const Weight& w, Mat x, Mat y) override { CpuMatMul(context_, w, x, y); }
+
+  void Rope(const RopeSpec& rope, std::span<const int32_t> positions, int head_dim,
+            Mat x) override {
+    CpuRope(context_, rope, positions, head_dim, x);
+  }
+
+  void AppendKv(const StepBatch& batch, int layer, Mat k, Mat v, const KvView& kv) override {
+    CpuAppendKv(context_, batch, layer, k, v, kv);
+  }
+
+  void Attention(const AttentionSpec& spec, const StepBatch& batch, int layer, Mat q,
+                 const KvView& kv, Mat out) override {
+    attention_.Run(spec, batch, layer, q, kv, out);
+  }
+
+  void SiluMul(Mat gate, Mat up, Mat out) override {
+    ForRows(gate, [&](int64_t i, int) {
+      kernels().silu_mul(gate.row(i), up.row(i), gate.cols, out.row(i));
+    });
+  }
+
+  void Add(Mat x, Mat y) override {
+    ForRows(x, [&](int64_t i, int) { kernels().add(x.row(i), x.cols, y.row(i)); });
+  }
+
+  void SelectExperts(const GateSpec& spec, Mat logits, ExpertSelection* selection) override {
+    CpuSelectExperts(context_, spec, logits, selection);
+  }
+
+  void ExpertFfn(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x,
+                 Mat out) override {
+    expert_ffn_.Run(layout, tasks, x, out);
+  }
+
+  void CombineExperts(const ExpertSelection& selection, Mat x, Mat y) override {
+    const int64_t entries = static_cast<int64_t>(selection.experts.size());
+    context_.For(y.rows, entries * y.cols, [&](int64_t r, int) {
+      const int32_t begin = selection.offsets[static_cast<size_t>(r)];
+      const int32_t end = selection.offsets[static_cast<size_t>(r) + 1];
+      kernels().add_weighted(selection.weights.data() + begin, end - begin, x.row(begin), y.cols,
+                             y.row(r));
+    });
+  }
+
+  void GatherRows(Mat from, std::span<const int32_t> rows, Mat to) override {
+    const size_t row_bytes = static_cast<size_t>(from.cols) * sizeof(float);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::memcpy(to.row(static_cast<int64_t>(i)), from.row(rows[i]), row_bytes);
+    }
+  }
+
+  void ReadBack(Mat from, float* to) override {
+    if (from.rows == 0) return;
+    std::memcpy(to, from.data, static_cast<size_t>(from.rows * from.cols) * sizeof(float));
+  }
+
+ private:
+  const KernelTable& kernels() const { return context_.kernels(); }
+
+  // A loop over x's rows, several in a chunk if they are short.
+  template <typename F>
+  void ForRows(Mat x, F body) {
+    constexpr int64_t kChunkValues = 16384;
+    const int64_t rows = std::max<int64_t>(kChunkValues / std::max<int64_t>(x.cols, 1), 1);
+    context_.For((x.rows + rows - 1) / rows, x.rows * x.cols, [&](int64_t chunk, int thread) {
+      const int64_t end = std::min((chunk + 1) * rows, x.rows);
+      for (int64_t i = chunk * rows; i < end; ++i) body(i, thread);
+    });
+  }
+
+  std::string name_;
+  CpuContext context_;
+  CpuAttention attention_{context_};
+  CpuExpertFfn expert_ffn_{context_};
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> NewCpuBackend(int threads, std::string_view isa) {
+  if (threads < 1) return absl::InvalidArgumentError("threads: must be at least 1");
+  absl::StatusOr<const KernelTable*> kernels = SelectKernels(isa);
+  if (!kernels.ok()) return kernels.status();
+  return std::make_unique<CpuBackend>(*kernels, threads);
+}
+
+}  // namespace hostler

@@ -1,0 +1,58 @@
+#include "engine/compute/cpu/dispatch.h"
+
+#include <algorithm>
+#include <string>
+
+#include "fmt/format.h"
+
+namespace hostler {
+namespace {
+
+constexpr int kMostTileRows = 4;
+constexpr int64_t kMostLanes = 16;
+
+int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+}  // namespace
+
+size_t MatMulScratchFloats(int64_t cols) {
+  return static_cast<size_t>(kMostTileRows * RoundUp(cols, kMostLanes));
+}
+
+size_t AttentionScratchFloats(int queries, int head_dim, int block_tokens) {
+  const int64_t head_lanes = RoundUp(head_dim, kMostLanes);
+  const int64_t token_lanes = RoundUp(block_tokens, kMostLanes);
+  const int64_t per_query = 2 * head_lanes + token_lanes + 2;
+  return static_cast<size_t>(queries * per_query + 2 * block_tokens * head_lanes);
+}
+
+std::vector<const KernelTable*> SupportedKernels() {
+  std::vector<const KernelTable*> tables;
+#if defined(HOSTLER_X86)
+  // The checks include that the operating system saves the wide registers.
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+    tables.push_back(&kAvx512Kernels);
+  }
+  if (avx2) tables.push_back(&kAvx2Kernels);
+#endif
+  tables.push_back(&kPortableKernels);
+  return tables;
+}
+
+absl::StatusOr<const KernelTable*> SelectKernels(std::string_view isa) {
+  const std::vector<const KernelTable*> tables = SupportedKernels();
+  if (isa.empty()) return tables.front();
+  std::string names;
+  for (const KernelTable* table : tables) {
+    if (table->isa == isa) return table;
+    names += (names.empty() ? "" : ", ") + std::string(table->isa);
+  }
+  return absl::InvalidArgumentError(
+      fmt::format("no kernels \"{}\" for this CPU; it has {}", isa, names));
+}
+
+}  // namespace hostler

@@ -1,0 +1,19 @@
+// Choice of the kernels at run time.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/compute/cpu/kernels.h"
+
+namespace hostler {
+
+// The tables that this CPU (and its operating system) can run, best first.
+std::vector<const KernelTable*> SupportedKernels();
+
+// The best table, or the one named by `isa` if that is not empty.
+// Errors: InvalidArgument when this CPU lacks it or none has that name.
+absl::StatusOr<const KernelTable*> SelectKernels(std::string_view isa);
+
+}  // namespace hostler

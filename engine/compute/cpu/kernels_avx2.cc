@@ -1,0 +1,3 @@
+#define HOSTLER_SIMD_AVX2
+#define HOSTLER_KERNEL_TABLE kAvx2Kernels
+#include "engine/compute/cpu/kernels.inc"

@@ -1,0 +1,38 @@
+// The CPU backend's matrix products: how they are cut into chunks for threads.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "engine/compute/backend.h"
+#include "engine/compute/cpu/context.h"
+
+namespace hostler {
+
+// y = x · wᵀ
+void CpuMatMul(CpuContext& context, const Weight& w, Mat x, Mat y);
+
+// The grouped feed-forward of a step's experts; see Backend::ExpertFfn.
+class CpuExpertFfn {
+ public:
+  explicit CpuExpertFfn(CpuContext& context) : context_(context) {}
+  void Run(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x, Mat out);
+
+ private:
+  // Weight rows [row, row + rows) times a task's tokens [token, token + tokens).
+  struct Chunk {
+    const ExpertTask* task;
+    int64_t hidden_row;  // of the chunk's first token
+    int64_t token, tokens;
+    int64_t row, rows;
+  };
+  int64_t Plan(std::span<const ExpertTask> tasks, int64_t rows, int64_t cols);
+  void GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x, float* scratch);
+  void Down(const ExpertLayout& layout, const Chunk& chunk, Mat out, float* scratch);
+
+  CpuContext& context_;
+  std::vector<Chunk> chunks_;
+  Scratch hidden_;  // [entries, ffn]: silu(gate · x) * (up · x)
+};
+
+}  // namespace hostler

@@ -1,0 +1,55 @@
+#include "engine/compute/cpu/rope.h"
+
+#include <cmath>
+
+namespace hostler {
+namespace {
+
+void TurnHalves(const float* cosine, const float* sine, int64_t pairs, float* head) {
+  for (int64_t i = 0; i < pairs; ++i) {
+    const float a = head[i];
+    const float b = head[i + pairs];
+    head[i] = a * cosine[i] - b * sine[i];
+    head[i + pairs] = b * cosine[i] + a * sine[i];
+  }
+}
+
+void TurnNeighbours(const float* cosine, const float* sine, int64_t pairs, float* head) {
+  for (int64_t i = 0; i < pairs; ++i) {
+    const float a = head[2 * i];
+    const float b = head[2 * i + 1];
+    head[2 * i] = a * cosine[i] - b * sine[i];
+    head[2 * i + 1] = b * cosine[i] + a * sine[i];
+  }
+}
+
+}  // namespace
+
+void CpuRope(CpuContext& context, const RopeSpec& rope, std::span<const int32_t> positions,
+             int head_dim, Mat x) {
+  const int64_t pairs = static_cast<int64_t>(rope.inv_freq.size());
+  context.ReserveScratch(static_cast<size_t>(2 * pairs));
+  // A sine costs as much as tens of multiplications.
+  const int64_t work = x.rows * (x.cols + 64 * pairs);
+  context.For(x.rows, work, [&](int64_t row, int thread) {
+    float* cosine = context.scratch(thread);
+    float* sine = cosine + pairs;
+    const float position = static_cast<float>(positions[static_cast<size_t>(row)]);
+    for (int64_t i = 0; i < pairs; ++i) {
+      // Rounded to f32 before the cosine, as reference implementations do.
+      const float angle = position * rope.inv_freq[static_cast<size_t>(i)];
+      cosine[i] = std::cos(angle) * rope.scale;
+      sine[i] = std::sin(angle) * rope.scale;
+    }
+    for (int64_t at = 0; at + head_dim <= x.cols; at += head_dim) {
+      float* head = x.row(row) + at;
+      if (rope.interleaved) {
+        TurnNeighbours(cosine, sine, pairs, head);
+      } else {
+        TurnHalves(cosine, sine, pairs, head);
+      }
+    }
+  });
+}
+
+}  // namespace hostler

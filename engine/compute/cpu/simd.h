@@ -1,0 +1,350 @@
+// F32x16: sixteen f32 lanes, for the instruction set this file is compiled for
+// (HOSTLER_SIMD_AVX512, HOSTLER_SIMD_AVX2 or neither). Only kernels_*.cc may
+// include it, and everything in it has internal linkage: code built with
+// one instruction set's flags must not be merged with code built without them.
+//
+// All three add the lanes of a HorizontalSum in the same order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if defined(HOSTLER_SIMD_AVX512) || defined(HOSTLER_SIMD_AVX2)
+#include <immintrin.h>
+#else
+#include "engine/compute/half.h"
+#endif
+
+namespace hostler {
+namespace {
+
+#define HOSTLER_INLINE inline __attribute__((always_inline))
+
+constexpr int kLanes = 16;
+
+#if defined(HOSTLER_SIMD_AVX512)
+
+constexpr char kIsa[] = "avx512";
+// Sizes of the register tile of MatMul: 24 accumulators, and 8 for one token.
+constexpr int kTileRows = 4;
+constexpr int kTileTokens = 6;
+constexpr int kVectorRows = 8;
+// Queries that share a load of values in attention.
+constexpr int kValueQueries = 4;
+
+struct F32x16 {
+  __m512 v;
+};
+
+HOSTLER_INLINE F32x16 Set(float x) { return {_mm512_set1_ps(x)}; }
+HOSTLER_INLINE F32x16 Load(const float* p) { return {_mm512_loadu_ps(p)}; }
+HOSTLER_INLINE F32x16 LoadF16(const std::byte* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+HOSTLER_INLINE F32x16 LoadBf16(const std::byte* p) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+}
+HOSTLER_INLINE F32x16 LoadI8(const std::byte* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
+}
+HOSTLER_INLINE float ScalarF16(const std::byte* p) {
+  uint16_t bits;
+  std::memcpy(&bits, p, sizeof bits);
+  return _cvtsh_ss(bits);
+}
+HOSTLER_INLINE void Store(F32x16 a, float* p) { _mm512_storeu_ps(p, a.v); }
+HOSTLER_INLINE void StoreF16(F32x16 a, std::byte* p) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+HOSTLER_INLINE void StoreBf16(F32x16 a, std::byte* p) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i high = _mm512_srli_epi32(bits, 16);
+  const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_srli_epi32(
+      _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd), 16);
+  const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+  const __m512i result = _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(result));
+}
+HOSTLER_INLINE F32x16 Add(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+HOSTLER_INLINE F32x16 Sub(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+HOSTLER_INLINE F32x16 Mul(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+HOSTLER_INLINE F32x16 Div(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+// a * b + c
+HOSTLER_INLINE F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+// b where either is NaN
+HOSTLER_INLINE F32x16 Max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+HOSTLER_INLINE F32x16 Min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+// Lanes of v, zero where x < limit.
+HOSTLER_INLINE F32x16 ZeroBelow(F32x16 x, F32x16 limit, F32x16 v) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_NLT_UQ), v.v)};
+}
+// 2^n. REQUIRES: n integral, -126 <= n <= 127
+HOSTLER_INLINE F32x16 PowerOfTwo(F32x16 n) {
+  const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
+}
+HOSTLER_INLINE __m256 LowerHalf(F32x16 a) { return _mm512_castps512_ps256(a.v); }
+HOSTLER_INLINE __m256 UpperHalf(F32x16 a) { return _mm512_extractf32x8_ps(a.v, 1); }
+
+#elif defined(HOSTLER_SIMD_AVX2)
+
+constexpr char kIsa[] = "avx2";
+// Two ymm registers a value: 12 accumulators, and 8 for one token.
+constexpr int kTileRows = 2;
+constexpr int kTileTokens = 3;
+constexpr int kVectorRows = 4;
+constexpr int kValueQueries = 1;
+
+struct F32x16 {
+  __m256 lo, hi;
+};
+
+HOSTLER_INLINE F32x16 Set(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+HOSTLER_INLINE F32x16 Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+HOSTLER_INLINE __m128i Load128(const std::byte* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+HOSTLER_INLINE F32x16 LoadF16(const std::byte* p) {
+  return {_mm256_cvtph_ps(Load128(p)), _mm256_cvtph_ps(Load128(p + 16))};
+}
+HOSTLER_INLINE __m256 WidenBf16(__m128i bits) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+HOSTLER_INLINE F32x16 LoadBf16(const std::byte* p) {
+  return {WidenBf16(Load128(p)), WidenBf16(Load128(p + 16))};
+}
+HOSTLER_INLINE F32x16 LoadI8(const std::byte* p) {
+  const __m128i bytes = Load128(p);
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+}
+HOSTLER_INLINE float ScalarF16(const std::byte* p) {
+  uint16_t bits;
+  std::memcpy(&bits, p, sizeof bits);
+  return _cvtsh_ss(bits);
+}
+HOSTLER_INLINE void Store(F32x16 a, float* p) {
+  _mm256_storeu_ps(p, a.lo);
+  _mm256_storeu_ps(p + 8, a.hi);
+}
+HOSTLER_INLINE void Store128(__m128i bits, std::byte* p) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bits);
+}
+HOSTLER_INLINE void StoreF16(F32x16 a, std::byte* p) {
+  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  Store128(_mm256_cvtps_ph(a.lo, kNearest), p);
+  Store128(_mm256_cvtps_ph(a.hi, kNearest), p + 16);
+}
+HOSTLER_INLINE __m128i NarrowBf16(__m256 a) {
+  const __m256i bits = _mm256_castps_si256(a);
+  const __m256i high = _mm256_srli_epi32(bits, 16);
+  const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_srli_epi32(
+      _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd), 16);
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+  const __m256i result = _mm256_blendv_epi8(rounded, quiet, nan);
+  return _mm_packus_epi32(_mm256_castsi256_si128(result), _mm256_extracti128_si256(result, 1));
+}
+HOSTLER_INLINE void StoreBf16(F32x16 a, std::byte* p) {
+  Store128(NarrowBf16(a.lo), p);
+  Store128(NarrowBf16(a.hi), p + 16);
+}
+HOSTLER_INLINE F32x16 Add(F32x16 a, F32x16 b) {
+  return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
+}
+HOSTLER_INLINE F32x16 Sub(F32x16 a, F32x16 b) {
+  return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
+}
+HOSTLER_INLINE F32x16 Mul(F32x16 a, F32x16 b) {
+  return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+HOSTLER_INLINE F32x16 Div(F32x16 a, F32x16 b) {
+  return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+}
+// a * b + c
+HOSTLER_INLINE F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) {
+  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+// b where either is NaN
+HOSTLER_INLINE F32x16 Max(F32x16 a, F32x16 b) {
+  return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+}
+HOSTLER_INLINE F32x16 Min(F32x16 a, F32x16 b) {
+  return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
+}
+// Lanes of v, zero where x < limit.
+HOSTLER_INLINE F32x16 ZeroBelow(F32x16 x, F32x16 limit, F32x16 v) {
+  return {_mm256_and_ps(_mm256_cmp_ps(x.lo, limit.lo, _CMP_NLT_UQ), v.lo),
+          _mm256_and_ps(_mm256_cmp_ps(x.hi, limit.hi, _CMP_NLT_UQ), v.hi)};
+}
+HOSTLER_INLINE __m256 PowerOfTwo256(__m256 n) {
+  const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
+// 2^n. REQUIRES: n integral, -126 <= n <= 127
+HOSTLER_INLINE F32x16 PowerOfTwo(F32x16 n) { return {PowerOfTwo256(n.lo), PowerOfTwo256(n.hi)}; }
+HOSTLER_INLINE __m256 LowerHalf(F32x16 a) { return a.lo; }
+HOSTLER_INLINE __m256 UpperHalf(F32x16 a) { return a.hi; }
+
+#else
+
+constexpr char kIsa[] = "portable";
+constexpr int kTileRows = 2;
+constexpr int kTileTokens = 1;
+constexpr int kVectorRows = 2;
+constexpr int kValueQueries = 1;
+
+struct F32x16 {
+  float v[kLanes];
+};
+
+template <typename F>
+HOSTLER_INLINE F32x16 MakeLanes(F lane) {
+  F32x16 result;
+  for (int i = 0; i < kLanes; ++i) result.v[i] = lane(i);
+  return result;
+}
+HOSTLER_INLINE uint16_t Load16Bits(const std::byte* p, int i) {
+  uint16_t bits;
+  std::memcpy(&bits, p + i * sizeof bits, sizeof bits);
+  return bits;
+}
+HOSTLER_INLINE void Store16Bits(uint16_t bits, std::byte* p, int i) {
+  std::memcpy(p + i * sizeof bits, &bits, sizeof bits);
+}
+
+HOSTLER_INLINE F32x16 Set(float x) {
+  return MakeLanes([&](int) { return x; });
+}
+HOSTLER_INLINE F32x16 Load(const float* p) {
+  F32x16 result;
+  std::memcpy(result.v, p, sizeof result.v);
+  return result;
+}
+HOSTLER_INLINE F32x16 LoadF16(const std::byte* p) {
+  return MakeLanes([&](int i) { return F16ToF32(Load16Bits(p, i)); });
+}
+HOSTLER_INLINE F32x16 LoadBf16(const std::byte* p) {
+  return MakeLanes([&](int i) { return Bf16ToF32(Load16Bits(p, i)); });
+}
+HOSTLER_INLINE F32x16 LoadI8(const std::byte* p) {
+  return MakeLanes([&](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); });
+}
+HOSTLER_INLINE float ScalarF16(const std::byte* p) { return F16ToF32(Load16Bits(p, 0)); }
+HOSTLER_INLINE void Store(F32x16 a, float* p) { std::memcpy(p, a.v, sizeof a.v); }
+HOSTLER_INLINE void StoreF16(F32x16 a, std::byte* p) {
+  for (int i = 0; i < kLanes; ++i) Store16Bits(F32ToF16(a.v[i]), p, i);
+}
+HOSTLER_INLINE void StoreBf16(F32x16 a, std::byte* p) {
+  for (int i = 0; i < kLanes; ++i) Store16Bits(F32ToBf16(a.v[i]), p, i);
+}
+HOSTLER_INLINE F32x16 Add(F32x16 a, F32x16 b) {
+  return MakeLanes([&](int i) { return a.v[i] + b.v[i]; });
+}
+HOSTLER_INLINE F32x16 Sub(F32x16 a, F32x16 b) {
+  return MakeLanes([&](int i) { return a.v[i] - b.v[i]; });
+}
+HOSTLER_INLINE F32x16 Mul(F32x16 a, F32x16 b) {
+  return MakeLanes([&](int i) { return a.v[i] * b.v[i]; });
+}
+HOSTLER_INLINE F32x16 Div(F32x16 a, F32x16 b) {
+  return MakeLanes([&](int i) { return a.v[i] / b.v[i]; });
+}
+// a * b + c
+HOSTLER_INLINE F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) {
+  return MakeLanes([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
+}
+// b where either is NaN
+HOSTLER_INLINE F32x16 Max(F32x16 a, F32x16 b) {
+  return MakeLanes([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+HOSTLER_INLINE F32x16 Min(F32x16 a, F32x16 b) {
+  return MakeLanes([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+// Lanes of v, zero where x < limit.
+HOSTLER_INLINE F32x16 ZeroBelow(F32x16 x, F32x16 limit, F32x16 v) {
+  return MakeLanes([&](int i) { return x.v[i] < limit.v[i] ? 0.0f : v.v[i]; });
+}
+// 2^n. REQUIRES: n integral, -126 <= n <= 127
+HOSTLER_INLINE F32x16 PowerOfTwo(F32x16 n) {
+  return MakeLanes([&](int i) {
+    // A lane of NaN must not reach the conversion to int.
+    const int exponent = n.v[i] >= -126 && n.v[i] <= 127 ? static_cast<int>(n.v[i]) : 0;
+    const uint32_t bits = static_cast<uint32_t>(exponent + 127) << 23;
+    float power;
+    std::memcpy(&power, &bits, sizeof power);
+    return power;
+  });
+}
+HOSTLER_INLINE float HorizontalSum(F32x16 a) {
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) a.v[i] += a.v[i + width];
+  }
+  return a.v[0];
+}
+HOSTLER_INLINE float HorizontalMax(F32x16 a) {
+  float result = a.v[0];
+  for (int i = 1; i < kLanes; ++i) result = a.v[i] > result ? a.v[i] : result;
+  return result;
+}
+
+#endif
+
+#if defined(HOSTLER_SIMD_AVX512) || defined(HOSTLER_SIMD_AVX2)
+
+HOSTLER_INLINE float HorizontalSum(F32x16 a) {
+  const __m256 eight = _mm256_add_ps(LowerHalf(a), UpperHalf(a));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+HOSTLER_INLINE float HorizontalMax(F32x16 a) {
+  const __m256 eight = _mm256_max_ps(LowerHalf(a), UpperHalf(a));
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+#endif
+
+// The first n lanes from p, the others zero.
+HOSTLER_INLINE F32x16 LoadFirst(const float* p, int64_t n) {
+  float lanes[kLanes] = {};
+  std::memcpy(lanes, p, static_cast<size_t>(n) * sizeof(float));
+  return Load(lanes);
+}
+HOSTLER_INLINE void StoreFirst(F32x16 a, float* p, int64_t n) {
+  float lanes[kLanes];
+  Store(a, lanes);
+  std::memcpy(p, lanes, static_cast<size_t>(n) * sizeof(float));
+}
+
+// e^x to within 2 ulp; 0 below -87.3 and no more than e^88.37 above.
+HOSTLER_INLINE F32x16 Exp(F32x16 x) {
+  const F32x16 lowest = Set(-87.33654f);
+  const F32x16 bounded = Min(Set(88.37f), Max(lowest, x));
+  // x = n ln 2 + r, |r| <= ln 2 / 2. Adding 1.5 * 2^23 rounds to an integer.
+  const F32x16 round = Set(12582912.0f);
+  const F32x16 n = Sub(Fma(bounded, Set(1.44269504f), round), round);
+  // ln 2 as a head of few bits, so that n times it is exact, and a tail.
+  const F32x16 r = Fma(n, Set(2.12194440e-4f), Fma(n, Set(-0.693359375f), bounded));
+  // Taylor's series; the first term left out is below 6e-9.
+  F32x16 p = Set(1.0f / 5040);
+  p = Fma(p, r, Set(1.0f / 720));
+  p = Fma(p, r, Set(1.0f / 120));
+  p = Fma(p, r, Set(1.0f / 24));
+  p = Fma(p, r, Set(1.0f / 6));
+  p = Fma(p, r, Set(0.5f));
+  p = Fma(p, r, Set(1.0f));
+  p = Fma(p, r, Set(1.0f));
+  return ZeroBelow(x, lowest, Mul(p, PowerOfTwo(n)));
+}
+
+}  // namespace
+}  // namespace hostler

@@ -1,0 +1,70 @@
+// A fixed set of threads for data-parallel loops.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace hostler {
+
+// A loop body by reference: body(chunk, thread). Valid while the callable is.
+class LoopBody {
+ public:
+  template <typename F>
+  requires(!std::is_same_v<std::remove_cvref_t<F>, LoopBody>)
+      LoopBody(F&& body)  // NOLINT: implicit, so that lambdas can be passed as they are
+      : object_(const_cast<void*>(static_cast<const void*>(std::addressof(body)))),
+        call_([](void* object, int64_t chunk, int thread) {
+          (*static_cast<std::remove_reference_t<F>*>(object))(chunk, thread);
+        }) {}
+
+  void operator()(int64_t chunk, int thread) const { call_(object_, chunk, thread); }
+
+ private:
+  void* object_;
+  void (*call_)(void*, int64_t, int);
+};
+
+// The thread that calls ParallelFor is one of the threads; one at a time may
+// call it, and a body must not. Idle workers sleep.
+class ThreadPool {
+ public:
+  // Starts threads - 1 workers, or as many of them as the system allows.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(chunk, thread) once for every chunk in [0, chunks); thread is in
+  // [0, threads()) and no two calls at one time share it. Chunks are handed out
+  // in ascending order to whichever thread is free. Allocates nothing.
+  void ParallelFor(int64_t chunks, LoopBody body);
+
+ private:
+  void Work(int thread);
+  void TakeChunks(int thread);
+
+  std::mutex mutex_;
+  std::condition_variable wake_;  // a loop opened, or the pool stops
+  std::condition_variable idle_;  // no worker is inside the loop
+  bool stop_ = false;
+  bool open_ = false;  // workers may join the loop
+  int inside_ = 0;     // workers that joined it
+  uint64_t loop_ = 0;
+
+  // Of the current loop; written under mutex_ while no worker is inside.
+  const LoopBody* body_ = nullptr;
+  int64_t chunks_ = 0;
+  std::atomic<int64_t> next_{0};
+
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace hostler

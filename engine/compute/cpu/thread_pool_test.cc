@@ -1,0 +1,59 @@
+#include "engine/compute/cpu/thread_pool.h"
+
+#include <set>
+
+#include "gtest/gtest.h"
+
+namespace hostler {
+namespace {
+
+TEST(ThreadPoolTest, EveryChunkRunsOnce) {
+  for (int threads : {1, 2, 5}) {
+    ThreadPool pool(threads);
+    EXPECT_EQ(pool.threads(), threads);
+    for (int64_t chunks : {0, 1, 2, 3, 100}) {
+      for (int repeat = 0; repeat < 50; ++repeat) {
+        // Plain ints: that the pool orders accesses is part of the test (tsan).
+        std::vector<int> runs(static_cast<size_t>(chunks), 0);
+        pool.ParallelFor(chunks, [&](int64_t i, int) { ++runs[static_cast<size_t>(i)]; });
+        for (int count : runs) ASSERT_EQ(count, 1);
+      }
+    }
+  }
+}
+
+TEST(ThreadPoolTest, ThreadsInALoopHaveDifferentNumbers) {
+  ThreadPool pool(4);
+  std::vector<int> busy(4, 0);
+  std::atomic<bool> shared{false};
+  for (int repeat = 0; repeat < 100; ++repeat) {
+    pool.ParallelFor(64, [&](int64_t, int thread) {
+      int& mine = busy[static_cast<size_t>(thread)];
+      if (++mine != 1) shared = true;
+      --mine;
+    });
+  }
+  EXPECT_FALSE(shared);
+}
+
+TEST(ThreadPoolTest, OtherThreadsTakePart) {
+  ThreadPool pool(2);
+  // The first chunk ends only when another thread has run the second.
+  std::mutex mutex;
+  std::condition_variable ran;
+  std::set<std::thread::id> ids;
+  pool.ParallelFor(2, [&](int64_t, int) {
+    std::unique_lock lock(mutex);
+    ids.insert(std::this_thread::get_id());
+    ran.notify_all();
+    ran.wait(lock, [&] { return ids.size() == 2; });
+  });
+  EXPECT_EQ(ids.size(), 2u);
+}
+
+TEST(ThreadPoolTest, UnusedPoolsStop) {
+  for (int i = 0; i < 20; ++i) ThreadPool pool(3);
+}
+
+}  // namespace
+}  // namespace hostler

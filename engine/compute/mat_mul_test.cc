@@ -1,0 +1,130 @@
+#include <cmath>
+#include <cstring>
+
+#include "engine/compute/testing.h"
+
+namespace hostler {
+namespace {
+
+using testing::OwnedMat;
+using testing::OwnedWeight;
+
+constexpr DType kWeightTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
+
+class MatMulTest : public testing::EveryIsa {
+ protected:
+  // Every y[t, r] lies within f32 rounding of the sum in double precision.
+  void ExpectProduct(Backend& backend, DType type, int64_t tokens, int64_t rows, int64_t cols) {
+    SCOPED_TRACE(::testing::Message() << GetDTypeInfo(type).name << " tokens " << tokens << " rows "
+                                      << rows << " cols " << cols);
+    const OwnedWeight w(type, rows, cols, 1);
+    const OwnedMat x(tokens, cols, 2);
+    OwnedMat y(tokens, rows, 3);
+    backend.MatMul(w.weight, x.mat, y.mat);
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t r = 0; r < rows; ++r) {
+        double sum = 0;
+        double magnitude = 0;
+        for (int64_t c = 0; c < cols; ++c) {
+          const double product =
+              double{x.mat.row(t)[c]} * w.values[static_cast<size_t>(r * cols + c)];
+          sum += product;
+          magnitude += std::fabs(product);
+        }
+        ASSERT_NEAR(y.mat.row(t)[r], sum, 1e-6 * magnitude + 1e-12) << t << "," << r;
+      }
+    }
+  }
+};
+
+TEST_P(MatMulTest, MultipliesShapesAroundEveryTileEdge) {
+  for (DType type : kWeightTypes) {
+    for (int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 33}) {
+      for (int64_t rows : {1, 2, 3, 4, 5, 7, 8, 9, 17})
+        ExpectProduct(*one_, type, tokens, rows, 64);
+    }
+  }
+}
+
+TEST_P(MatMulTest, MultipliesColumnsThatEndWithinAVector) {
+  for (DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (int64_t cols : {1, 7, 15, 16, 17, 31, 33, 100}) {
+      for (int64_t tokens : {1, 5, 15, 33}) ExpectProduct(*one_, type, tokens, 6, cols);
+    }
+  }
+}
+
+TEST_P(MatMulTest, MultipliesWhatIsCutIntoManyChunks) {
+  for (DType type : kWeightTypes) ExpectProduct(*two_, type, 131, 200, 96);
+  ExpectProduct(*two_, DType::kBF16, 40, 150, 9000);
+}
+
+TEST_P(MatMulTest, ARowsResultDoesNotDependOnItsNeighboursOrThreads) {
+  for (DType type : kWeightTypes) {
+    const OwnedWeight w(type, 203, type == DType::kQ8_0 ? 1120 : 1109, 1);
+    const OwnedMat x(150, w.weight.cols, 2);
+    OwnedMat alone(150, 203);
+    for (int64_t t = 0; t < 150; ++t) {
+      one_->MatMul(w.weight, {x.mat.row(t), 1, x.mat.cols}, {alone.mat.row(t), 1, 203});
+    }
+    for (int64_t tokens : {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 24, 33, 150}) {
+      for (Backend* backend : {one_.get(), two_.get()}) {
+        OwnedMat batch(tokens, 203);
+        backend->MatMul(w.weight, x.mat.first_rows(tokens), batch.mat);
+        ASSERT_EQ(std::memcmp(batch.values.data(), alone.values.data(),
+                              batch.values.size() * sizeof(float)),
+                  0)
+            << GetDTypeInfo(type).name << " tokens " << tokens;
+      }
+    }
+  }
+}
+
+TEST_P(MatMulTest, AnOutputFeatureDoesNotDependOnTheOthers) {
+  const OwnedWeight w(DType::kBF16, 37, 300, 1);
+  const OwnedMat x(5, 300, 2);
+  OwnedMat all(5, 37);
+  one_->MatMul(w.weight, x.mat, all.mat);
+  for (int64_t r = 0; r < 37; ++r) {
+    const Weight row = {DType::kBF16, 1, 300, w.bytes.data() + r * 600};
+    OwnedMat y(5, 1);
+    one_->MatMul(row, x.mat, y.mat);
+    for (int64_t t = 0; t < 5; ++t) ASSERT_EQ(y.values[static_cast<size_t>(t)], all.mat.row(t)[r]);
+  }
+}
+
+TEST_P(MatMulTest, WeightsOfEveryTypeGiveWhatTheirValuesGive) {
+  for (DType type : {DType::kF16, DType::kBF16, DType::kQ8_0}) {
+    const OwnedWeight w(type, 21, 256, 1);
+    const Weight same = {DType::kF32, 21, 256, reinterpret_cast<const std::byte*>(w.values.data())};
+    for (int64_t tokens : {1, 3, 20}) {
+      const OwnedMat x(tokens, 256, 2);
+      OwnedMat y(tokens, 21);
+      OwnedMat expected(tokens, 21);
+      one_->MatMul(w.weight, x.mat, y.mat);
+      one_->MatMul(same, x.mat, expected.mat);
+      EXPECT_EQ(y.values, expected.values) << GetDTypeInfo(type).name;
+    }
+  }
+}
+
+TEST_P(MatMulTest, NoRowsAreNoWork) {
+  const OwnedWeight w(DType::kF32, 4, 16, 1);
+  one_->MatMul(w.weight, {nullptr, 0, 16}, {nullptr, 0, 4});
+}
+
+HOSTLER_FOR_EVERY_ISA(MatMulTest);
+
+TEST(MatMulIsaTest, TheWideInstructionSetsAgreeBitForBit) {
+  if (testing::SupportedIsas().size() < 3) GTEST_SKIP() << "this CPU lacks AVX-512 or AVX2";
+  const OwnedWeight w(DType::kQ8_0, 40, 544, 1);
+  const OwnedMat x(20, 544, 2);
+  OwnedMat avx2(20, 40);
+  OwnedMat avx512(20, 40);
+  testing::NewBackend(1, "avx2")->MatMul(w.weight, x.mat, avx2.mat);
+  testing::NewBackend(1, "avx512")->MatMul(w.weight, x.mat, avx512.mat);
+  EXPECT_EQ(avx2.values, avx512.values);
+}
+
+}  // namespace
+}  // namespace hostler
