@@ -1,0 +1,221 @@
+// Speed of the CPU backend's kernels. GFLOP/s counts a multiply-add as two; GB/s
+// counts the bytes of weights or KV read once per call.
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "benchmark/benchmark.h"
+#include "engine/compute/backend.h"
+#include "engine/compute/quantize.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace hostler {
+namespace {
+
+constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
+
+std::vector<float> RandomValues(int64_t n) {
+  std::mt19937 random(1);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  std::vector<float> values(static_cast<size_t>(n));
+  for (float& value : values) value = uniform(random);
+  return values;
+}
+
+// Values in the backend's memory, converted to a type.
+std::unique_ptr<Buffer> RandomBuffer(Backend& backend, DType type, int64_t n) {
+  const std::vector<float> values = RandomValues(n);
+  std::unique_ptr<Buffer> buffer = *backend.Allocate(RowBytes(type, n));
+  ConvertRows(DType::kF32, type, reinterpret_cast<const std::byte*>(values.data()), n,
+              buffer->data());
+  return buffer;
+}
+
+Mat AsMat(Buffer& buffer, int64_t rows, int64_t cols) {
+  return {reinterpret_cast<float*>(buffer.data()), rows, cols};
+}
+
+void Report(benchmark::State& state, double flops, double bytes) {
+  using benchmark::Counter;
+  state.counters["GFLOP/s"] = Counter(flops * 1e-9, Counter::kIsIterationInvariantRate);
+  state.counters["GB/s"] = Counter(bytes * 1e-9, Counter::kIsIterationInvariantRate);
+}
+
+#if defined(__x86_64__)
+// What one core can do at most: independent chains of multiply-adds in registers.
+__attribute__((target("avx512f"))) void Avx512FmaPeak(benchmark::State& state) {
+  if (!__builtin_cpu_supports("avx512f")) return state.SkipWithError("no AVX-512");
+  constexpr int kChains = 16;
+  constexpr int kRepeats = 1000;
+  __m512 sums[kChains];
+  for (__m512& sum : sums) sum = _mm512_set1_ps(1);
+  const __m512 factor = _mm512_set1_ps(0.999f);
+  for (auto _ : state) {
+    for (int i = 0; i < kRepeats; ++i) {
+#pragma GCC unroll 16
+      for (int c = 0; c < kChains; ++c) sums[c] = _mm512_fmadd_ps(sums[c], factor, factor);
+    }
+    benchmark::DoNotOptimize(sums);
+  }
+  Report(state, 2.0 * 16 * kChains * kRepeats, 0);
+}
+BENCHMARK(Avx512FmaPeak);
+
+__attribute__((target("avx2,fma"))) void Avx2FmaPeak(benchmark::State& state) {
+  if (!__builtin_cpu_supports("fma")) return state.SkipWithError("no FMA");
+  constexpr int kChains = 12;
+  constexpr int kRepeats = 1000;
+  __m256 sums[kChains];
+  for (__m256& sum : sums) sum = _mm256_set1_ps(1);
+  const __m256 factor = _mm256_set1_ps(0.999f);
+  for (auto _ : state) {
+    for (int i = 0; i < kRepeats; ++i) {
+#pragma GCC unroll 12
+      for (int c = 0; c < kChains; ++c) sums[c] = _mm256_fmadd_ps(sums[c], factor, factor);
+    }
+    benchmark::DoNotOptimize(sums);
+  }
+  Report(state, 2.0 * 8 * kChains * kRepeats, 0);
+}
+BENCHMARK(Avx2FmaPeak);
+#endif
+
+// Enough matrices in turn that one token's weights come from memory, as they do
+// when a model decodes.
+void MatMul(benchmark::State& state, std::string isa, DType type, int threads) {
+  constexpr int64_t kDim = 2048;
+  const int64_t tokens = state.range(0);
+  const int64_t matrices = tokens <= 8 ? 32 : 1;
+  auto created = NewCpuBackend(threads, isa);
+  if (!created.ok()) return state.SkipWithError("not on this CPU");
+  Backend& backend = **created;
+  const size_t bytes = RowBytes(type, kDim * kDim);
+  const auto one = RandomBuffer(backend, type, kDim * kDim);
+  const auto w = *backend.Allocate(bytes * matrices);
+  for (int64_t i = 0; i < matrices; ++i) {
+    std::copy_n(one->data(), bytes, w->data() + static_cast<size_t>(i) * bytes);
+  }
+  const auto x = RandomBuffer(backend, DType::kF32, tokens * kDim);
+  const auto y = RandomBuffer(backend, DType::kF32, tokens * kDim);
+  int64_t next = 0;
+  for (auto _ : state) {
+    const std::byte* data = w->data() + static_cast<size_t>(next) * bytes;
+    backend.MatMul({type, kDim, kDim, data}, AsMat(*x, tokens, kDim), AsMat(*y, tokens, kDim));
+    next = (next + 1) % matrices;
+  }
+  Report(state, 2.0 * tokens * kDim * kDim, static_cast<double>(bytes));
+}
+
+void Attention(benchmark::State& state, std::string isa, DType type) {
+  const int rows = static_cast<int>(state.range(0));
+  const int context = static_cast<int>(state.range(1));
+  constexpr int kHeads = 32, kKvHeads = 4, kHeadDim = 128, kBlockTokens = 16;
+  auto created = NewCpuBackend(1, isa);
+  if (!created.ok()) return state.SkipWithError("not on this CPU");
+  Backend& backend = **created;
+  const KvLayout layout = {.layers = 1,
+                           .kv_heads = kKvHeads,
+                           .head_dim = kHeadDim,
+                           .block_tokens = kBlockTokens,
+                           .dtype = type};
+  const int count = context / kBlockTokens;
+  const auto memory =
+      RandomBuffer(backend, type, int64_t{count} * kBlockTokens * kHeadDim * kKvHeads * 2);
+  const auto q = RandomBuffer(backend, DType::kF32, int64_t{rows} * kHeads * kHeadDim);
+  const auto out = RandomBuffer(backend, DType::kF32, int64_t{rows} * kHeads * kHeadDim);
+  std::vector<int32_t> blocks;
+  for (int i = 0; i < count; ++i) blocks.push_back(i);
+  StepBatch batch;
+  batch.tokens.assign(static_cast<size_t>(rows), 0);
+  for (int i = 0; i < rows; ++i) batch.positions.push_back(context - rows + i);
+  batch.sequences.push_back({0, rows, context - rows, blocks});
+  for (auto _ : state) {
+    backend.Attention({.heads = kHeads, .scale = 0.1f}, batch, 0,
+                      AsMat(*q, rows, kHeads * kHeadDim), {layout, memory->data()},
+                      AsMat(*out, rows, kHeads * kHeadDim));
+  }
+  const double seen = rows * (context - rows / 2.0);
+  Report(state, 4.0 * seen * kHeads * kHeadDim, static_cast<double>(layout.block_bytes()) * count);
+}
+
+// A layer of 64 experts of 2048 x 768, 8 of them for each token.
+void ExpertFfn(benchmark::State& state, std::string isa, DType type) {
+  constexpr int kExperts = 64, kTopK = 8;
+  constexpr int64_t kDim = 2048, kFfn = 768;
+  const int tokens = static_cast<int>(state.range(0));
+  auto created = NewCpuBackend(2, isa);
+  if (!created.ok()) return state.SkipWithError("not on this CPU");
+  Backend& backend = **created;
+  const ExpertLayout layout = ExpertLayout::Packed(kDim, kFfn, type);
+  const auto one = RandomBuffer(backend, type, 3 * kDim * kFfn);
+  const auto slots = *backend.Allocate(layout.bytes * kExperts);
+  for (int e = 0; e < kExperts; ++e) {
+    std::copy_n(one->data(), layout.bytes, slots->data() + e * layout.bytes);
+  }
+  const auto x = RandomBuffer(backend, DType::kF32, tokens * kDim);
+  const auto out = RandomBuffer(backend, DType::kF32, int64_t{tokens} * kTopK * kDim);
+  std::vector<std::vector<int32_t>> in_rows(kExperts), out_rows(kExperts);
+  for (int i = 0; i < tokens * kTopK; ++i) {
+    in_rows[i % kExperts].push_back(i / kTopK);
+    out_rows[i % kExperts].push_back(i);
+  }
+  std::vector<ExpertTask> tasks;
+  for (int e = 0; e < kExperts; ++e) {
+    if (in_rows[e].empty()) continue;
+    tasks.push_back({slots->data() + e * layout.bytes, in_rows[e], out_rows[e]});
+  }
+  for (auto _ : state) {
+    backend.ExpertFfn(layout, tasks, AsMat(*x, tokens, kDim),
+                      AsMat(*out, int64_t{tokens} * kTopK, kDim));
+  }
+  Report(state, 6.0 * tokens * kTopK * kDim * kFfn,
+         static_cast<double>(layout.bytes) * tasks.size());
+}
+
+void RegisterAll() {
+  for (const char* isa : {"avx512", "avx2", "portable"}) {
+    for (DType type : kTypes) {
+      const std::string suffix =
+          std::string("/") + isa + "/" + std::string(GetDTypeInfo(type).name);
+      for (int threads : {1, 2}) {
+        benchmark::RegisterBenchmark(
+            ("MatMul" + suffix + "/threads:" + std::to_string(threads)).c_str(),
+            [=](benchmark::State& state) { MatMul(state, isa, type, threads); })
+            ->ArgName("tokens")
+            ->Arg(1)
+            ->Arg(8)
+            ->Arg(64)
+            ->Arg(512)
+            ->UseRealTime();
+      }
+      benchmark::RegisterBenchmark(("ExpertFfn" + suffix).c_str(),
+                                   [=](benchmark::State& state) { ExpertFfn(state, isa, type); })
+          ->ArgName("tokens")
+          ->Arg(1)
+          ->Arg(8)
+          ->Arg(512)
+          ->UseRealTime();
+      if (type == DType::kQ8_0) continue;
+      benchmark::RegisterBenchmark(("Attention" + suffix).c_str(),
+                                   [=](benchmark::State& state) { Attention(state, isa, type); })
+          ->ArgNames({"rows", "context"})
+          ->Args({1, 4096})
+          ->Args({256, 4096});
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hostler
+
+int main(int argc, char** argv) {
+  hostler::RegisterAll();
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}
