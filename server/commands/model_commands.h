@@ -1,0 +1,23 @@
+// The commands that work on a model without serving it.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "engine/engine/engine.h"
+#include "server/commands/command.h"
+
+namespace hostler {
+
+// Engine::Load, with a line on stderr meanwhile if that is a terminal.
+absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags);
+
+void AddRunCommand(CLI::App* app, RunCommand* run);
+void AddInspectCommand(CLI::App* app, RunCommand* run);
+void AddLogitsCommand(CLI::App* app, RunCommand* run);
+void AddPerplexityCommand(CLI::App* app, RunCommand* run);
+void AddTokenizeCommand(CLI::App* app, RunCommand* run);
+void AddChatTemplateCommand(CLI::App* app, RunCommand* run);
+void AddBenchCommand(CLI::App* app, RunCommand* run);
+
+}  // namespace hostler
