@@ -249,6 +249,16 @@ TEST_F(ExpertCacheTest, FailedReadsInOneSlotDoNotStopTheWaves) {
   EXPECT_EQ(stats().read_errors, 3u);
 }
 
+TEST_F(ExpertCacheTest, TheSlotOfAFailedReadIsUsedAtOnce) {
+  Open(1, 1);
+  control_.Fail({0, 3});
+  ExpertCache::Acquisition acquisition = Acquire({3, 1});
+  control_.WaitForReads(2);  // before any Next()
+  std::vector<int> all = Next(&acquisition);
+  if (all.size() < 2) all.push_back(Next(&acquisition).front());
+  EXPECT_THAT(all, ElementsAre(-3, 1));
+}
+
 TEST_F(ExpertCacheTest, LeavingEarlyDropsQueuedReadsAndKeepsThoseInFlight) {
   Open(4, 1);
   control_.Hold({0, 0});
