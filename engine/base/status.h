@@ -6,8 +6,8 @@
 
 #include "absl/status/status.h"
 
-#define HOSTLER_RETURN_IF_ERROR(expr)                   \
-  do {                                                  \
+#define HOSTLER_RETURN_IF_ERROR(expr)                                                   \
+  do {                                                                                  \
     if (absl::Status status_macro_ = (expr); !status_macro_.ok()) return status_macro_; \
   } while (0)
 
@@ -15,10 +15,10 @@
 #define HOSTLER_CONCAT_(a, b) HOSTLER_CONCAT_INNER_(a, b)
 
 // HOSTLER_ASSIGN_OR_RETURN(auto x, MakeX());
-#define HOSTLER_ASSIGN_OR_RETURN(lhs, expr)                           \
-  auto HOSTLER_CONCAT_(statusor_, __LINE__) = (expr);                 \
-  if (!HOSTLER_CONCAT_(statusor_, __LINE__).ok())                     \
-    return std::move(HOSTLER_CONCAT_(statusor_, __LINE__)).status();  \
+#define HOSTLER_ASSIGN_OR_RETURN(lhs, expr)                          \
+  auto HOSTLER_CONCAT_(statusor_, __LINE__) = (expr);                \
+  if (!HOSTLER_CONCAT_(statusor_, __LINE__).ok())                    \
+    return std::move(HOSTLER_CONCAT_(statusor_, __LINE__)).status(); \
   lhs = *std::move(HOSTLER_CONCAT_(statusor_, __LINE__))
 
 namespace hostler {

@@ -54,8 +54,8 @@ struct MemoryPlan {
   uint64_t weights = 0;     // everything but the experts
   uint64_t work_space = 0;  // activations of one step, staging
   uint64_t kv = 0;
-  uint64_t experts = 0;        // slots
-  uint64_t all_experts = 0;    // what would hold every expert
+  uint64_t experts = 0;          // slots
+  uint64_t all_experts = 0;      // what would hold every expert
   std::string ToString() const;  // one line, for the log and for errors
 };
 
@@ -74,7 +74,8 @@ class Engine {
   virtual absl::StatusOr<std::shared_ptr<GenerateStream>> Submit(GenerateRequest request) = 0;
 
   // Prompt → ids, as Submit would do it. Errors: FieldErrors.
-  virtual absl::StatusOr<std::vector<int32_t>> TokenizePrompt(const GenerateRequest& request) const = 0;
+  virtual absl::StatusOr<std::vector<int32_t>> TokenizePrompt(
+      const GenerateRequest& request) const = 0;
 
   // Logits of every position, f32 [tokens, vocab], for golden comparisons and
   // perplexity. Runs in the loop like any request, prefilling in chunks.

@@ -47,9 +47,9 @@ struct GenerateRequest {
   bool add_special_tokens = true;  // to a text prompt; a chat template writes its own
 
   SamplingParams sampling;
-  int n = 1;                       // sequences from this prompt
-  std::optional<int> max_tokens;   // unset: as many as the context takes
-  int min_tokens = 0;              // before this many, no stop of any kind
+  int n = 1;                      // sequences from this prompt
+  std::optional<int> max_tokens;  // unset: as many as the context takes
+  int min_tokens = 0;             // before this many, no stop of any kind
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;

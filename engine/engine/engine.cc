@@ -1,0 +1,168 @@
+#include "engine/engine/engine.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "cache/policy.h"
+#include "cache/reader.h"
+#include "engine/base/status.h"
+#include "engine/engine/engine_loop.h"
+#include "engine/engine/memory_plan.h"
+#include "engine/engine/prepare.h"
+#include "engine/model/loader.h"
+
+namespace hostler {
+namespace {
+
+constexpr int kIoThreads = 4;
+
+int UsableCores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+// Logits of as many rows as fit 64 MiB, so that scoring whole prompts is
+// quick with small vocabularies and bounded with large ones.
+int LogitRows(const EngineOptions& options, int vocab) {
+  const int64_t rows = (int64_t{64} << 20) / (int64_t{vocab} * 4);
+  return static_cast<int>(
+      std::clamp<int64_t>(rows, std::min(64, options.step_tokens), options.step_tokens));
+}
+
+class LocalEngine : public Engine {
+ public:
+  absl::Status Start(const std::string& path, EngineOptions options);
+
+  absl::StatusOr<std::shared_ptr<GenerateStream>> Submit(GenerateRequest request) override;
+  absl::StatusOr<std::vector<int32_t>> TokenizePrompt(
+      const GenerateRequest& request) const override {
+    return hostler::TokenizePrompt(model_, request);
+  }
+  absl::StatusOr<std::vector<float>> Logits(const std::vector<int32_t>& tokens) override;
+  void Drain(int deadline_ms) override { loop_->Drain(deadline_ms); }
+  EngineStats stats() const override { return loop_->stats(); }
+  const ModelInfo& model() const override { return model_.model->info(); }
+  const MemoryPlan& memory() const override { return plan_; }
+  int max_context() const override { return max_context_; }
+  const Tokenizer* tokenizer() const override { return model_.tokenizer.get(); }
+
+ private:
+  absl::StatusOr<DividedMemory> PlanMemory(const EngineOptions& options, const StepLimits& limits,
+                                           const KvLayout& layout) const;
+  absl::Status StartCache(uint64_t bytes);
+
+  // From the last to the first: the loop stops before what it uses goes.
+  LoadedModel model_;
+  MemoryPlan plan_;
+  int max_context_ = 0;
+  std::unique_ptr<ExpertCache> cache_;
+  std::unique_ptr<Buffer> kv_;
+  std::unique_ptr<EngineLoop> loop_;
+};
+
+absl::StatusOr<DividedMemory> LocalEngine::PlanMemory(const EngineOptions& options,
+                                                      const StepLimits& limits,
+                                                      const KvLayout& layout) const {
+  const Model& model = *model_.model;
+  MemoryNeeds needs;
+  needs.weights = model.weight_bytes();
+  // Logits are held twice: in the backend's memory and on the host.
+  needs.work_space = model.WorkspaceBytes(limits) +
+                     sizeof(float) * uint64_t(limits.logit_rows) * model.info().vocab;
+  needs.kv_block = layout.block_bytes();
+  needs.block_tokens = layout.block_tokens;
+  if (const ExpertStore* experts = model.experts()) {
+    constexpr uint64_t kPage = 4096;
+    for (int layer = 0; layer < experts->num_layers(); ++layer) {
+      const uint64_t slot = (experts->slot_bytes(layer) + kPage - 1) / kPage * kPage;
+      needs.slot = std::max(needs.slot, slot);
+    }
+    for (int layer = 0; layer < experts->num_layers(); ++layer) {
+      needs.all_experts += needs.slot * experts->num_experts(layer);
+    }
+    needs.work_space += kIoThreads * model.info().expert_bytes;  // staging
+  }
+  return DivideMemory(needs, options, model.info().max_positions);
+}
+
+absl::Status LocalEngine::StartCache(uint64_t bytes) {
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, NewPreadReader(model_.weights->files()));
+  ExpertCache::Options options;
+  options.capacity_bytes = bytes;
+  options.io_threads = kIoThreads;
+  HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create(options, model_.model->experts(),
+                                                       std::move(reader), NewLruPolicy()));
+  return absl::OkStatus();
+}
+
+absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) {
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
+                           NewCpuBackend(options.threads > 0 ? options.threads : UsableCores()));
+  const ModelOptions model_options{options.quantize == Quantize::kQ8};
+  HOSTLER_ASSIGN_OR_RETURN(model_, LoadModel(path, model_options, std::move(backend)));
+
+  options.max_sequences = std::clamp(options.max_sequences, 1, options.step_tokens);
+  const StepLimits limits{options.step_tokens, LogitRows(options, model().vocab)};
+  KvLayout layout = model_.model->kv_layout();
+  layout.dtype = options.precise ? DType::kF32 : DType::kF16;
+  HOSTLER_ASSIGN_OR_RETURN(const DividedMemory memory, PlanMemory(options, limits, layout));
+  plan_ = memory.plan;
+  max_context_ = memory.max_context;
+
+  HOSTLER_RETURN_IF_ERROR(model_.model->AllocateWorkspace(limits));
+  HOSTLER_ASSIGN_OR_RETURN(
+      kv_, model_.backend->Allocate(layout.block_bytes() * size_t(memory.kv_blocks)));
+  if (model_.model->experts() != nullptr) HOSTLER_RETURN_IF_ERROR(StartCache(plan_.experts));
+
+  Scheduler::Limits scheduling;
+  scheduling.step_rows = limits.rows;
+  scheduling.logit_rows = limits.logit_rows;
+  scheduling.max_sequences = options.max_sequences;
+  scheduling.block_tokens = layout.block_tokens;
+  loop_ = std::make_unique<EngineLoop>(&model_, cache_.get(), KvView{layout, kv_->data()},
+                                       memory.kv_blocks, scheduling, options.max_queue);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<GenerateStream>> LocalEngine::Submit(GenerateRequest request) {
+  HOSTLER_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Sequence>> sequences,
+                           PrepareSequences(model_, max_context_, std::move(request)));
+  auto stream = std::make_shared<GenerateStream>();
+  sequences.front()->request->stream = stream;
+  HOSTLER_RETURN_IF_ERROR(loop_->Submit(std::move(sequences)));
+  return stream;
+}
+
+absl::StatusOr<std::vector<float>> LocalEngine::Logits(const std::vector<int32_t>& tokens) {
+  GenerateRequest request;
+  request.prompt = tokens;
+  request.max_tokens = 1;
+  // One more than the context: a window may fill it whole, nothing is generated.
+  HOSTLER_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Sequence>> sequences,
+                           PrepareSequences(model_, max_context_ + 1, std::move(request)));
+  std::vector<float> logits;
+  logits.reserve(tokens.size() * model().vocab);
+  auto stream = std::make_shared<GenerateStream>();
+  RequestState& state = *sequences.front()->request;
+  state.stream = stream;
+  state.all_logits = &logits;
+  HOSTLER_RETURN_IF_ERROR(loop_->Submit(std::move(sequences)));
+  while (stream->Pop().has_value()) {
+  }
+  HOSTLER_RETURN_IF_ERROR(stream->status());
+  return logits;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Load(const std::string& path,
+                                                     const EngineOptions& options) {
+  auto engine = std::make_unique<LocalEngine>();
+  HOSTLER_RETURN_IF_ERROR(engine->Start(path, options));
+  return engine;
+}
+
+}  // namespace hostler

@@ -1,0 +1,261 @@
+#include "engine/engine/engine_loop.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "engine/engine/output.h"
+#include "fmt/format.h"
+
+namespace hostler {
+
+EngineLoop::EngineLoop(const LoadedModel* model, ExpertCache* cache, const KvView& kv,
+                       int num_blocks, const Scheduler::Limits& limits, int max_queue)
+    : model_(*model),
+      cache_(cache),
+      kv_(kv),
+      max_queue_(max_queue),
+      scheduler_(limits, num_blocks) {
+  batch_.tokens.reserve(limits.step_rows);
+  batch_.positions.reserve(limits.step_rows);
+  batch_.logit_rows.reserve(limits.logit_rows);
+  PublishStats();
+  thread_ = std::thread([this] { Run(); });
+}
+
+EngineLoop::~EngineLoop() {
+  {
+    std::lock_guard lock(mutex_);
+    draining_ = stopping_ = news_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+absl::Status EngineLoop::Submit(std::vector<std::unique_ptr<Sequence>> sequences) {
+  {
+    std::lock_guard lock(mutex_);
+    if (draining_) return absl::UnavailableError("the server is shutting down");
+    const int count = static_cast<int>(sequences.size());
+    if (queued_ + count > max_queue_) {
+      return absl::ResourceExhaustedError(
+          fmt::format("{} sequences are waiting already; try again later", queued_));
+    }
+    queued_ += count;
+    GenerateStream& stream = *sequences.front()->request->stream;
+    stream.OnDrain([this] { Wake(); });
+    for (auto& sequence : sequences) submitted_.push_back(std::move(sequence));
+    news_ = true;
+  }
+  wake_.notify_one();
+  return absl::OkStatus();
+}
+
+void EngineLoop::Wake() {
+  {
+    std::lock_guard lock(mutex_);
+    news_ = true;
+  }
+  wake_.notify_one();
+}
+
+void EngineLoop::Drain(int deadline_ms) {
+  std::unique_lock lock(mutex_);
+  draining_ = true;
+  const bool done = idle_.wait_for(lock, std::chrono::milliseconds(deadline_ms),
+                                   [this] { return !busy_ && submitted_.empty(); });
+  if (done) return;
+  stopping_ = news_ = true;
+  wake_.notify_one();
+  idle_.wait(lock, [this] { return !busy_ && submitted_.empty(); });
+}
+
+EngineStats EngineLoop::stats() const {
+  std::lock_guard lock(mutex_);
+  EngineStats stats = stats_;
+  if (cache_ != nullptr) stats.experts = cache_->stats();
+  return stats;
+}
+
+bool EngineLoop::TakeSubmitted() {
+  std::vector<std::unique_ptr<Sequence>> taken;
+  bool stopping = false;
+  {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [this] { return news_; });
+    news_ = false;
+    taken.swap(submitted_);
+    busy_ = busy_ || !taken.empty();
+    stopping = stopping_;
+  }
+  for (size_t i = 0; i < taken.size();) {
+    std::vector<std::unique_ptr<Sequence>> request;
+    const RequestState* state = taken[i]->request.get();
+    while (i < taken.size() && taken[i]->request.get() == state) {
+      request.push_back(std::move(taken[i++]));
+    }
+    scheduler_.Add(std::move(request));
+  }
+  return !stopping;
+}
+
+void EngineLoop::Run() {
+  while (TakeSubmitted()) {
+    DropCancelled();
+    if (scheduler_.BuildStep(&batch_)) {
+      Step();
+      Wake();
+    }
+    PublishStats();
+  }
+  EndAll(absl::UnavailableError("the server is shutting down"));
+  PublishStats();
+}
+
+void EngineLoop::DropCancelled() {
+  for (bool found = true; found;) {
+    found = false;
+    for (const Sequence* sequence : scheduler_.all()) {
+      if (!sequence->request->stream->cancelled()) continue;
+      EndRequest(sequence->request, absl::CancelledError("the client is gone"));
+      found = true;
+      break;
+    }
+  }
+}
+
+void EngineLoop::Step() {
+  const auto start = std::chrono::steady_clock::now();
+  for (const ScheduledSequence& part : scheduler_.scheduled()) {
+    Timings& timings = part.sequence->request->timings;
+    if (timings.queued_ms == 0) timings.queued_ms = part.sequence->request->MsSinceArrival();
+  }
+  model_.model->Forward(batch_, kv_, cache_, &result_);
+  health_ = model_.weights->Health();
+  totals_.step_seconds +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  ++totals_.steps;
+
+  // Ending a request removes all its sequences, so parts are looked up anew.
+  const std::vector<ScheduledSequence> parts(scheduler_.scheduled().begin(),
+                                             scheduler_.scheduled().end());
+  for (const ScheduledSequence& part : parts) {
+    const auto alive = scheduler_.scheduled();
+    const bool there = std::any_of(alive.begin(), alive.end(), [&](const auto& other) {
+      return other.sequence == part.sequence;
+    });
+    if (there) FinishPart(part);
+  }
+}
+
+absl::Status EngineLoop::PartStatus(const ScheduledSequence& part) const {
+  if (!health_.ok()) return health_;
+  if (result_.row_status.empty()) return absl::OkStatus();
+  absl::Status status;
+  for (int row = part.first_row; row < part.first_row + part.rows; ++row) {
+    status.Update(result_.row_status[row]);
+  }
+  return status;
+}
+
+std::span<const float> EngineLoop::Logits(int index) const {
+  const size_t vocab = model_.model->info().vocab;
+  return {result_.logits.data() + index * vocab, vocab};
+}
+
+void EngineLoop::FinishPart(const ScheduledSequence& part) {
+  Sequence& sequence = *part.sequence;
+  if (const absl::Status status = PartStatus(part); !status.ok()) {
+    EndRequest(sequence.request, status);
+    return;
+  }
+  const bool is_decode = sequence.pending() == 1 && sequence.generated() > 0;
+  if (!is_decode) totals_.prompt_tokens += part.rows;
+  sequence.computed += part.rows;
+  if (sequence.wants_prompt_logits()) ScorePrompt(part);
+  if (sequence.pending() > 0) return;
+  if (sequence.request->all_logits != nullptr) {
+    EndRequest(sequence.request, absl::OkStatus());
+    return;
+  }
+  if (sequence.index == 0 && !is_decode) scheduler_.SharePrefix(sequence);
+  Generate(part);
+}
+
+// Uses the logits of prompt positions not used before.
+void EngineLoop::ScorePrompt(const ScheduledSequence& part) {
+  Sequence& sequence = *part.sequence;
+  RequestState& state = *sequence.request;
+  const int prompt_size = static_cast<int>(state.prompt.size());
+  for (int i = 0; i < part.logits; ++i) {
+    const int position = sequence.computed - part.logits + i;
+    if (position != sequence.scored || position >= prompt_size) continue;
+    const std::span<const float> logits = Logits(part.first_logit + i);
+    if (state.all_logits != nullptr) {
+      state.all_logits->insert(state.all_logits->end(), logits.begin(), logits.end());
+    } else if (position + 1 < prompt_size) {
+      state.prompt_logprobs.push_back(MakeLogprobs(logits, state.prompt[position + 1],
+                                                   *state.request.prompt_logprobs,
+                                                   model_.tokenizer.get()));
+    }
+    ++sequence.scored;
+  }
+}
+
+void EngineLoop::Generate(const ScheduledSequence& part) {
+  Sequence& sequence = *part.sequence;
+  const std::shared_ptr<RequestState> state = sequence.request;
+  if (!state->prompt_told) {
+    state->stream->SetPrompt({state->prompt, std::move(state->prompt_logprobs)});
+    state->prompt_told = true;
+  }
+  GenerateEvent event =
+      NextToken(sequence, Logits(part.first_logit + part.logits - 1), model_.tokenizer.get());
+  if (state->timings.first_token_ms == 0) state->timings.first_token_ms = state->MsSinceArrival();
+  ++totals_.generated_tokens;
+  const bool finished = event.finish_reason.has_value();
+  state->stream->Push(std::move(event));
+  if (!finished) return;
+  scheduler_.Remove(&sequence);
+  if (--state->live == 0) EndRequest(state, absl::OkStatus());
+}
+
+void EngineLoop::EndRequest(std::shared_ptr<RequestState> state, const absl::Status& status) {
+  for (Sequence* sequence : scheduler_.all()) {
+    if (sequence->request == state) scheduler_.Remove(sequence);
+  }
+  state->timings.total_ms = state->MsSinceArrival();
+  state->stream->End(status, state->usage, state->timings);
+}
+
+void EngineLoop::EndAll(const absl::Status& status) {
+  std::vector<std::unique_ptr<Sequence>> submitted;
+  {
+    std::lock_guard lock(mutex_);
+    submitted.swap(submitted_);
+  }
+  scheduler_.Add(std::move(submitted));
+  for (std::vector<Sequence*> left = scheduler_.all(); !left.empty(); left = scheduler_.all()) {
+    EndRequest(left.front()->request, status);
+  }
+}
+
+void EngineLoop::PublishStats() {
+  EngineStats stats = totals_;
+  stats.running = scheduler_.running();
+  stats.waiting = scheduler_.waiting();
+  stats.paused = scheduler_.paused();
+  stats.kv_blocks_total = scheduler_.blocks().total();
+  stats.kv_blocks_used = scheduler_.blocks().total() - scheduler_.blocks().free();
+  stats.preemptions = scheduler_.preemptions();
+  {
+    std::lock_guard lock(mutex_);
+    stats_ = stats;
+    queued_ = stats.waiting + static_cast<int>(submitted_.size());
+    stats_.waiting = queued_;
+    busy_ = stats.running + stats.waiting > 0;
+  }
+  idle_.notify_all();
+}
+
+}  // namespace hostler

@@ -1,0 +1,82 @@
+// The engine loop: one thread that owns sequences, KV blocks and the batch.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "cache/expert_cache.h"
+#include "engine/compute/backend.h"
+#include "engine/engine/engine.h"
+#include "engine/engine/scheduler.h"
+#include "engine/engine/sequence.h"
+#include "engine/model/loader.h"
+
+namespace hostler {
+
+class EngineLoop {
+ public:
+  // Starts the thread. `model` and `cache` (null for a dense model) must
+  // outlive it; `kv` is the memory of `num_blocks` blocks.
+  EngineLoop(const LoadedModel* model, ExpertCache* cache, const KvView& kv, int num_blocks,
+             const Scheduler::Limits& limits, int max_queue);
+  // Ends whatever still runs with Unavailable.
+  ~EngineLoop();
+
+  // Hands over the sequences of one request, stream set. Errors:
+  // ResourceExhausted when the queue is full, Unavailable once draining.
+  absl::Status Submit(std::vector<std::unique_ptr<Sequence>> sequences);
+
+  // See Engine::Drain.
+  void Drain(int deadline_ms);
+
+  EngineStats stats() const;
+
+ private:
+  void Run();
+  // Waits for work; false when the loop is to end.
+  bool TakeSubmitted();
+  void Wake();
+  void DropCancelled();
+  void Step();
+  void FinishPart(const ScheduledSequence& part);
+  void ScorePrompt(const ScheduledSequence& part);
+  void Generate(const ScheduledSequence& part);
+  // The first failure among the part's rows, or of the weights' file.
+  absl::Status PartStatus(const ScheduledSequence& part) const;
+  std::span<const float> Logits(int index) const;
+  // Ends the request and removes its sequences.
+  void EndRequest(std::shared_ptr<RequestState> state, const absl::Status& status);
+  void EndAll(const absl::Status& status);
+  void PublishStats();
+
+  const LoadedModel& model_;
+  ExpertCache* const cache_;
+  const KvView kv_;
+  const int max_queue_;
+
+  // The loop thread's.
+  Scheduler scheduler_;
+  StepBatch batch_;
+  StepResult result_;
+  absl::Status health_;
+  EngineStats totals_;
+
+  mutable std::mutex mutex_;  // guards all below; never held during a step
+  std::condition_variable wake_;
+  std::condition_variable idle_;
+  std::vector<std::unique_ptr<Sequence>> submitted_;
+  bool news_ = false;  // something to look at: submissions, a drained stream, a cancel
+  bool draining_ = false;
+  bool stopping_ = false;
+  bool busy_ = false;
+  int queued_ = 0;  // sequences submitted and not yet in the batch
+  EngineStats stats_;
+
+  std::thread thread_;  // last: starts when all else is there
+};
+
+}  // namespace hostler

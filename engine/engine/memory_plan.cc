@@ -1,0 +1,85 @@
+#include "engine/engine/memory_plan.h"
+
+#include <algorithm>
+
+#include "engine/base/bytes.h"
+#include "fmt/format.h"
+
+namespace hostler {
+namespace {
+
+// Without a context asked for, a sequence of this many tokens must fit.
+constexpr int kLeastContext = 2048;
+// KV beyond this for each sequence is given only when asked for.
+constexpr int kUsualContext = 4096;
+
+absl::Status DoesNotFit(const MemoryPlan& plan, uint64_t kv_least, uint64_t experts_least) {
+  return absl::ResourceExhaustedError(fmt::format(
+      "the model does not fit the memory budget of {}: weights {} + work space {} + KV at least {} "
+      "+ experts at least {} = {}",
+      FormatBytes(plan.budget), FormatBytes(plan.weights), FormatBytes(plan.work_space),
+      FormatBytes(kv_least), FormatBytes(experts_least),
+      FormatBytes(plan.weights + plan.work_space + kv_least + experts_least)));
+}
+
+}  // namespace
+
+std::string MemoryPlan::ToString() const {
+  std::string text = fmt::format("budget {}: weights {}, work space {}, KV {}", FormatBytes(budget),
+                                 FormatBytes(weights), FormatBytes(work_space), FormatBytes(kv));
+  if (all_experts > 0) {
+    text += fmt::format(", experts {} ({:.0f}% of all)", FormatBytes(experts),
+                        100.0 * experts / all_experts);
+  }
+  return text;
+}
+
+absl::StatusOr<DividedMemory> DivideMemory(const MemoryNeeds& needs, const EngineOptions& options,
+                                           int model_context) {
+  DividedMemory out;
+  MemoryPlan& plan = out.plan;
+  plan.budget = options.memory_bytes > 0 ? options.memory_bytes : UsableMemoryBytes() / 10 * 8;
+  plan.weights = needs.weights;
+  plan.work_space = needs.work_space;
+  plan.all_experts = needs.all_experts;
+
+  const auto kv_bytes = [&](uint64_t tokens) {
+    return (tokens + needs.block_tokens - 1) / needs.block_tokens * needs.kv_block;
+  };
+  const int context =
+      options.max_context > 0 ? std::min(options.max_context, model_context) : model_context;
+  const bool asked = options.max_context > 0;
+  const uint64_t kv_least = kv_bytes(asked ? context : std::min(context, kLeastContext));
+  const uint64_t kv_wanted =
+      std::max(kv_least, uint64_t(options.max_sequences) *
+                             kv_bytes(std::min(context, asked ? context : kUsualContext)));
+  const uint64_t experts_least = options.expert_memory_bytes > 0
+                                     ? std::min(options.expert_memory_bytes, needs.all_experts)
+                                     : needs.slot;
+  const uint64_t fixed = plan.weights + plan.work_space;
+  const uint64_t rest = plan.budget > fixed ? plan.budget - fixed : 0;
+  const uint64_t kv_floor = std::max(kv_least, options.kv_memory_bytes);
+  if (kv_floor + std::max(experts_least, needs.slot) > rest) {
+    return DoesNotFit(plan, kv_floor, std::max(experts_least, needs.slot));
+  }
+
+  if (options.kv_memory_bytes > 0) {
+    plan.kv = kv_floor;
+  } else if (options.expert_memory_bytes > 0 || needs.all_experts <= rest / 4 * 3) {
+    const uint64_t experts = options.expert_memory_bytes > 0 ? experts_least : needs.all_experts;
+    plan.kv = std::max(kv_least, std::min(kv_wanted, rest - experts));
+  } else {
+    plan.kv = std::clamp(rest / 4, kv_least, kv_wanted);
+  }
+  plan.kv = plan.kv / needs.kv_block * needs.kv_block;
+  plan.experts =
+      options.expert_memory_bytes > 0 ? experts_least : std::min(needs.all_experts, rest - plan.kv);
+  if (needs.slot > 0 && plan.experts < needs.slot) return DoesNotFit(plan, plan.kv, needs.slot);
+
+  out.kv_blocks = static_cast<int>(std::min<uint64_t>(plan.kv / needs.kv_block, 1 << 30));
+  out.max_context =
+      static_cast<int>(std::min<int64_t>(context, int64_t{out.kv_blocks} * needs.block_tokens));
+  return out;
+}
+
+}  // namespace hostler

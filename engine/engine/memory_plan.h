@@ -1,0 +1,36 @@
+// Divides the memory budget over weights, work space, KV and experts.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "engine/engine/engine.h"
+
+namespace hostler {
+
+// What the model needs, bytes.
+struct MemoryNeeds {
+  uint64_t weights = 0;
+  uint64_t work_space = 0;
+  uint64_t kv_block = 0;
+  int block_tokens = 0;
+  uint64_t slot = 0;         // one expert; 0 for a dense model
+  uint64_t all_experts = 0;  // slots for all
+};
+
+struct DividedMemory {
+  MemoryPlan plan;
+  int kv_blocks = 0;
+  int max_context = 0;  // the model's or the one asked for, or what KV holds
+};
+
+// A fixed rule, in this order: weights and work space; what the options fix;
+// then all experts if at most three quarters of the rest is enough, else KV for
+// every sequence up to a quarter of the rest and the experts with what remains.
+// KV must hold one sequence of the context asked for (or of
+// min(context, 2048) tokens), experts at least one slot. Errors:
+// ResourceExhausted with the numbers.
+absl::StatusOr<DividedMemory> DivideMemory(const MemoryNeeds& needs, const EngineOptions& options,
+                                           int model_context);
+
+}  // namespace hostler

@@ -1,0 +1,74 @@
+#include "engine/engine/memory_plan.h"
+
+#include "gtest/gtest.h"
+
+namespace hostler {
+namespace {
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+
+MemoryNeeds Needs() {
+  MemoryNeeds needs;
+  needs.weights = 100 * kMiB;
+  needs.work_space = 20 * kMiB;
+  needs.kv_block = kMiB / 4;  // 16 KiB a token
+  needs.block_tokens = 16;
+  needs.slot = kMiB;
+  needs.all_experts = 1000 * kMiB;
+  return needs;
+}
+
+TEST(MemoryPlanTest, StaysWithinTheBudget) {
+  for (const uint64_t budget : {200u, 300u, 500u, 1000u, 1200u, 5000u}) {
+    EngineOptions options;
+    options.memory_bytes = budget * kMiB;
+    const auto divided = DivideMemory(Needs(), options, 4096);
+    ASSERT_TRUE(divided.ok()) << divided.status();
+    const MemoryPlan& plan = divided->plan;
+    EXPECT_LE(plan.weights + plan.work_space + plan.kv + plan.experts, plan.budget) << budget;
+    EXPECT_GE(plan.experts, kMiB);
+    EXPECT_LE(plan.experts, 1000 * kMiB);
+  }
+}
+
+TEST(MemoryPlanTest, RefusesWhatDoesNotFitWithTheNumbers) {
+  EngineOptions options;
+  options.memory_bytes = 130 * kMiB;
+  const auto divided = DivideMemory(Needs(), options, 4096);
+  EXPECT_EQ(divided.status().code(), absl::StatusCode::kResourceExhausted);
+  const std::string message(divided.status().message());
+  EXPECT_NE(message.find("130 MiB"), std::string::npos) << message;
+  EXPECT_NE(message.find("100 MiB"), std::string::npos) << message;
+}
+
+TEST(MemoryPlanTest, GivesTheExpertsWhatWasAsked) {
+  EngineOptions options;
+  options.memory_bytes = 2000 * kMiB;
+  options.expert_memory_bytes = 70 * kMiB;
+  const auto divided = DivideMemory(Needs(), options, 4096);
+  ASSERT_TRUE(divided.ok());
+  EXPECT_EQ(divided->plan.experts, 70 * kMiB);
+}
+
+TEST(MemoryPlanTest, ShortensTheContextToWhatKvHolds) {
+  EngineOptions options;
+  options.memory_bytes = 200 * kMiB;
+  const auto divided = DivideMemory(Needs(), options, 1 << 20);
+  ASSERT_TRUE(divided.ok()) << divided.status();
+  EXPECT_EQ(divided->max_context, divided->kv_blocks * 16);
+  options.max_context = 1 << 20;
+  EXPECT_FALSE(DivideMemory(Needs(), options, 1 << 20).ok());
+}
+
+TEST(MemoryPlanTest, ADenseModelNeedsNoSlots) {
+  MemoryNeeds needs = Needs();
+  needs.slot = needs.all_experts = 0;
+  EngineOptions options;
+  options.memory_bytes = 200 * kMiB;
+  const auto divided = DivideMemory(needs, options, 4096);
+  ASSERT_TRUE(divided.ok());
+  EXPECT_EQ(divided->plan.experts, 0u);
+}
+
+}  // namespace
+}  // namespace hostler

@@ -1,0 +1,92 @@
+// Scheduler: decides what each step computes.
+//
+// A step has a budget of rows. Sequences that generate come first, one row
+// each; prompts fill the rest in chunks, oldest first; then waiting sequences
+// are admitted, in their order. When KV blocks run out, a younger sequence (or
+// one whose client reads slowly) gives up its blocks and is computed again
+// later. The oldest sequence can always go on, so the whole never stands still.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/compute/step_batch.h"
+#include "engine/engine/sequence.h"
+#include "engine/kv/block_pool.h"
+
+namespace hostler {
+
+// A sequence's part of the step.
+struct ScheduledSequence {
+  Sequence* sequence = nullptr;
+  int first_row = 0;
+  int rows = 0;
+  int first_logit = 0;  // into StepBatch::logit_rows
+  int logits = 0;       // the last `logits` of its rows
+};
+
+// Not thread-safe: the engine loop's.
+class Scheduler {
+ public:
+  struct Limits {
+    int step_rows = 512;
+    int logit_rows = 64;     // of a step
+    int max_sequences = 64;  // in the batch
+    int block_tokens = 16;
+  };
+
+  Scheduler(const Limits& limits, int num_blocks);
+
+  // Queues the n sequences of one request; those after the first share its
+  // prompt's blocks.
+  void Add(std::vector<std::unique_ptr<Sequence>> sequences);
+
+  // Chooses the next step. False: nothing can be computed now. `batch` refers
+  // to the sequences' block tables until the next call or removal.
+  bool BuildStep(StepBatch* batch);
+  std::span<const ScheduledSequence> scheduled() const { return scheduled_; }
+
+  // `sequence`, the first of its request, has its whole prompt computed: the
+  // others take its full blocks and may start.
+  void SharePrefix(const Sequence& leader);
+
+  // Frees its blocks and destroys it.
+  void Remove(Sequence* sequence);
+
+  // Every sequence there is, running ones first.
+  std::vector<Sequence*> all() const;
+
+  int running() const { return static_cast<int>(running_.size()); }
+  int waiting() const { return static_cast<int>(waiting_.size()); }
+  int paused() const;
+  uint64_t preemptions() const { return preemptions_; }
+  const BlockPool& blocks() const { return pool_; }
+
+ private:
+  using List = std::vector<std::unique_ptr<Sequence>>;
+
+  bool InStep(const Sequence& sequence) const;
+  int BlocksFor(int tokens) const {
+    return (tokens + limits_.block_tokens - 1) / limits_.block_tokens;
+  }
+  // Makes room for `tokens` tokens of `sequence`, as far as it can be had;
+  // returns how many there is room for.
+  int EnsureRoom(Sequence& sequence, int tokens);
+  bool Reclaim(const Sequence& for_sequence);
+  void FreeBlocks(Sequence& sequence);
+  void Preempt(Sequence& sequence);
+  void Schedule(Sequence& sequence, StepBatch* batch);
+  void Admit(StepBatch* batch);
+
+  const Limits limits_;
+  BlockPool pool_;
+  List running_;  // by order
+  List waiting_;  // by order
+  std::vector<ScheduledSequence> scheduled_;
+  uint64_t next_order_ = 0;
+  uint64_t preemptions_ = 0;
+};
+
+}  // namespace hostler

@@ -1,0 +1,44 @@
+// Loads everything that belongs to a model: weights, graph, tokenizer, chat
+// template, generation defaults.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "engine/compute/backend.h"
+#include "engine/model/architectures.h"
+#include "engine/model/model.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+#include "engine/weights/source.h"
+#include "nlohmann/json.hpp"
+
+namespace hostler {
+
+// generation_config.json's sampling values; unset where it has none.
+struct GenerationDefaults {
+  std::optional<double> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int> top_k;
+};
+
+// Members are destroyed from the last to the first: the model before the
+// weights it views.
+struct LoadedModel {
+  std::unique_ptr<WeightSource> weights;
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<Tokenizer> tokenizer;         // null: none beside the weights
+  std::unique_ptr<ChatTemplate> chat_template;  // null: the model has none
+  nlohmann::ordered_json template_variables;    // bos_token, eos_token, ...
+  GenerationDefaults defaults;
+};
+
+// Errors: NotFound, InvalidArgument and Unimplemented, naming the file and
+// what is wrong with it. A tokenizer whose ids go beyond the model's
+// vocabulary is refused.
+absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOptions& options,
+                                      std::unique_ptr<Backend> backend);
+
+}  // namespace hostler

@@ -1,0 +1,115 @@
+#include "engine/model/registry.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "engine/base/status.h"
+#include "engine/model/architectures.h"
+#include "engine/model/config_reader.h"
+#include "fmt/format.h"
+
+namespace hostler {
+namespace {
+
+// The table of architectures.
+const Architecture* const kArchitectures[] = {
+    &kQwen3,
+    &kQwen3Moe,
+};
+
+std::string ClassName(const nlohmann::json& config) {
+  if (!config.is_object()) return "";
+  const auto classes = config.find("architectures");
+  const bool named = classes != config.end() && classes->is_array() && !classes->empty() &&
+                     classes->front().is_string();
+  return named ? classes->front().get<std::string>() : "";
+}
+
+std::string ModelType(const nlohmann::json& config) {
+  if (!config.is_object()) return "";
+  const auto type = config.find("model_type");
+  return type != config.end() && type->is_string() ? type->get<std::string>() : "";
+}
+
+bool IsExpertTensor(std::string_view name) {
+  return name.find(".experts.") != std::string_view::npos;
+}
+
+uint64_t Elements(const TensorInfo& tensor) {
+  const DTypeInfo& type = GetDTypeInfo(tensor.dtype);
+  return tensor.bytes / type.block_bytes * type.block_elements;
+}
+
+// Parameters and bytes, from the tensors' headers.
+void CountTensors(const WeightSource& weights, ModelInfo* info) {
+  uint64_t expert_parameters = 0, expert_bytes = 0;
+  std::map<DType, uint64_t> bytes_of_type;
+  for (const TensorInfo& tensor : weights.tensors()) {
+    info->parameters += Elements(tensor);
+    info->file_bytes += tensor.bytes;
+    bytes_of_type[tensor.dtype] += tensor.bytes;
+    if (IsExpertTensor(tensor.name)) {
+      expert_parameters += Elements(tensor);
+      expert_bytes += tensor.bytes;
+    }
+  }
+  info->dense_bytes = info->file_bytes - expert_bytes;
+  info->active_parameters = info->parameters - expert_parameters;
+  const uint64_t experts = uint64_t(info->moe_layers) * info->experts;
+  if (experts > 0) {
+    info->expert_bytes = expert_bytes / experts;
+    info->active_parameters += expert_parameters / info->experts * info->experts_per_token;
+  }
+  const TensorInfo* embedding = weights.Find("model.embed_tokens.weight");
+  if (embedding != nullptr && weights.Find("lm_head.weight") != nullptr) {
+    info->active_parameters -= Elements(*embedding);
+  }
+  const auto most =
+      std::max_element(bytes_of_type.begin(), bytes_of_type.end(),
+                       [](const auto& a, const auto& b) { return a.second < b.second; });
+  if (most != bytes_of_type.end()) info->weight_type = GetDTypeInfo(most->first).name;
+}
+
+}  // namespace
+
+const Architecture* FindArchitecture(const nlohmann::json& config) {
+  const std::string type = ModelType(config), class_name = ClassName(config);
+  for (const Architecture* row : kArchitectures) {
+    if (type == row->name || (type.empty() && class_name == row->class_name)) return row;
+  }
+  return nullptr;
+}
+
+std::string ArchitectureNames() {
+  std::string names;
+  for (const Architecture* row : kArchitectures) {
+    names += names.empty() ? "" : ", ";
+    names += row->name;
+  }
+  return names;
+}
+
+absl::StatusOr<ModelInfo> InspectModel(const std::string& path) {
+  HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<WeightSource> weights, OpenWeights(path));
+  HOSTLER_ASSIGN_OR_RETURN(const nlohmann::json config,
+                           ReadJsonFile((std::filesystem::path(path) / "config.json").string()));
+  ModelInfo info;
+  info.path = path;
+  info.format = weights->format();
+  info.architecture = ModelType(config);
+  const Architecture* architecture = FindArchitecture(config);
+  if (architecture == nullptr) {
+    info.unsupported.push_back(fmt::format(
+        "architecture \"{}\" (supported: {})",
+        info.architecture.empty() ? ClassName(config) : info.architecture, ArchitectureNames()));
+  } else {
+    const absl::Status status = architecture->describe({path, &config, weights.get()}, &info);
+    if (!status.ok()) info.unsupported.emplace_back(status.message());
+  }
+  CountTensors(*weights, &info);
+  return info;
+}
+
+}  // namespace hostler
