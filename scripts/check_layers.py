@@ -26,7 +26,7 @@ def main():
             if path.suffix not in {".h", ".cc", ".inc", ".cu", ".cuh"}:
                 continue
             name = path.relative_to(ROOT)
-            test = path.stem.endswith("_test")
+            test = path.stem.endswith("_test") or path.stem.startswith("test")
             for included in INCLUDE.findall(path.read_text()):
                 top = included.split("/")[0]
                 if top in LAYERS and LAYERS.index(top) > LAYERS.index(layer):

@@ -8,16 +8,11 @@
 namespace hostler {
 namespace {
 
-constexpr int kMostTileRows = 4;
 constexpr int64_t kMostLanes = 16;
 
 int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 }  // namespace
-
-size_t MatMulScratchFloats(int64_t cols) {
-  return static_cast<size_t>(kMostTileRows * RoundUp(cols, kMostLanes));
-}
 
 size_t AttentionScratchFloats(int queries, int head_dim, int block_tokens) {
   const int64_t head_lanes = RoundUp(head_dim, kMostLanes);

@@ -13,6 +13,13 @@ namespace hostler {
 
 inline constexpr int kMaxTaskTokens = 64;
 
+// Weights that a MatMulTask with many tokens turns into f32 at a time, and the
+// sums it keeps meanwhile. Both are to fit the second-level cache.
+inline constexpr int kPanelRows = 32;
+inline constexpr int kPanelColumns = 1024;
+inline constexpr size_t kMatMulScratchFloats =
+    kPanelRows * kPanelColumns + kMaxTaskTokens * kPanelRows * 16;
+
 // y[t][r] = x[t] · row r of w, for t < tokens and r < rows.
 struct MatMulTask {
   DType type = DType::kF32;
@@ -23,7 +30,7 @@ struct MatMulTask {
   const float* const* x = nullptr;
   float* const* y = nullptr;
   int64_t tokens = 0;        // at most kMaxTaskTokens
-  float* scratch = nullptr;  // MatMulScratchFloats(cols)
+  float* scratch = nullptr;  // kMatMulScratchFloats
 };
 
 // Attention of `rows` consecutive rows of one sequence over the heads that
@@ -71,7 +78,6 @@ struct KernelTable {
 };
 
 // Enough for any table.
-size_t MatMulScratchFloats(int64_t cols);
 size_t AttentionScratchFloats(int queries, int head_dim, int block_tokens);
 
 extern const KernelTable kPortableKernels;

@@ -45,7 +45,7 @@ void CpuMatMul(CpuContext& context, const Weight& w, Mat x, Mat y) {
   const int64_t chunk_rows = ChunkRows(w.rows, context.threads());
   const int64_t row_chunks = (w.rows + chunk_rows - 1) / chunk_rows;
   const int64_t token_chunks = (x.rows + chunk_tokens - 1) / chunk_tokens;
-  context.ReserveScratch(MatMulScratchFloats(w.cols));
+  context.ReserveScratch(kMatMulScratchFloats);
   context.For(row_chunks * token_chunks, w.rows * w.cols * x.rows, [&](int64_t chunk, int thread) {
     const int64_t row = chunk % row_chunks * chunk_rows;
     const int64_t token = chunk / row_chunks * chunk_tokens;
@@ -70,8 +70,7 @@ void CpuExpertFfn::Run(const ExpertLayout& layout, std::span<const ExpertTask> t
   for (const ExpertTask& task : tasks) entries += static_cast<int64_t>(task.in_rows.size());
   if (entries == 0) return;
   hidden_.Reserve(static_cast<size_t>(entries * layout.ffn));
-  const size_t product = MatMulScratchFloats(std::max(layout.dim, layout.ffn));
-  context_.ReserveScratch(product + kMaxTaskTokens * kMostChunkRows);
+  context_.ReserveScratch(kMatMulScratchFloats + kMaxTaskTokens * kMostChunkRows);
   const int64_t work = entries * layout.ffn * layout.dim;
 
   int64_t chunks = Plan(tasks, layout.ffn, layout.dim);
