@@ -1,0 +1,25 @@
+// The few names of Boost.Asio and Beast that the server is written in. Every
+// connection has a strand, so that its code needs no locks.
+#pragma once
+
+// Boost 1.74's awaitable.hpp uses std::exchange without including it.
+#include <utility>
+
+#include "boost/asio.hpp"
+#include "boost/beast/core.hpp"
+#include "boost/beast/http.hpp"
+
+namespace hostler {
+
+namespace net = boost::asio;
+namespace beast = boost::beast;
+namespace http = boost::beast::http;
+using tcp = boost::asio::ip::tcp;
+
+using Strand = net::strand<net::io_context::executor_type>;
+using TcpStream = beast::basic_stream<tcp, Strand>;
+template <typename T>
+using Task = net::awaitable<T, Strand>;
+inline constexpr net::use_awaitable_t<Strand> kAwait;
+
+}  // namespace hostler

@@ -1,0 +1,310 @@
+#include "server/http/connection.h"
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <utility>
+#include <variant>
+
+#include "fmt/chrono.h"
+#include "fmt/format.h"
+#include "server/http/request_head.h"
+#include "server/openai/answer.h"
+
+namespace hostler {
+namespace {
+
+using boost::system::error_code;
+using std::chrono::steady_clock;
+
+constexpr size_t kWatchBytes = 1024;
+// Requests sent ahead of their turn are read this far, then left to TCP.
+constexpr size_t kMaxAheadBytes = 64 << 10;
+constexpr size_t kWriteBytes = 32 << 10;
+constexpr auto kLinger = std::chrono::seconds(3);
+constexpr auto kNever = steady_clock::time_point::max();
+
+auto Redirect(error_code* ec) { return net::redirect_error(kAwait, *ec); }
+
+}  // namespace
+
+Connection::Connection(TcpStream stream, ServerContext* server, std::function<void()> on_close)
+    : stream_(std::move(stream)),
+      timer_(stream_.get_executor()),
+      server_(server),
+      on_close_(std::move(on_close)),
+      buffer_(server->options.max_header_bytes + kMaxAheadBytes + kWatchBytes) {
+  error_code ec;
+  const tcp::endpoint peer = stream_.socket().remote_endpoint(ec);
+  if (!ec) peer_ = fmt::format("{}:{}", peer.address().to_string(), peer.port());
+  stream_.socket().set_option(tcp::no_delay(true), ec);
+}
+
+Connection::~Connection() { on_close_(); }
+
+void Connection::Start() {
+  net::co_spawn(stream_.get_executor(), Run(shared_from_this()), net::detached);
+}
+
+void Connection::Stop(bool at_once) {
+  net::post(stream_.get_executor(), [self = shared_from_this(), at_once] {
+    if (self->idle_ || at_once) self->HangUp();
+  });
+}
+
+Task<void> Connection::Run(std::shared_ptr<Connection> self) {
+  co_await self->ServeRequests();
+  self->generation_.reset();
+  error_code ec;
+  self->stream_.socket().shutdown(tcp::socket::shutdown_both, ec);
+  self->stream_.close();
+}
+
+Task<void> Connection::ServeRequests() {
+  while (co_await AwaitRequest()) {
+    if (!co_await ReadRequest()) break;
+    Watch();
+    const bool open = co_await Answer();
+    generation_.reset();
+    if (!open || gone_ || !keep_alive_ || server_->stopping) break;
+  }
+}
+
+Task<bool> Connection::AwaitRequest() {
+  if (buffer_.size() == 0) {
+    if (!watching_) buffer_.shrink_to_fit();
+    idle_ = true;
+    const auto deadline = steady_clock::now() + server_->options.idle_timeout;
+    Watch();
+    bool in_time = !server_->stopping;
+    while (in_time && watching_ && !gone_) in_time = co_await AwaitSignal(deadline);
+    idle_ = false;
+    if (!in_time) co_return false;
+  }
+  // The parser reads by itself now; a read of ours must not be in its way.
+  watch_unwanted_ = true;
+  if (watching_) stream_.cancel();
+  while (watching_) co_await AwaitSignal(kNever);
+  watch_unwanted_ = false;
+  co_return !gone_;
+}
+
+Task<bool> Connection::ReadRequest() {
+  const HttpOptions& options = server_->options;
+  Parser parser;
+  parser.header_limit(uint32_t(options.max_header_bytes));
+  parser.body_limit(options.max_body_bytes);
+  error_code ec;
+  stream_.expires_after(options.header_timeout);
+  co_await http::async_read_header(stream_, buffer_, parser, Redirect(&ec));
+  if (!ec && !parser.is_done()) {
+    if (WantsContinue(parser.get()) && !co_await Write("HTTP/1.1 100 Continue\r\n\r\n")) {
+      co_return false;
+    }
+    stream_.expires_after(options.body_timeout);
+    co_await http::async_read(stream_, buffer_, parser, Redirect(&ec));
+  }
+  if (ec) {
+    co_await RefuseUnread(ec);
+    co_return false;
+  }
+  TakeRequest(&parser);
+  co_return true;
+}
+
+Task<void> Connection::RefuseUnread(error_code ec) {
+  Reply reply;
+  if (ec == http::error::body_limit) {
+    reply = ErrorReply(
+        413, fmt::format("the body is larger than {} bytes", server_->options.max_body_bytes));
+  } else if (ec == http::error::header_limit || ec == http::error::buffer_overflow) {
+    reply = ErrorReply(431, fmt::format("the headers are larger than {} bytes",
+                                        server_->options.max_header_bytes));
+  } else if (ec.category() == http::make_error_code(http::error::bad_method).category() &&
+             ec != http::error::end_of_stream && ec != http::error::partial_message) {
+    reply = ErrorReply(400, fmt::format("not an HTTP request: {}", ec.message()));
+  } else {
+    co_return;
+  }
+  keep_alive_ = false;
+  head_only_ = false;
+  request_id_.clear();
+  if (co_await SendReply(reply)) co_await Linger();
+}
+
+void Connection::TakeRequest(Parser* parser) {
+  keep_alive_ = parser->keep_alive();
+  http_version_ = parser->get().version();
+  request_ = ReadHead(parser->get());
+  request_.body = std::move(parser->get().body());
+  request_.peer = peer_;
+  request_id_ = request_.request_id;
+  head_only_ = request_.method == "HEAD";
+}
+
+Task<bool> Connection::Answer() {
+  Outcome outcome;
+  co_await RunDispatch(&outcome);
+  request_.body = std::string();
+  if (gone_) co_return false;
+  if (const Reply* reply = std::get_if<Reply>(&outcome)) co_return co_await SendReply(*reply);
+  generation_ = std::move(std::get<std::unique_ptr<Generation>>(outcome));
+  if (request_id_.empty()) request_id_ = generation_->id();
+  ArmGeneration();
+  co_return co_await SendGeneration();
+}
+
+Task<void> Connection::RunDispatch(Outcome* outcome) {
+  const auto initiate = [this, outcome](auto handler) {
+    // The guard keeps the server's threads running for the way back.
+    auto guard = net::make_work_guard(stream_.get_executor());
+    net::post(*server_->workers,
+              [this, outcome, guard = std::move(guard), handler = std::move(handler)]() mutable {
+                *outcome = Dispatch(server_->service, request_);
+                net::post(guard.get_executor(), std::move(handler));
+              });
+  };
+  co_await net::async_initiate<const net::use_awaitable_t<Strand>&, void()>(initiate, kAwait);
+}
+
+Task<bool> Connection::SendReply(const Reply& reply) {
+  std::string text = Head(reply.status, reply.content_type, reply.headers, reply.body.size());
+  if (!head_only_) text += reply.body;
+  co_return co_await Write(std::move(text));
+}
+
+void Connection::ArmGeneration() {
+  generation_->OnReady(
+      [posted = wake_posted_, strand = stream_.get_executor(), weak = weak_from_this()] {
+        if (posted->exchange(true)) return;
+        net::post(strand, [weak] {
+          if (const auto self = weak.lock()) {
+            self->wake_posted_->store(false);
+            self->Signal();
+          }
+        });
+      });
+}
+
+Task<bool> Connection::SendGeneration() {
+  bool head_sent = false;
+  for (;;) {
+    std::string text;
+    const bool over = generation_->Advance(kWriteBytes, &text);
+    if (!over && text.empty()) {
+      co_await AwaitSignal(kNever);
+      if (gone_) co_return false;
+      continue;
+    }
+    if (over && !generation_->status().ok()) {
+      const absl::Status status = generation_->status();
+      if (!head_sent && text.empty()) co_return co_await SendReply(ErrorReply(status));
+      co_await SendPiece(text + ErrorEvent(status), &head_sent);
+      co_return false;
+    }
+    if (!generation_->streamed()) {
+      Reply reply;
+      reply.body = std::move(text);
+      co_return co_await SendReply(reply);
+    }
+    if (!co_await SendPiece(std::move(text), &head_sent)) co_return false;
+    if (!over) continue;
+    co_return http_version_ < 11 || co_await Write("0\r\n\r\n");
+  }
+}
+
+Task<bool> Connection::SendPiece(std::string text, bool* head_sent) {
+  const bool chunked = http_version_ >= 11;
+  std::string out;
+  if (!*head_sent) {
+    *head_sent = true;
+    if (!chunked) keep_alive_ = false;
+    Headers headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
+    if (chunked) headers.emplace_back("Transfer-Encoding", "chunked");
+    out = Head(200, "text/event-stream; charset=utf-8", headers, std::nullopt);
+  }
+  out += chunked ? fmt::format("{:x}\r\n{}\r\n", text.size(), text) : text;
+  co_return co_await Write(std::move(out));
+}
+
+std::string Connection::Head(int status, const std::string& content_type, const Headers& headers,
+                             std::optional<size_t> length) const {
+  const std::string_view reason = status == 499 ? "Client Closed Request" : ReasonPhrase(status);
+  std::string head = fmt::format("HTTP/1.1 {} {}\r\nServer: hostler\r\n", status, reason);
+  head += fmt::format("Date: {:%a, %d %b %Y %H:%M:%S} GMT\r\n", fmt::gmtime(std::time(nullptr)));
+  AppendHeader("Content-Type", content_type, &head);
+  if (length.has_value()) AppendHeader("Content-Length", std::to_string(*length), &head);
+  for (const auto& [name, value] : headers) AppendHeader(name, value, &head);
+  if (generation_ != nullptr) {
+    for (const auto& [name, value] : generation_->headers()) AppendHeader(name, value, &head);
+  }
+  if (!request_id_.empty()) AppendHeader("x-request-id", request_id_, &head);
+  const bool stays_open = keep_alive_ && !server_->stopping;
+  if (!stays_open) AppendHeader("Connection", "close", &head);
+  if (stays_open && http_version_ < 11) AppendHeader("Connection", "keep-alive", &head);
+  return head + "\r\n";
+}
+
+Task<bool> Connection::Write(std::string text) {
+  size_t done = 0;
+  while (done < text.size() && !gone_) {
+    error_code ec;
+    stream_.expires_after(server_->options.write_timeout);
+    done += co_await stream_.async_write_some(net::buffer(text.data() + done, text.size() - done),
+                                              Redirect(&ec));
+    if (ec) co_return false;
+  }
+  co_return !gone_;
+}
+
+Task<void> Connection::Linger() {
+  error_code ec;
+  stream_.socket().shutdown(tcp::socket::shutdown_send, ec);
+  stream_.expires_after(kLinger);
+  while (!ec) {
+    buffer_.clear();
+    co_await stream_.async_read_some(buffer_.prepare(kWatchBytes), Redirect(&ec));
+  }
+}
+
+void Connection::Watch() {
+  if (watching_ || gone_ || buffer_.size() > kMaxAheadBytes) return;
+  watching_ = true;
+  stream_.expires_never();
+  stream_.async_read_some(
+      buffer_.prepare(kWatchBytes),
+      [self = shared_from_this()](error_code ec, size_t bytes) { self->OnWatched(ec, bytes); });
+}
+
+void Connection::OnWatched(error_code ec, size_t bytes) {
+  watching_ = false;
+  buffer_.commit(bytes);
+  if (ec && !(watch_unwanted_ && ec == net::error::operation_aborted)) return HangUp();
+  if (!idle_ && !watch_unwanted_) Watch();
+  Signal();
+}
+
+void Connection::HangUp() {
+  gone_ = true;
+  generation_.reset();
+  stream_.close();
+  Signal();
+}
+
+Task<bool> Connection::AwaitSignal(TimePoint deadline) {
+  while (!signalled_) {
+    error_code ec;
+    timer_.expires_at(deadline);
+    co_await timer_.async_wait(Redirect(&ec));
+    if (!ec && !signalled_) co_return false;
+  }
+  signalled_ = false;
+  co_return true;
+}
+
+void Connection::Signal() {
+  signalled_ = true;
+  timer_.cancel();
+}
+
+}  // namespace hostler

@@ -1,0 +1,109 @@
+// Connection: one client's TCP connection, from accept to close.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "server/http/asio.h"
+#include "server/http/generation.h"
+#include "server/http/http_server.h"
+#include "server/http/reply.h"
+#include "server/http/routes.h"
+
+namespace hostler {
+
+// What all connections of a server share. Outlives them.
+struct ServerContext {
+  HttpOptions options;
+  Service* service = nullptr;
+  net::thread_pool* workers = nullptr;  // for Dispatch
+  std::atomic<bool> stopping{false};
+};
+
+// Serves its requests one after the other, each read whole before it is
+// answered. While an answer is made, a read watches for the client: when it
+// hangs up, the answer is dropped at once. At most one write is under way and
+// no event is taken from the engine meanwhile, so that a slow reader holds up
+// only its own request.
+//
+// All private members belong to the strand. The coroutine holds a reference,
+// which keeps the connection alive until it is closed.
+class Connection : public std::enable_shared_from_this<Connection> {
+ public:
+  // `on_close` runs once, from the destructor.
+  Connection(TcpStream stream, ServerContext* server, std::function<void()> on_close);
+  ~Connection();
+
+  void Start();
+
+  // Any thread. Closes an idle connection now, a busy one after its answer, or
+  // with `at_once` cuts it off.
+  void Stop(bool at_once);
+
+ private:
+  using TimePoint = std::chrono::steady_clock::time_point;
+  using Parser = http::request_parser<http::string_body>;
+
+  static Task<void> Run(std::shared_ptr<Connection> self);
+  Task<void> ServeRequests();
+
+  // Waits for the next request's first byte. False: close.
+  Task<bool> AwaitRequest();
+  // Reads one request into request_. False: close (an answer may have been sent).
+  Task<bool> ReadRequest();
+  Task<void> RefuseUnread(boost::system::error_code ec);
+  void TakeRequest(Parser* parser);
+
+  // Runs Dispatch on a worker, then writes what came of it. False: close.
+  Task<bool> Answer();
+  Task<void> RunDispatch(Outcome* outcome);
+  Task<bool> SendReply(const Reply& reply);
+  Task<bool> SendGeneration();
+  // Up to kWriteBytes of the stream; the response's head comes with the first.
+  Task<bool> SendPiece(std::string text, bool* head_sent);
+
+  std::string Head(int status, const std::string& content_type, const Headers& headers,
+                   std::optional<size_t> length) const;
+  // Writes all of `text`; false when the client does not take it.
+  Task<bool> Write(std::string text);
+  // Reads and drops what the client still sends, for a short while: closing
+  // over unread input would take the answer back from it.
+  Task<void> Linger();
+
+  // Starts a read, unless there is one, that notices a hang-up.
+  void Watch();
+  void OnWatched(boost::system::error_code ec, size_t bytes);
+  void HangUp();
+  // Waits for Signal(); false when `deadline` passes first.
+  Task<bool> AwaitSignal(TimePoint deadline);
+  void Signal();
+  void ArmGeneration();
+
+  TcpStream stream_;
+  net::steady_timer timer_;  // wakes the coroutine
+  ServerContext* const server_;
+  const std::function<void()> on_close_;
+  std::string peer_;
+
+  beast::flat_buffer buffer_;  // read and not yet parsed
+  bool watching_ = false;
+  bool watch_unwanted_ = false;  // it is being cancelled
+  bool gone_ = false;            // hung up, or cut off
+  bool idle_ = false;            // between requests
+  bool signalled_ = false;
+
+  HttpRequest request_;
+  bool keep_alive_ = false;
+  bool head_only_ = false;
+  unsigned http_version_ = 11;
+  std::string request_id_;
+  std::unique_ptr<Generation> generation_;
+  // Shared with the engine's thread: a wake-up is on its way.
+  std::shared_ptr<std::atomic<bool>> wake_posted_ = std::make_shared<std::atomic<bool>>(false);
+};
+
+}  // namespace hostler

@@ -1,0 +1,72 @@
+// Generation: one answer of the API under way, made of one Call for each of
+// the request's prompts.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/http/reply.h"
+#include "server/openai/answer.h"
+#include "server/openai/requests.h"
+#include "server/service.h"
+
+namespace hostler {
+
+// Used by one consumer, like Call. Destroying it cancels what still runs.
+class Generation {
+ public:
+  // Starts every prompt, or none. `service` must outlive the result.
+  // Errors: the service's.
+  static absl::StatusOr<std::unique_ptr<Generation>> Start(Service* service, ApiRequest request,
+                                                           const CallInfo& info);
+  ~Generation();
+  Generation(const Generation&) = delete;
+  Generation& operator=(const Generation&) = delete;
+
+  const std::string& id() const { return id_; }
+  // The answer comes as server-sent events, else as one JSON object.
+  bool streamed() const { return streamed_; }
+  // x-hostler-model and x-hostler-route.
+  const Headers& headers() const { return headers_; }
+
+  // `callback` is called whenever Advance may have something new to do; see
+  // GenerateStream::OnReady.
+  void OnReady(std::function<void()> callback);
+
+  // Appends to `out` what the client may have, stopping soon after `out` holds
+  // `max_bytes` (call it again then). True when the request is over: status()
+  // tells how, and if it failed nothing was appended for the failure.
+  bool Advance(size_t max_bytes, std::string* out);
+  const absl::Status& status() const { return status_; }
+
+ private:
+  struct Prompt {
+    std::unique_ptr<Call> call;
+    std::string text;  // as the client wrote it; kept for echo only
+    bool is_text = false;
+    bool begun = false;
+    bool ended = false;
+  };
+
+  Generation(Service* service, const AnswerOptions& options);
+  absl::Status StartPrompt(GenerateRequest request, const CallInfo& info);
+  void Drain(int index, size_t max_bytes, std::string* out);
+  PromptText EchoText(const Prompt& prompt) const;
+
+  Service* const service_;
+  const bool streamed_;
+  const bool echo_;
+  const bool echo_only_;
+  std::string id_;
+  Headers headers_;
+  std::vector<Prompt> prompts_;
+  std::unique_ptr<Answer> answer_;
+  Usage usage_;
+  absl::Status status_;
+};
+
+}  // namespace hostler

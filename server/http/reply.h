@@ -1,0 +1,36 @@
+// What a request is, and what a short answer is, apart from any I/O.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace hostler {
+
+struct HttpRequest {
+  std::string method;
+  std::string path;  // decoded, without the query
+  std::string body;
+  std::string peer;           // address and port
+  std::string request_id;     // the client's x-request-id if it is a sane one, else ""
+  bool cross_origin = false;  // a browser sent it for a page of another site
+};
+
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+struct Reply {
+  int status = 200;
+  std::string content_type = "application/json";
+  std::string body;
+  Headers headers;
+};
+
+// `status` as OpenAI's error object.
+Reply ErrorReply(const absl::Status& status);
+
+// The same with an HTTP status that no absl status stands for.
+Reply ErrorReply(int http_status, const std::string& message);
+
+}  // namespace hostler

@@ -1,0 +1,24 @@
+// Reading a request's head, and writing an answer's.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "server/http/asio.h"
+#include "server/http/reply.h"
+
+namespace hostler {
+
+// Everything but body and peer.
+HttpRequest ReadHead(const http::request<http::string_body>& request);
+
+// The client waits for "100 Continue" before it sends the body.
+bool WantsContinue(const http::request<http::string_body>& request);
+
+// Appends "name: value\r\n"; of `value` only what may stand in a header.
+void AppendHeader(std::string_view name, std::string_view value, std::string* out);
+
+// "Not Found" for 404.
+std::string_view ReasonPhrase(int status);
+
+}  // namespace hostler

@@ -1,0 +1,55 @@
+#include "server/openai/answer.h"
+
+#include "engine/base/status.h"
+#include "fmt/format.h"
+#include "server/openai/json.h"
+#include "server/status_codes.h"
+
+namespace hostler {
+namespace {
+
+std::string NullOrString(std::string_view text) {
+  if (text.empty()) return "null";
+  std::string json;
+  AppendJsonString(text, &json);
+  return json;
+}
+
+}  // namespace
+
+std::string_view FinishReasonName(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "abort";
+    case FinishReason::kError:
+      return "error";
+  }
+  return "error";
+}
+
+std::string UsageJson(const Usage& usage) {
+  return fmt::format(R"({{"prompt_tokens":{},"completion_tokens":{},"total_tokens":{},)"
+                     R"("prompt_tokens_details":{{"cached_tokens":{}}}}})",
+                     usage.prompt_tokens, usage.completion_tokens,
+                     int64_t{usage.prompt_tokens} + usage.completion_tokens,
+                     usage.cached_prompt_tokens);
+}
+
+std::string ErrorBody(const absl::Status& status) {
+  const StatusMapping& mapping = MapStatus(status.code());
+  std::string message;
+  AppendJsonString({status.message().data(), status.message().size()}, &message);
+  return fmt::format(R"({{"error":{{"message":{},"type":"{}","param":{},"code":{}}}}})", message,
+                     mapping.type, NullOrString(ErrorField(status)),
+                     NullOrString(mapping.openai_code));
+}
+
+std::string ErrorEvent(const absl::Status& status) {
+  return fmt::format("data: {}\n\n", ErrorBody(status));
+}
+
+}  // namespace hostler
