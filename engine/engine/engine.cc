@@ -82,6 +82,7 @@ absl::StatusOr<DividedMemory> LocalEngine::PlanMemory(const EngineOptions& optio
     }
     for (int layer = 0; layer < experts->num_layers(); ++layer) {
       needs.all_experts += needs.slot * experts->num_experts(layer);
+      needs.layer_experts = std::max(needs.layer_experts, experts->num_experts(layer));
     }
     needs.work_space += kIoThreads * model.info().expert_bytes;  // staging
   }

@@ -56,6 +56,8 @@ struct MemoryPlan {
   uint64_t kv = 0;
   uint64_t experts = 0;          // slots
   uint64_t all_experts = 0;      // what would hold every expert
+  uint64_t slot = 0;             // one expert; 0: a dense model
+  int layer_experts = 0;         // most that a step may ask of one layer
   std::string ToString() const;  // one line, for the log and for errors
 };
 

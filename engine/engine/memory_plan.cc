@@ -27,9 +27,17 @@ absl::Status DoesNotFit(const MemoryPlan& plan, uint64_t kv_least, uint64_t expe
 std::string MemoryPlan::ToString() const {
   std::string text = fmt::format("budget {}: weights {}, work space {}, KV {}", FormatBytes(budget),
                                  FormatBytes(weights), FormatBytes(work_space), FormatBytes(kv));
-  if (all_experts > 0) {
-    text += fmt::format(", experts {} ({:.0f}% of all)", FormatBytes(experts),
-                        100.0 * experts / all_experts);
+  if (all_experts == 0) return text;
+  text += fmt::format(", experts {} ({:.0f}% of all)", FormatBytes(experts),
+                      100.0 * experts / all_experts);
+  const uint64_t slots = experts / slot;
+  if (slots < uint64_t(layer_experts)) {
+    text += fmt::format(
+        "; a step that asks for all {} experts of a layer takes {} waves through {} slots and "
+        "reads "
+        "at least {} in each layer",
+        layer_experts, (layer_experts + slots - 1) / slots, slots,
+        FormatBytes((layer_experts - slots) * slot));
   }
   return text;
 }
@@ -42,6 +50,8 @@ absl::StatusOr<DividedMemory> DivideMemory(const MemoryNeeds& needs, const Engin
   plan.weights = needs.weights;
   plan.work_space = needs.work_space;
   plan.all_experts = needs.all_experts;
+  plan.slot = needs.slot;
+  plan.layer_experts = needs.layer_experts;
 
   const auto kv_bytes = [&](uint64_t tokens) {
     return (tokens + needs.block_tokens - 1) / needs.block_tokens * needs.kv_block;

@@ -16,6 +16,7 @@ struct MemoryNeeds {
   int block_tokens = 0;
   uint64_t slot = 0;         // one expert; 0 for a dense model
   uint64_t all_experts = 0;  // slots for all
+  int layer_experts = 0;     // most experts that a step may ask of one layer
 };
 
 struct DividedMemory {

@@ -15,6 +15,7 @@ MemoryNeeds Needs() {
   needs.block_tokens = 16;
   needs.slot = kMiB;
   needs.all_experts = 1000 * kMiB;
+  needs.layer_experts = 64;
   return needs;
 }
 
@@ -48,6 +49,18 @@ TEST(MemoryPlanTest, GivesTheExpertsWhatWasAsked) {
   const auto divided = DivideMemory(Needs(), options, 4096);
   ASSERT_TRUE(divided.ok());
   EXPECT_EQ(divided->plan.experts, 70 * kMiB);
+}
+
+TEST(MemoryPlanTest, SaysWhatFewSlotsCost) {
+  EngineOptions options;
+  options.memory_bytes = 2000 * kMiB;
+  options.expert_memory_bytes = 10 * kMiB;
+  const auto few = DivideMemory(Needs(), options, 4096);
+  ASSERT_TRUE(few.ok());
+  EXPECT_NE(few->plan.ToString().find("7 waves through 10 slots"), std::string::npos)
+      << few->plan.ToString();
+  options.expert_memory_bytes = 64 * kMiB;
+  EXPECT_EQ(DivideMemory(Needs(), options, 4096)->plan.ToString().find("waves"), std::string::npos);
 }
 
 TEST(MemoryPlanTest, ShortensTheContextToWhatKvHolds) {
