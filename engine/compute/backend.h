@@ -52,17 +52,25 @@ class Buffer {
   virtual size_t bytes() const = 0;
 };
 
-// Rotary position embedding: element pairs of a head are turned by
-// position * inv_freq[i]. Pairs are (i, i + dim/2) ("neox") or (2i, 2i+1).
+// Rotary position embedding: some element pairs of a head are turned by
+// position * inv_freq[i]. Pairs are (i, i + n/2) of the n = 2 * inv_freq.size()
+// turned dimensions ("neox"), or neighbours (2i, 2i+1). Others pass unchanged.
 struct RopeSpec {
-  std::vector<float> inv_freq;  // [rotated dims / 2]
+  std::vector<float> inv_freq;  // [turned dimensions / 2]
+  int first = 0;                // the first turned dimension of a head
   bool interleaved = false;
   float scale = 1.0f;  // multiplies cos and sin (yarn, longrope)
 };
 
 struct AttentionSpec {
-  int heads = 0;       // query heads; KV heads and head_dim are the layout's
+  int heads = 0;       // query heads; KV heads and widths are the layout's
   float scale = 0.0f;  // multiplies q·k
+  int window = 0;      // > 0: a row sees this many positions, its own included
+  int chunk = 0;       // > 0: a row sees its own aligned chunk of positions only
+  float soft_cap = 0;  // > 0: scores become cap * tanh(score / cap)
+  // [heads] or empty: a score each head adds to the softmax's denominator
+  // without a value (gpt-oss).
+  std::vector<float> sinks;
 };
 
 // The KV memory of all blocks and how a block lies in it.
@@ -73,12 +81,33 @@ struct KvView {
   std::byte* block(int32_t index) const { return data + size_t(index) * layout.block_bytes(); }
 };
 
-// How gate logits become chosen experts and their weights.
+// How gate logits become chosen experts and their weights, in this order:
+// score, (add the bias to choose by), mask groups, take top_k, weigh, scale.
+// Equal scores go to the lower index.
 struct GateSpec {
+  enum class Score {
+    kSoftmax,      // over all experts
+    kSigmoid,      // of each
+    kLogits,       // raw; the weights are the softmax over the chosen (gpt-oss)
+    kSparseMixer,  // Phi-3.5-MoE: each choice's softmax over the scores near it
+  };
+  // How good a group of experts is, for group-limited gating (DeepSeek).
+  enum class GroupScore { kBest, kBestTwo };
+
+  Score score = Score::kSoftmax;
   int top_k = 0;
-  bool normalize = true;  // chosen weights are divided by their sum
-  // Scores are softmax over all experts; the top_k largest are chosen, equal
-  // ones by the lower index.
+  // > 0: instead of top_k, as few as reach this probability together, at least
+  // one and at most top_k (dynamic k).
+  float top_p = 0;
+  std::vector<float> bias;  // [experts] or empty: added for choosing, not weighing
+  int groups = 1;           // equal, consecutive
+  int top_groups = 1;       // experts outside the best groups are not chosen
+  GroupScore group_score = GroupScore::kBest;
+  bool normalize = true;      // chosen weights are divided by their sum...
+  float least_sum = 0;        // ...or by this, if that is more
+  float sum_epsilon = 0;      // added to the sum
+  float scale = 1.0f;         // multiplies the weights at last
+  float jitter = 0.01f;       // kSparseMixer's threshold
 };
 
 // The experts every row chose, strongest first. Row r's choices are entries
@@ -89,16 +118,34 @@ struct ExpertSelection {
   std::vector<float> weights;    // [entries]
 };
 
-// How one expert lies in a slot: three matrices at byte offsets.
+// The product of gate and up that a feed-forward network computes.
+enum class Activation {
+  kSilu,       // silu(gate) * up
+  kGeluTanh,   // gelu(gate), tanh form, * up
+  kSwigluOai,  // gpt-oss: gate ≤ limit, |up| ≤ limit: gate·sigmoid(1.702·gate)·(up + 1)
+};
+
+struct ActivationSpec {
+  Activation kind = Activation::kSilu;
+  float limit = 0;  // kSwigluOai
+};
+
+// How one expert lies in a slot: three matrices and, for some models, three
+// bias vectors (f32), at byte offsets.
 struct ExpertLayout {
+  static constexpr size_t kNone = ~size_t{0};
+
   int64_t dim = 0;  // model width
   int64_t ffn = 0;  // expert width
+  ActivationSpec activation;
   DType gate_type = DType::kBF16, up_type = DType::kBF16, down_type = DType::kBF16;
   size_t gate_offset = 0, up_offset = 0, down_offset = 0;
+  size_t gate_bias = kNone, up_bias = kNone, down_bias = kNone;  // [ffn], [ffn], [dim]
   size_t bytes = 0;
 
-  // gate|up|down of one type, one after another.
-  static ExpertLayout Packed(int64_t dim, int64_t ffn, DType type);
+  // gate|up|down, one after another, and gate|up|down biases after them.
+  static ExpertLayout Packed(int64_t dim, int64_t ffn, DType gate, DType up, DType down,
+                             bool biases = false);
   Weight gate(const std::byte* slot) const { return {gate_type, ffn, dim, slot + gate_offset}; }
   Weight up(const std::byte* slot) const { return {up_type, ffn, dim, slot + up_offset}; }
   Weight down(const std::byte* slot) const { return {down_type, dim, ffn, slot + down_offset}; }
@@ -109,6 +156,9 @@ struct ExpertTask {
   const std::byte* slot = nullptr;
   std::span<const int32_t> in_rows;   // rows of x that chose it
   std::span<const int32_t> out_rows;  // where each result goes, same length
+  // Same length or empty: multiplies each input row (Llama 4 weighs the
+  // expert's input, not its output).
+  std::span<const float> in_scales;
 };
 
 // Used by one thread (the engine loop's). Operations are done when they return
@@ -124,27 +174,55 @@ class Backend {
   // out[i, :] = table[ids[i], :]. REQUIRES: 0 <= ids[i] < table.rows
   virtual void Embed(const Weight& table, std::span<const int32_t> ids, Mat out) = 0;
 
-  // out = x / sqrt(mean(x²) + eps) * gain, row by row. out may be x.
+  // out = x / sqrt(mean(x²) + eps) * gain, row by row. out may be x. A null
+  // gain is all ones.
   virtual void RmsNorm(Mat x, const Weight& gain, float eps, Mat out) = 0;
+
+  // out = (x - mean(x)) / sqrt(var(x) + eps) * gain + bias. out may be x.
+  virtual void LayerNorm(Mat x, const Weight& gain, const Weight& bias, float eps, Mat out) = 0;
 
   // y = x · wᵀ: x [rows, w.cols], y [rows, w.rows].
   virtual void MatMul(const Weight& w, Mat x, Mat y) = 0;
+
+  // The same for each head: x [rows, heads * w.cols], y [rows, heads * out],
+  // where head h's matrix is rows [h * out, (h + 1) * out) of w.
+  virtual void HeadMatMul(const Weight& w, int heads, Mat x, Mat y) = 0;
+
+  // y += bias (a [1, y.cols] vector), to each row.
+  virtual void AddBias(const Weight& bias, Mat y) = 0;
+
+  // x *= factor; and row by row, x[r] *= factors[r].
+  virtual void Scale(float factor, Mat x) = 0;
+  virtual void ScaleRows(std::span<const float> factors, Mat x) = 0;
+
+  // x[r] *= sigmoid(gate[r]), gate [rows, 1]; and elementwise, gate [rows, x.cols].
+  virtual void SigmoidGate(Mat gate, Mat x) = 0;
+
+  // x = cap * tanh(x / cap), elementwise.
+  virtual void SoftCap(float cap, Mat x) = 0;
+
+  // to[r, to_column .. + width) = from[r, from_column .. + width), where rows
+  // are those of equally many "heads" within each: from is seen as
+  // [rows * heads, from.cols / heads], to likewise.
+  virtual void CopyColumns(Mat from, int64_t from_column, int64_t width, int heads, Mat to,
+                           int64_t to_column) = 0;
 
   // In place on x [rows, heads * head_dim]; positions [rows].
   virtual void Rope(const RopeSpec& rope, std::span<const int32_t> positions, int head_dim,
                     Mat x) = 0;
 
-  // Writes k and v [rows, kv_heads * head_dim] to the batch's blocks.
+  // Writes k [rows, kv_heads * k_dim] and v [rows, kv_heads * v_dim] to the
+  // batch's blocks. With layout.v_in_k v is not used.
   virtual void AppendKv(const StepBatch& batch, int layer, Mat k, Mat v, const KvView& kv) = 0;
 
-  // Causal attention of q [rows, heads * head_dim] over each row's own
-  // sequence, up to and including its position; out has q's shape.
+  // Causal attention of q [rows, heads * k_dim] over each row's own sequence,
+  // up to and including its position; out [rows, heads * v_dim].
   // Softmax in one pass over blocks (FlashAttention, Dao 2022, algorithm 1).
   virtual void Attention(const AttentionSpec& spec, const StepBatch& batch, int layer, Mat q,
                          const KvView& kv, Mat out) = 0;
 
-  // out = silu(gate) * up, elementwise. out may be gate.
-  virtual void SiluMul(Mat gate, Mat up, Mat out) = 0;
+  // The activation's product, elementwise. out may be gate.
+  virtual void Activate(const ActivationSpec& activation, Mat gate, Mat up, Mat out) = 0;
 
   // y += x.
   virtual void Add(Mat x, Mat y) = 0;
@@ -152,9 +230,9 @@ class Backend {
   // Chooses experts from gate logits [rows, experts].
   virtual void SelectExperts(const GateSpec& spec, Mat logits, ExpertSelection* selection) = 0;
 
-  // For every task: out[out_rows[i]] = down · (silu(gate · x) * (up · x)),
-  // x = x[in_rows[i]]. All in_rows of all tasks together are at most
-  // out.rows.
+  // For every task: out[out_rows[i]] = down · act(gate · x, up · x), with the
+  // biases there are, x = x[in_rows[i]] * in_scales[i]. All in_rows of all
+  // tasks together are at most out.rows.
   virtual void ExpertFfn(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x,
                          Mat out) = 0;
 

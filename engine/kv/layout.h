@@ -9,23 +9,29 @@
 
 namespace hostler {
 
-// A block: [layer][K then V][kv_head][block_tokens][head_dim] of `dtype`.
+// A block: for each layer its K, [kv_head][block_tokens][k_dim], then its V,
+// [kv_head][block_tokens][v_dim], all of `dtype`.
 struct KvLayout {
   int layers = 0;
   int kv_heads = 0;
-  int head_dim = 0;
+  int k_dim = 0;
+  int v_dim = 0;
+  // A token's value is the first v_dim dimensions of its key and is not stored
+  // again (multi-head latent attention's compressed KV).
+  bool v_in_k = false;
   int block_tokens = 16;
   DType dtype = DType::kF16;  // kF32, kF16 or kBF16
 
-  size_t head_bytes() const { return RowBytes(dtype, int64_t{block_tokens} * head_dim); }
-  size_t block_bytes() const { return head_bytes() * kv_heads * 2 * layers; }
+  size_t k_bytes() const { return RowBytes(dtype, int64_t{block_tokens} * k_dim); }
+  size_t v_bytes() const { return v_in_k ? 0 : RowBytes(dtype, int64_t{block_tokens} * v_dim); }
+  size_t layer_bytes() const { return (k_bytes() + v_bytes()) * kv_heads; }
+  size_t block_bytes() const { return layer_bytes() * layers; }
   size_t token_bytes() const { return block_bytes() / block_tokens; }
-  // Offset of the [block_tokens, head_dim] run of one layer and head.
-  size_t k_offset(int layer, int head) const {
-    return (size_t(layer) * 2 * kv_heads + head) * head_bytes();
-  }
+  // Offset of one layer's and head's [block_tokens, k_dim] run, and of its V.
+  size_t k_offset(int layer, int head) const { return layer * layer_bytes() + head * k_bytes(); }
   size_t v_offset(int layer, int head) const {
-    return (size_t(layer) * 2 * kv_heads + kv_heads + head) * head_bytes();
+    return v_in_k ? k_offset(layer, head)
+                  : layer * layer_bytes() + kv_heads * k_bytes() + head * v_bytes();
   }
 };
 
