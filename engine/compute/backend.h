@@ -57,6 +57,10 @@ class Buffer {
 // turned dimensions ("neox"), or neighbours (2i, 2i+1). Others pass unchanged.
 struct RopeSpec {
   std::vector<float> inv_freq;  // [turned dimensions / 2]
+  // longrope: sequences whose prompt is longer than `short_context` turn by
+  // these. Empty: none.
+  std::vector<float> long_inv_freq;
+  int short_context = 0;
   int first = 0;                // the first turned dimension of a head
   bool interleaved = false;
   float scale = 1.0f;  // multiplies cos and sin (yarn, longrope)
@@ -79,6 +83,33 @@ struct KvView {
   std::byte* data = nullptr;
 
   std::byte* block(int32_t index) const { return data + size_t(index) * layout.block_bytes(); }
+};
+
+// Gated delta net (Yang et al. 2024), as Qwen3-Next has it: a causal depthwise
+// convolution with SiLU over q|k|v, L2-normalised q and k, then for each value
+// head S = exp(g) S; S += k ⊗ (beta (v - Sᵀk)); out = Sᵀ q / sqrt(key_dim), with
+// beta = sigmoid(beta logit) and g = -exp(a_log) softplus(decay logit + dt_bias).
+struct DeltaNetSpec {
+  int key_heads = 0, value_heads = 0;  // value heads share key heads evenly
+  int key_dim = 0, value_dim = 0;      // of a head
+  int kernel = 0;                      // the convolution's width
+  std::vector<float> conv;             // [mixed_dim, kernel]
+  std::vector<float> a_log, dt_bias;   // [value_heads]
+
+  int mixed_dim() const { return 2 * key_heads * key_dim + value_heads * value_dim; }
+  // f32 values of one layer in a state slot: the convolution's last kernel - 1
+  // inputs, then S of every value head.
+  size_t state_floats() const {
+    return size_t(mixed_dim()) * (kernel - 1) + size_t(value_heads) * key_dim * value_dim;
+  }
+};
+
+// Memory of recurrent state: one slot a sequence (gated delta net).
+struct StateView {
+  std::byte* data = nullptr;
+  size_t slot_bytes = 0;
+
+  std::byte* slot(int32_t index) const { return data + size_t(index) * slot_bytes; }
 };
 
 // How gate logits become chosen experts and their weights, in this order:
@@ -207,9 +238,8 @@ class Backend {
   virtual void CopyColumns(Mat from, int64_t from_column, int64_t width, int heads, Mat to,
                            int64_t to_column) = 0;
 
-  // In place on x [rows, heads * head_dim]; positions [rows].
-  virtual void Rope(const RopeSpec& rope, std::span<const int32_t> positions, int head_dim,
-                    Mat x) = 0;
+  // In place on the batch's rows x [rows, heads * head_dim].
+  virtual void Rope(const RopeSpec& rope, const StepBatch& batch, int head_dim, Mat x) = 0;
 
   // Writes k [rows, kv_heads * k_dim] and v [rows, kv_heads * v_dim] to the
   // batch's blocks. With layout.v_in_k v is not used.
@@ -238,6 +268,17 @@ class Backend {
 
   // y[r] += Σ weights[e] * x[e] over row r's entries e, in their order.
   virtual void CombineExperts(const ExpertSelection& selection, Mat x, Mat y) = 0;
+
+  // The gated delta rule with its short convolution (see DeltaNetSpec), for
+  // each sequence's rows in order; `state_offset` is this layer's place in a
+  // state slot, which begins as zeros at position 0. mixed [rows,
+  // spec.mixed_dim()], beta and decay logits [rows, value heads] each, out
+  // [rows, value heads * value dim].
+  virtual void GatedDelta(const DeltaNetSpec& spec, const StepBatch& batch, size_t state_offset,
+                          Mat mixed, Mat beta, Mat decay, const StateView& state, Mat out) = 0;
+
+  // x = 0.
+  virtual void Zero(Mat x) = 0;
 
   // to[i] = from.row(rows[i]).
   virtual void GatherRows(Mat from, std::span<const int32_t> rows, Mat to) = 0;

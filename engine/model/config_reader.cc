@@ -73,6 +73,45 @@ std::string ConfigReader::String(std::string_view key, std::string fallback) {
   return value->get<std::string>();
 }
 
+std::vector<double> ConfigReader::Doubles(std::string_view key, size_t size) {
+  const nlohmann::json* value = Get(key);
+  std::vector<double> out;
+  if (value != nullptr && value->is_array()) {
+    for (const nlohmann::json& item : *value) {
+      if (item.is_number()) out.push_back(item.get<double>());
+    }
+  }
+  if (out.size() == size) return out;
+  Fail(key, fmt::format("must be a list of {} numbers", size));
+  return {};
+}
+
+std::vector<int64_t> ConfigReader::Ints(std::string_view key, std::vector<int64_t> fallback) {
+  const nlohmann::json* value = Get(key);
+  if (value == nullptr) return fallback;
+  std::vector<int64_t> out;
+  if (value->is_array()) {
+    for (const nlohmann::json& item : *value) {
+      if (item.is_number_integer()) out.push_back(item.get<int64_t>());
+    }
+  }
+  if (!value->is_array() || out.size() != value->size()) Fail(key, "must be a list of integers");
+  return out;
+}
+
+std::vector<std::string> ConfigReader::Strings(std::string_view key) {
+  const nlohmann::json* value = Get(key);
+  std::vector<std::string> out;
+  if (value == nullptr) return out;
+  if (value->is_array()) {
+    for (const nlohmann::json& item : *value) {
+      if (item.is_string()) out.push_back(item.get<std::string>());
+    }
+  }
+  if (!value->is_array() || out.size() != value->size()) Fail(key, "must be a list of strings");
+  return out;
+}
+
 absl::StatusOr<nlohmann::json> ReadJsonFile(const std::string& path, uint64_t max_bytes) {
   std::error_code error;
   const uint64_t bytes = std::filesystem::file_size(path, error);

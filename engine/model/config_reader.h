@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -26,6 +27,12 @@ class ConfigReader {
   double Double(std::string_view key, double fallback);
   bool Bool(std::string_view key, bool fallback);
   std::string String(std::string_view key, std::string fallback);
+  // A list of exactly `size` numbers; empty, and a problem noted, otherwise.
+  std::vector<double> Doubles(std::string_view key, size_t size);
+  // A list of integers; `fallback` when the key is missing.
+  std::vector<int64_t> Ints(std::string_view key, std::vector<int64_t> fallback);
+  // A list of strings; empty when the key is missing.
+  std::vector<std::string> Strings(std::string_view key);
   bool Has(std::string_view key) const { return Get(key) != nullptr; }
   const nlohmann::json* Get(std::string_view key) const;
 
