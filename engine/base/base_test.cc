@@ -29,6 +29,9 @@ TEST(BytesTest, FormatsWithThreeDigits) {
 TEST(DTypeTest, CountsBlockBytes) {
   EXPECT_EQ(RowBytes(DType::kBF16, 256), 512u);
   EXPECT_EQ(RowBytes(DType::kQ8_0, 64), 68u);
+  EXPECT_EQ(RowBytes(DType::kQ4_K, 512), 288u);
+  EXPECT_EQ(GetDTypeInfo(DType::kMXFP4).name, "mxfp4");
+  EXPECT_EQ(GetDTypeInfo(DType::kF8E4M3).name, "f8_e4m3");
   EXPECT_EQ(GetDTypeInfo(DType::kBool).name, "bool");
 }
 

@@ -8,13 +8,27 @@
 namespace hostler {
 
 enum class DType : uint8_t {
+  // Weights: what engine/compute can multiply by. The types in blocks lie as
+  // GGUF has them.
   kF32,
   kF16,
   kBF16,
-  kQ8_0,  // blocks of 32: an f16 scale, then 32 int8 (GGUF's Q8_0, 34 bytes)
-  // Types that occur in files without being weights of ours (yet).
+  kQ8_0,  // blocks of 32: an f16 scale, then 32 int8
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ2_K,
+  kQ3_K,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kIQ4_NL,
+  kIQ4_XS,
+  kMXFP4,   // OCP microscaling: an E8M0 scale, then 32 E2M1
+  kF8E4M3,  // the finite ("fn") variant: no infinities, largest value 448
+  // Types that occur in files without being weights.
   kF64,
-  kF8E4M3,
   kI8,
   kU8,
   kI16,
@@ -23,6 +37,8 @@ enum class DType : uint8_t {
   kBool,
 };
 
+inline constexpr int kDTypes = static_cast<int>(DType::kBool) + 1;
+
 struct DTypeInfo {
   std::string_view name;
   int block_elements;  // 1 for plain types
@@ -30,6 +46,9 @@ struct DTypeInfo {
 };
 
 const DTypeInfo& GetDTypeInfo(DType type);
+
+// Whether Backend's operations take weights of the type.
+constexpr bool IsWeightType(DType type) { return type <= DType::kF8E4M3; }
 
 // Bytes of `elements` values in one row. REQUIRES: whole blocks.
 inline size_t RowBytes(DType type, int64_t elements) {

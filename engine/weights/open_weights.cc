@@ -1,9 +1,15 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <array>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <optional>
+#include <set>
 
+#include "engine/base/status.h"
+#include "engine/weights/gguf.h"
 #include "engine/weights/source.h"
 
 namespace hostler {
@@ -23,32 +29,48 @@ bool HoldsSafetensors(const fs::path& directory) {
          fs::exists(directory / "model.safetensors.index.json", ignored);
 }
 
-absl::Status GgufUnsupported(const fs::path& path) {
-  return absl::UnimplementedError(
-      fmt::format("{}: GGUF files are not supported yet", path.string()));
-}
-
-// Why a directory without safetensors is no model, by what lies in it.
-absl::Status UnknownDirectory(const fs::path& directory) {
-  constexpr int kMaxNames = 5;
-  std::string names;
+// What lies in a directory, as far as it matters here.
+struct Listing {
+  std::vector<std::string> names;  // the first few, for an error
   int count = 0;
+  std::set<std::string> gguf_models;  // a split model once, by its part 1
+};
+
+absl::StatusOr<Listing> List(const fs::path& directory) {
+  constexpr int kMaxNames = 5;
+  Listing listing;
   std::error_code error;
   for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
-    if (it->path().extension() == ".gguf") return GgufUnsupported(it->path());
-    if (++count > kMaxNames) continue;
-    names += (count == 1 ? "" : ", ") + it->path().filename().string();
+    if (++listing.count <= kMaxNames) listing.names.push_back(it->path().filename().string());
+    if (it->path().extension() != ".gguf") continue;
+    const std::string path = it->path().string();
+    const std::optional<GgufPartName> part = GgufPartName::Parse(path);
+    listing.gguf_models.insert(part ? part->Path(1) : path);
   }
   if (error) {
     return absl::PermissionDeniedError(fmt::format("{}: {}", directory.string(), error.message()));
   }
-  if (count == 0) {
+  return listing;
+}
+
+// Opens the one GGUF model of a directory without safetensors.
+absl::StatusOr<std::unique_ptr<WeightSource>> OpenGgufIn(const fs::path& directory) {
+  HOSTLER_ASSIGN_OR_RETURN(const Listing listing, List(directory));
+  const std::set<std::string>& models = listing.gguf_models;
+  if (models.size() == 1) return OpenGguf(*models.begin());
+  if (models.size() > 1) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: several GGUF models, among them {} and {}; name one", directory.string(),
+                    *models.begin(), *std::next(models.begin())));
+  }
+  if (listing.count == 0) {
     return absl::UnimplementedError(
         fmt::format("{}: an empty directory, no model", directory.string()));
   }
-  return absl::UnimplementedError(
-      fmt::format("{}: a directory without model.safetensors or its index; it has {}{}",
-                  directory.string(), names, count > kMaxNames ? ", ..." : ""));
+  return absl::UnimplementedError(fmt::format(
+      "{}: a directory without model.safetensors, its index or a .gguf file; it has {}{}",
+      directory.string(), fmt::join(listing.names, ", "),
+      listing.count > static_cast<int>(listing.names.size()) ? ", ..." : ""));
 }
 
 }  // namespace
@@ -61,12 +83,12 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& pat
   }
   if (error) return absl::PermissionDeniedError(fmt::format("{}: {}", path, error.message()));
   if (status.type() == fs::file_type::directory) {
-    return HoldsSafetensors(path) ? OpenSafetensors(path) : UnknownDirectory(path);
+    return HoldsSafetensors(path) ? OpenSafetensors(path) : OpenGgufIn(path);
   }
   if (status.type() != fs::file_type::regular) {
     return absl::UnimplementedError(fmt::format("{}: neither a file nor a directory", path));
   }
-  if (IsGguf(path)) return GgufUnsupported(path);
+  if (IsGguf(path)) return OpenGguf(path);
   const fs::path file(path);
   if (file.extension() == ".safetensors") {
     const fs::path directory = file.parent_path();

@@ -7,60 +7,33 @@
 #include <unordered_map>
 
 #include "engine/base/status.h"
-#include "engine/weights/mapped_file.h"
+#include "engine/weights/mapped_source.h"
 
 namespace hostler {
 namespace {
 
-class SafetensorsSource : public WeightSource {
+class SafetensorsSource : public MappedSource {
  public:
+  std::string_view format() const override { return "safetensors"; }
+
   // Maps `path` as the next file and parses its header.
-  absl::StatusOr<std::vector<TensorInfo>> AddFile(const std::string& path) {
+  absl::StatusOr<std::vector<TensorInfo>> Open(const std::string& path) {
     HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file, MappedFile::Open(path));
     absl::StatusOr<std::vector<TensorInfo>> tensors = ParseSafetensorsHeader(file->bytes(), path);
     // A header that could not be read looks like a bad one.
     HOSTLER_RETURN_IF_ERROR(file->Health());
     if (!tensors.ok()) return tensors;
-    for (TensorInfo& tensor : *tensors) tensor.file = static_cast<int>(files_.size());
-    files_.push_back(std::move(file));
-    paths_.push_back(path);
+    const int index = AddFile(std::move(file));
+    for (TensorInfo& tensor : *tensors) tensor.file = index;
     return tensors;
   }
 
-  void SetTensors(std::vector<TensorInfo> tensors) {
-    tensors_ = std::move(tensors);
-    by_name_.reserve(tensors_.size());
-    for (const TensorInfo& tensor : tensors_) by_name_.emplace(tensor.name, &tensor);
-  }
-
-  std::string_view format() const override { return "safetensors"; }
-  std::span<const TensorInfo> tensors() const override { return tensors_; }
-  std::span<const std::string> files() const override { return paths_; }
-
-  const TensorInfo* Find(std::string_view name) const override {
-    const auto it = by_name_.find(name);
-    return it == by_name_.end() ? nullptr : it->second;
-  }
-
-  std::span<const std::byte> Data(const TensorInfo& tensor) const override {
-    return files_[tensor.file]->bytes().subspan(tensor.offset, tensor.bytes);
-  }
-
-  absl::Status Health() const override {
-    for (const auto& file : files_) HOSTLER_RETURN_IF_ERROR(file->Health());
-    return absl::OkStatus();
-  }
-
- private:
-  std::vector<std::unique_ptr<MappedFile>> files_;
-  std::vector<std::string> paths_;
-  std::vector<TensorInfo> tensors_;
-  std::unordered_map<std::string_view, const TensorInfo*> by_name_;
+  using MappedSource::SetTensors;
 };
 
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenSingle(const std::string& path) {
   auto source = std::make_unique<SafetensorsSource>();
-  HOSTLER_ASSIGN_OR_RETURN(std::vector<TensorInfo> tensors, source->AddFile(path));
+  HOSTLER_ASSIGN_OR_RETURN(std::vector<TensorInfo> tensors, source->Open(path));
   source->SetTensors(std::move(tensors));
   return source;
 }
@@ -100,7 +73,7 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenSharded(const std::filesystem:
   all.reserve(entries->size());
   for (const auto& [shard, names] : names_of_shard) {
     const std::string path = (index_path.parent_path() / shard).string();
-    HOSTLER_ASSIGN_OR_RETURN(std::vector<TensorInfo> tensors, source->AddFile(path));
+    HOSTLER_ASSIGN_OR_RETURN(std::vector<TensorInfo> tensors, source->Open(path));
     HOSTLER_RETURN_IF_ERROR(
         TakeIndexed(names, path, index_path.string(), std::move(tensors), &all));
   }

@@ -1,13 +1,12 @@
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <tuple>
 #include <unordered_set>
 
 #include "engine/base/status.h"
+#include "engine/weights/mapped_source.h"
 #include "engine/weights/safetensors.h"
 
 namespace hostler {
@@ -34,16 +33,6 @@ std::optional<DType> DTypeFromSafetensors(std::string_view name) {
     if (key == name) return dtype;
   }
   return std::nullopt;
-}
-
-// A name from the file, fit for a log line.
-std::string Quoted(std::string_view name) {
-  constexpr size_t kMaxShown = 200;
-  std::string shown(name.substr(0, kMaxShown));
-  for (char& c : shown) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-  }
-  return fmt::format("\"{}\"{}", shown, name.size() > kMaxShown ? "..." : "");
 }
 
 // Walks JSON objects nested two deep without building them in memory: a
@@ -342,23 +331,6 @@ class IndexWalker : public ObjectWalker {
   std::unordered_set<std::string> names_;
   std::vector<std::pair<std::string, std::string>> entries_;
 };
-
-// Sorts by offset. Empty tensors overlap nothing.
-absl::Status SortAndCheckOverlaps(std::vector<TensorInfo>* tensors, const std::string& path) {
-  std::sort(tensors->begin(), tensors->end(), [](const TensorInfo& a, const TensorInfo& b) {
-    return std::tie(a.offset, a.bytes, a.name) < std::tie(b.offset, b.bytes, b.name);
-  });
-  const TensorInfo* previous = nullptr;
-  for (const TensorInfo& tensor : *tensors) {
-    if (tensor.bytes == 0) continue;
-    if (previous != nullptr && tensor.offset < previous->offset + previous->bytes) {
-      return absl::InvalidArgumentError(fmt::format("{}: tensor {}: overlaps tensor {}", path,
-                                                    Quoted(tensor.name), Quoted(previous->name)));
-    }
-    previous = &tensor;
-  }
-  return absl::OkStatus();
-}
 
 }  // namespace
 

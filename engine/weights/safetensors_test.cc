@@ -341,45 +341,5 @@ TEST(OpenSafetensorsTest, ATruncationAfterOpeningShowsInHealth) {
   EXPECT_THAT(std::string(health.message()), HasSubstr(dir.file("model.safetensors")));
 }
 
-absl::Status OpenError(const std::string& path) { return OpenWeights(path).status(); }
-
-TEST(OpenWeightsTest, OpensADirectoryAndAFileInIt) {
-  TempDir dir;
-  const std::string file = dir.Write("model.safetensors", SafetensorsBytes(kShard1, "AAA"));
-  for (const std::string& path : {dir.path(), file}) {
-    auto source = OpenWeights(path);
-    ASSERT_TRUE(source.ok()) << source.status();
-    EXPECT_NE((*source)->Find("a"), nullptr);
-  }
-}
-
-TEST(OpenWeightsTest, SaysWhatItFoundInstead) {
-  TempDir dir;
-  absl::Status status = OpenError(dir.file("nowhere"));
-  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(status.message()), HasSubstr(dir.file("nowhere")));
-
-  status = OpenError(dir.path());
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("empty"));
-
-  status = OpenError(dir.Write("notes.txt", "text"));
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("notes.txt"));
-
-  status = OpenError(dir.path());
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("notes.txt"));
-
-  status = OpenError(dir.Write("m.bin", "GGUF...."));
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("GGUF files are not supported yet"));
-
-  dir.Write("m.gguf", "GGUF....");
-  status = OpenError(dir.path());
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("m.gguf"));
-}
-
 }  // namespace
 }  // namespace hostler
