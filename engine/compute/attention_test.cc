@@ -28,7 +28,8 @@ class Fixture {
   Fixture(const Shape& shape, int sequences) : shape_(shape), blocks_(sequences) {
     layout_ = {.layers = kLayers,
                .kv_heads = shape.kv_heads,
-               .head_dim = shape.head_dim,
+               .k_dim = shape.head_dim,
+               .v_dim = shape.head_dim,
                .block_tokens = shape.block_tokens,
                .dtype = shape.dtype};
     const int each = kMostTokens / shape.block_tokens + 1;
@@ -199,7 +200,8 @@ TEST_P(AttentionTest, SurvivesScoresFarApart) {
   batch.tokens.assign(32, 0);
   batch.positions.assign(32, 0);
   batch.sequences.push_back({.first_row = 0, .rows = 32, .first_position = 0, .blocks = blocks});
-  const KvLayout layout = {.layers = 1, .kv_heads = 1, .head_dim = 16, .dtype = DType::kF32};
+  const KvLayout layout = {
+      .layers = 1, .kv_heads = 1, .k_dim = 16, .v_dim = 16, .dtype = DType::kF32};
   std::vector<std::byte> memory(layout.block_bytes() * 2);
   OwnedMat q(32, 16), k(32, 16), v(32, 16), out(32, 16);
   for (int t = 0; t < 32; ++t) {
@@ -227,7 +229,7 @@ TEST_P(AttentionTest, AppendedValuesAreRoundedToNearestEven) {
   k.values = values;
   k.mat.data = k.values.data();
   for (DType type : {DType::kF16, DType::kBF16}) {
-    const KvLayout layout = {.layers = 1, .kv_heads = 1, .head_dim = n, .dtype = type};
+    const KvLayout layout = {.layers = 1, .kv_heads = 1, .k_dim = n, .v_dim = n, .dtype = type};
     std::vector<std::byte> memory(layout.block_bytes());
     one_->AppendKv(batch, 0, k.mat, v.mat, {layout, memory.data()});
     for (int i = 0; i < n; ++i) {

@@ -2,18 +2,24 @@
 
 namespace hostler {
 
-ExpertLayout ExpertLayout::Packed(int64_t dim, int64_t ffn, DType type) {
-  const size_t gate_bytes = RowBytes(type, dim) * static_cast<size_t>(ffn);
-  const size_t down_bytes = RowBytes(type, ffn) * static_cast<size_t>(dim);
-  return {.dim = dim,
-          .ffn = ffn,
-          .gate_type = type,
-          .up_type = type,
-          .down_type = type,
-          .gate_offset = 0,
-          .up_offset = gate_bytes,
-          .down_offset = 2 * gate_bytes,
-          .bytes = 2 * gate_bytes + down_bytes};
+ExpertLayout ExpertLayout::Packed(int64_t dim, int64_t ffn, DType gate, DType up, DType down,
+                                  bool biases) {
+  ExpertLayout layout = {
+      .dim = dim, .ffn = ffn, .gate_type = gate, .up_type = up, .down_type = down};
+  const auto place = [&layout](DType type, int64_t rows, int64_t cols) {
+    const size_t offset = layout.bytes;
+    layout.bytes += RowBytes(type, cols) * static_cast<size_t>(rows);
+    return offset;
+  };
+  layout.gate_offset = place(gate, ffn, dim);
+  layout.up_offset = place(up, ffn, dim);
+  layout.down_offset = place(down, dim, ffn);
+  if (biases) {
+    layout.gate_bias = place(DType::kF32, 1, ffn);
+    layout.up_bias = place(DType::kF32, 1, ffn);
+    layout.down_bias = place(DType::kF32, 1, dim);
+  }
+  return layout;
 }
 
 }  // namespace hostler

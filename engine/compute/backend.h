@@ -59,9 +59,9 @@ struct RopeSpec {
   std::vector<float> inv_freq;  // [turned dimensions / 2]
   // longrope: sequences whose prompt is longer than `short_context` turn by
   // these. Empty: none.
-  std::vector<float> long_inv_freq;
+  std::vector<float> long_inv_freq = {};
   int short_context = 0;
-  int first = 0;                // the first turned dimension of a head
+  int first = 0;  // the first turned dimension of a head
   bool interleaved = false;
   float scale = 1.0f;  // multiplies cos and sin (yarn, longrope)
 };
@@ -74,7 +74,7 @@ struct AttentionSpec {
   float soft_cap = 0;  // > 0: scores become cap * tanh(score / cap)
   // [heads] or empty: a score each head adds to the softmax's denominator
   // without a value (gpt-oss).
-  std::vector<float> sinks;
+  std::vector<float> sinks = {};
 };
 
 // The KV memory of all blocks and how a block lies in it.
@@ -130,15 +130,15 @@ struct GateSpec {
   // > 0: instead of top_k, as few as reach this probability together, at least
   // one and at most top_k (dynamic k).
   float top_p = 0;
-  std::vector<float> bias;  // [experts] or empty: added for choosing, not weighing
-  int groups = 1;           // equal, consecutive
-  int top_groups = 1;       // experts outside the best groups are not chosen
+  std::vector<float> bias = {};  // [experts] or empty: added for choosing, not weighing
+  int groups = 1;                // equal, consecutive
+  int top_groups = 1;            // experts outside the best groups are not chosen
   GroupScore group_score = GroupScore::kBest;
-  bool normalize = true;      // chosen weights are divided by their sum...
-  float least_sum = 0;        // ...or by this, if that is more
-  float sum_epsilon = 0;      // added to the sum
-  float scale = 1.0f;         // multiplies the weights at last
-  float jitter = 0.01f;       // kSparseMixer's threshold
+  bool normalize = true;  // chosen weights are divided by their sum...
+  float least_sum = 0;    // ...or by this, if that is more
+  float sum_epsilon = 0;  // added to the sum
+  float scale = 1.0f;     // multiplies the weights at last
+  float jitter = 0.01f;   // kSparseMixer's threshold
 };
 
 // The experts every row chose, strongest first. Row r's choices are entries
@@ -168,7 +168,7 @@ struct ExpertLayout {
 
   int64_t dim = 0;  // model width
   int64_t ffn = 0;  // expert width
-  ActivationSpec activation;
+  ActivationSpec activation = {};
   DType gate_type = DType::kBF16, up_type = DType::kBF16, down_type = DType::kBF16;
   size_t gate_offset = 0, up_offset = 0, down_offset = 0;
   size_t gate_bias = kNone, up_bias = kNone, down_bias = kNone;  // [ffn], [ffn], [dim]
@@ -189,7 +189,7 @@ struct ExpertTask {
   std::span<const int32_t> out_rows;  // where each result goes, same length
   // Same length or empty: multiplies each input row (Llama 4 weighs the
   // expert's input, not its output).
-  std::span<const float> in_scales;
+  std::span<const float> in_scales = {};
 };
 
 // Used by one thread (the engine loop's). Operations are done when they return
@@ -270,10 +270,10 @@ class Backend {
   virtual void CombineExperts(const ExpertSelection& selection, Mat x, Mat y) = 0;
 
   // The gated delta rule with its short convolution (see DeltaNetSpec), for
-  // each sequence's rows in order; `state_offset` is this layer's place in a
-  // state slot, which begins as zeros at position 0. mixed [rows,
-  // spec.mixed_dim()], beta and decay logits [rows, value heads] each, out
-  // [rows, value heads * value dim].
+  // each sequence's rows in order. `state_offset` is where this layer's part of
+  // a state slot begins, in bytes; the part becomes zeros at position 0. mixed
+  // [rows, spec.mixed_dim()], beta and decay logits [rows, value heads] each,
+  // out [rows, value heads * value dim].
   virtual void GatedDelta(const DeltaNetSpec& spec, const StepBatch& batch, size_t state_offset,
                           Mat mixed, Mat beta, Mat decay, const StateView& state, Mat out) = 0;
 

@@ -104,7 +104,7 @@ class ExpertFfnTest : public testing::EveryIsa {
 TEST_P(ExpertFfnTest, ComputesUnequalTasksTogether) {
   for (DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0}) {
     const Slot slots[] = {{type, 10}, {type, 20}, {type, 30}, {type, 40}};
-    const ExpertLayout layout = ExpertLayout::Packed(kDim, kFfn, type);
+    const ExpertLayout layout = ExpertLayout::Packed(kDim, kFfn, type, type, type);
     EXPECT_EQ(layout.bytes, slots[0].bytes.size());
     const OwnedMat x(80, kDim, 5);
     std::vector<int32_t> all(80);
@@ -134,7 +134,8 @@ TEST_P(ExpertFfnTest, ComputesUnequalTasksTogether) {
 
 TEST_P(ExpertFfnTest, ARowsResultDoesNotDependOnTheOthers) {
   const Slot slot(DType::kQ8_0, 50);
-  const ExpertLayout layout = ExpertLayout::Packed(kDim, kFfn, DType::kQ8_0);
+  const ExpertLayout layout =
+      ExpertLayout::Packed(kDim, kFfn, DType::kQ8_0, DType::kQ8_0, DType::kQ8_0);
   const OwnedMat x(70, kDim, 6);
   std::vector<int32_t> rows(70);
   std::iota(rows.begin(), rows.end(), 0);
@@ -152,7 +153,7 @@ TEST_P(ExpertFfnTest, ARowsResultDoesNotDependOnTheOthers) {
   OwnedMat gate(70, kFfn), up(70, kFfn);
   one_->MatMul(slot.gate.weight, x.mat, gate.mat);
   one_->MatMul(slot.up.weight, x.mat, up.mat);
-  one_->SiluMul(gate.mat, up.mat, gate.mat);
+  one_->Activate({}, gate.mat, up.mat, gate.mat);
   one_->MatMul(slot.down.weight, gate.mat, alone.mat);
   EXPECT_EQ(alone.values, together.values);
 }

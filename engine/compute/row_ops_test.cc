@@ -57,12 +57,12 @@ TEST_P(RowOpsTest, SiluMulFollowsItsDefinitionFarOut) {
     gate.values[1] = 200;
     gate.values[2] = 0;
     OwnedMat out(3, cols);
-    one_->SiluMul(gate.mat, up.mat, out.mat);
+    one_->Activate({}, gate.mat, up.mat, out.mat);
     for (size_t i = 0; i < out.values.size(); ++i) {
       const double expected = testing::Silu(gate.values[i]) * up.values[i];
       ASSERT_NEAR(out.values[i], expected, 1e-6 * std::fabs(expected) + 1e-30) << i;
     }
-    one_->SiluMul(gate.mat, up.mat, gate.mat);
+    one_->Activate({}, gate.mat, up.mat, gate.mat);
     EXPECT_EQ(gate.values, out.values) << "in place";
   }
 }
@@ -85,7 +85,9 @@ TEST_P(RowOpsTest, RopeTurnsPairsByTheirAngle) {
     const std::vector<int32_t> positions = {0, 1, 77, 4095};
     OwnedMat x(4, 3 * kHeadDim, 7);
     const OwnedMat before = x;
-    one_->Rope(rope, positions, kHeadDim, x.mat);
+    StepBatch batch;
+    batch.positions = positions;
+    one_->Rope(rope, batch, kHeadDim, x.mat);
     for (int r = 0; r < 4; ++r) {
       for (int h = 0; h < 3; ++h) {
         const float* in = before.mat.row(r) + h * kHeadDim;
@@ -110,8 +112,8 @@ TEST_P(RowOpsTest, LargeWorkOnTwoThreadsGivesTheSameBits) {
   one_->RmsNorm(x.mat, gain.weight, 1e-6f, a.mat);
   two_->RmsNorm(x.mat, gain.weight, 1e-6f, b.mat);
   EXPECT_EQ(a.values, b.values);
-  one_->SiluMul(a.mat, x.mat, a.mat);
-  two_->SiluMul(b.mat, x.mat, b.mat);
+  one_->Activate({}, a.mat, x.mat, a.mat);
+  two_->Activate({}, b.mat, x.mat, b.mat);
   EXPECT_EQ(a.values, b.values);
   ExpertSelection sa, sb;
   one_->SelectExperts({.top_k = 8}, x.mat, &sa);

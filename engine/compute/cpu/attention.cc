@@ -14,20 +14,23 @@ static_assert(kUnitQueries <= kMaxAttentionQueries);
 void CpuAppendKv(CpuContext& context, const StepBatch& batch, int layer, Mat k, Mat v,
                  const KvView& kv) {
   const KvLayout& layout = kv.layout;
-  const size_t row_bytes = RowBytes(layout.dtype, layout.head_dim);
+  const auto put = [&](const float* values, int dim, std::byte* run, int at) {
+    context.kernels().from_f32(layout.dtype, values, dim,
+                               run + static_cast<size_t>(at) * RowBytes(layout.dtype, dim));
+  };
   for (const StepBatch::Sequence& sequence : batch.sequences) {
     context.For(sequence.rows, int64_t{sequence.rows} * 2 * k.cols, [&](int64_t i, int) {
       const int position = sequence.first_position + static_cast<int>(i);
       const int64_t row = sequence.first_row + i;
+      const int at = position % layout.block_tokens;
       std::byte* block =
           kv.block(sequence.blocks[static_cast<size_t>(position / layout.block_tokens)]);
-      const size_t offset = static_cast<size_t>(position % layout.block_tokens) * row_bytes;
       for (int head = 0; head < layout.kv_heads; ++head) {
-        const int64_t column = int64_t{head} * layout.head_dim;
-        context.kernels().from_f32(layout.dtype, k.row(row) + column, layout.head_dim,
-                                   block + layout.k_offset(layer, head) + offset);
-        context.kernels().from_f32(layout.dtype, v.row(row) + column, layout.head_dim,
-                                   block + layout.v_offset(layer, head) + offset);
+        put(k.row(row) + int64_t{head} * layout.k_dim, layout.k_dim,
+            block + layout.k_offset(layer, head), at);
+        if (layout.v_in_k) continue;
+        put(v.row(row) + int64_t{head} * layout.v_dim, layout.v_dim,
+            block + layout.v_offset(layer, head), at);
       }
     });
   }
@@ -63,13 +66,12 @@ void CpuAttention::Run(const AttentionSpec& spec, const StepBatch& batch, int la
     work += int64_t{sequence.rows} * (sequence.first_position + sequence.rows) * q.cols;
   }
   context_.ReserveScratch(
-      AttentionScratchFloats(kUnitQueries, layout.head_dim, layout.block_tokens));
+      AttentionScratchFloats(kUnitQueries, layout.k_dim, layout.v_dim, layout.block_tokens));
   const int64_t units = static_cast<int64_t>(units_.size());
   context_.For(units, work, [&](int64_t i, int thread) {
     // The last rows of a chunk see the most tokens; they go first.
     const Unit& unit = units_[static_cast<size_t>(units - 1 - i)];
     const int64_t row = unit.sequence->first_row + unit.row;
-    const int64_t column = int64_t{unit.head} * layout.head_dim;
     const AttentionTask task = {.kv = kv.data,
                                 .blocks = unit.sequence->blocks.data(),
                                 .block_bytes = layout.block_bytes(),
@@ -77,14 +79,21 @@ void CpuAttention::Run(const AttentionSpec& spec, const StepBatch& batch, int la
                                 .v_offset = layout.v_offset(layer, unit.kv_head),
                                 .type = layout.dtype,
                                 .block_tokens = layout.block_tokens,
-                                .head_dim = layout.head_dim,
+                                .k_dim = layout.k_dim,
+                                .v_dim = layout.v_dim,
+                                .v_in_k = layout.v_in_k,
                                 .first_position = unit.sequence->first_position + unit.row,
                                 .rows = unit.rows,
                                 .heads = unit.heads,
                                 .scale = spec.scale,
-                                .q = q.row(row) + column,
-                                .out = out.row(row) + column,
-                                .row_stride = q.cols,
+                                .window = spec.window,
+                                .chunk = spec.chunk,
+                                .soft_cap = spec.soft_cap,
+                                .sinks = spec.sinks.empty() ? nullptr : &spec.sinks[unit.head],
+                                .q = q.row(row) + int64_t{unit.head} * layout.k_dim,
+                                .q_stride = q.cols,
+                                .out = out.row(row) + int64_t{unit.head} * layout.v_dim,
+                                .out_stride = out.cols,
                                 .scratch = context_.scratch(thread)};
     context_.kernels().attention(task);
   });

@@ -4,10 +4,12 @@
 #include <utility>
 
 #include "engine/compute/backend.h"
+#include "engine/compute/cpu/activation.h"
 #include "engine/compute/cpu/attention.h"
 #include "engine/compute/cpu/context.h"
 #include "engine/compute/cpu/dispatch.h"
 #include "engine/compute/cpu/gate.h"
+#include "engine/compute/cpu/gated_delta.h"
 #include "engine/compute/cpu/mat_mul.h"
 #include "engine/compute/cpu/memory.h"
 #include "engine/compute/cpu/rope.h"
@@ -41,11 +43,63 @@ class CpuBackend : public Backend {
     });
   }
 
-  void MatMul(const Weight& w, Mat x, Mat y) override { CpuMatMul(context_, w, x, y); }
+  void LayerNorm(Mat x, const Weight& gain, const Weight& bias, float eps, Mat out) override {
+    const float* gains = AsF32(gain, gain_);
+    const float* biases = AsF32(bias, bias_);
+    ForRows(x, [&](int64_t i, int) {
+      kernels().layer_norm(x.row(i), gains, biases, x.cols, eps, out.row(i));
+    });
+  }
 
-  void Rope(const RopeSpec& rope, std::span<const int32_t> positions, int head_dim,
-            Mat x) override {
-    CpuRope(context_, rope, positions, head_dim, x);
+  void MatMul(const Weight& w, Mat x, Mat y) override { CpuMatMul(context_, w, 1, x, y); }
+
+  void HeadMatMul(const Weight& w, int heads, Mat x, Mat y) override {
+    CpuMatMul(context_, w, heads, x, y);
+  }
+
+  void AddBias(const Weight& bias, Mat y) override {
+    const float* biases = AsF32(bias, bias_);
+    ForRows(y, [&](int64_t i, int) { kernels().add(biases, y.cols, y.row(i)); });
+  }
+
+  void Scale(float factor, Mat x) override {
+    ForRows(x, [&](int64_t i, int) { kernels().scale(factor, x.cols, x.row(i)); });
+  }
+
+  void ScaleRows(std::span<const float> factors, Mat x) override {
+    ForRows(x, [&](int64_t i, int) {
+      kernels().scale(factors[static_cast<size_t>(i)], x.cols, x.row(i));
+    });
+  }
+
+  void SigmoidGate(Mat gate, Mat x) override {
+    ForRows(x, [&](int64_t i, int) {
+      if (gate.cols == x.cols) {
+        kernels().sigmoid_mul(gate.row(i), x.cols, x.row(i));
+      } else {
+        float factor;
+        kernels().sigmoid(gate.row(i), 1, &factor);
+        kernels().scale(factor, x.cols, x.row(i));
+      }
+    });
+  }
+
+  void SoftCap(float cap, Mat x) override {
+    ForRows(x, [&](int64_t i, int) { kernels().soft_cap(cap, x.cols, x.row(i)); });
+  }
+
+  void CopyColumns(Mat from, int64_t from_column, int64_t width, int heads, Mat to,
+                   int64_t to_column) override {
+    const Mat source = from.reshaped(from.cols / heads);
+    const Mat target = to.reshaped(to.cols / heads);
+    ForRows(source, [&](int64_t i, int) {
+      std::memcpy(target.row(i) + to_column, source.row(i) + from_column,
+                  static_cast<size_t>(width) * sizeof(float));
+    });
+  }
+
+  void Rope(const RopeSpec& rope, const StepBatch& batch, int head_dim, Mat x) override {
+    CpuRope(context_, rope, batch, head_dim, x);
   }
 
   void AppendKv(const StepBatch& batch, int layer, Mat k, Mat v, const KvView& kv) override {
@@ -57,9 +111,9 @@ class CpuBackend : public Backend {
     attention_.Run(spec, batch, layer, q, kv, out);
   }
 
-  void SiluMul(Mat gate, Mat up, Mat out) override {
+  void Activate(const ActivationSpec& activation, Mat gate, Mat up, Mat out) override {
     ForRows(gate, [&](int64_t i, int) {
-      kernels().silu_mul(gate.row(i), up.row(i), gate.cols, out.row(i));
+      CpuActivate(kernels(), activation, gate.row(i), up.row(i), gate.cols, out.row(i));
     });
   }
 
@@ -85,6 +139,13 @@ class CpuBackend : public Backend {
                              y.row(r));
     });
   }
+
+  void GatedDelta(const DeltaNetSpec& spec, const StepBatch& batch, size_t state_offset, Mat mixed,
+                  Mat beta, Mat decay, const StateView& state, Mat out) override {
+    gated_delta_.Run(spec, batch, state_offset, mixed, beta, decay, state, out);
+  }
+
+  void Zero(Mat x) override { std::fill_n(x.data, x.rows * x.cols, 0.0f); }
 
   void GatherRows(Mat from, std::span<const int32_t> rows, Mat to) override {
     const size_t row_bytes = static_cast<size_t>(from.cols) * sizeof(float);
@@ -112,10 +173,20 @@ class CpuBackend : public Backend {
     });
   }
 
+  // A vector's values, in `scratch` if they are not f32 already.
+  const float* AsF32(const Weight& vector, Scratch& scratch) const {
+    if (vector.dtype == DType::kF32) return reinterpret_cast<const float*>(vector.data);
+    scratch.Reserve(static_cast<size_t>(vector.cols));
+    kernels().to_f32(vector.dtype, vector.data, vector.cols, scratch.data());
+    return scratch.data();
+  }
+
   std::string name_;
   CpuContext context_;
   CpuAttention attention_{context_};
   CpuExpertFfn expert_ffn_{context_};
+  CpuGatedDelta gated_delta_{context_};
+  Scratch gain_, bias_;
 };
 
 }  // namespace

@@ -14,11 +14,11 @@ int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multi
 
 }  // namespace
 
-size_t AttentionScratchFloats(int queries, int head_dim, int block_tokens) {
-  const int64_t head_lanes = RoundUp(head_dim, kMostLanes);
+size_t AttentionScratchFloats(int queries, int k_dim, int v_dim, int block_tokens) {
+  const int64_t head_lanes = RoundUp(k_dim, kMostLanes) + RoundUp(v_dim, kMostLanes);
   const int64_t token_lanes = RoundUp(block_tokens, kMostLanes);
-  const int64_t per_query = 2 * head_lanes + token_lanes + 2;
-  return static_cast<size_t>(queries * per_query + 2 * block_tokens * head_lanes);
+  const int64_t per_query = head_lanes + token_lanes + 2;
+  return static_cast<size_t>(queries * per_query + block_tokens * head_lanes);
 }
 
 std::vector<const KernelTable*> SupportedKernels() {

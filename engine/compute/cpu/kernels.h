@@ -42,20 +42,56 @@ struct AttentionTask {
   size_t k_offset = 0, v_offset = 0;  // in a block
   DType type = DType::kF16;
   int block_tokens = 0;
-  int head_dim = 0;
+  int k_dim = 0;
+  int v_dim = 0;
+  bool v_in_k = false;
   int first_position = 0;
   int rows = 0;
   int heads = 0;
   float scale = 0;
-  // [rows][heads][head_dim]; rows are row_stride floats apart.
+  int window = 0, chunk = 0;     // 0: none
+  float soft_cap = 0;            // 0: none
+  const float* sinks = nullptr;  // [heads] or null
+  // [rows][heads][k_dim] and [rows][heads][v_dim]; rows are a stride apart.
   const float* q = nullptr;
+  int64_t q_stride = 0;
   float* out = nullptr;
-  int64_t row_stride = 0;
+  int64_t out_stride = 0;
   float* scratch = nullptr;  // AttentionScratchFloats(...)
 };
 
 // rows * heads of one AttentionTask are at most this.
 inline constexpr int kMaxAttentionQueries = 64;
+
+// A causal depthwise convolution with SiLU over `rows` rows of some channels:
+// out[t] = silu(Σ weights[j] * in[t - (kernel - 1) + j]), where inputs before
+// the first are the state's. Rows of in, out and state are `stride` floats apart.
+struct ShortConvTask {
+  const float* weights = nullptr;  // [kernel, channels]
+  int kernel = 0;
+  int64_t channels = 0;
+  int rows = 0;
+  float* state = nullptr;  // [kernel - 1] rows, oldest first; moves on to the last inputs
+  const float* in = nullptr;
+  float* out = nullptr;
+  int64_t stride = 0;
+};
+
+// The gated delta rule of one value head over consecutive rows, see
+// DeltaNetSpec. q, k and v are ready: convolved, normalised and scaled.
+struct GatedDeltaTask {
+  const float* q = nullptr;      // [key_dim] a row
+  const float* k = nullptr;      // [key_dim] a row
+  const float* v = nullptr;      // [value_dim] a row
+  int64_t stride = 0;            // between rows of q, k and v
+  const float* decay = nullptr;  // [rows], exp(g)
+  const float* beta = nullptr;   // [rows]
+  int rows = 0;
+  int64_t key_dim = 0, value_dim = 0;
+  float* state = nullptr;  // [key_dim, value_dim]
+  float* out = nullptr;    // [value_dim] a row
+  int64_t out_stride = 0;
+};
 
 struct KernelTable {
   const char* isa;
@@ -67,18 +103,31 @@ struct KernelTable {
   void (*to_f32)(DType type, const std::byte* in, int64_t n, float* out);
   // type is kF32, kF16 or kBF16.
   void (*from_f32)(DType type, const float* in, int64_t n, std::byte* out);
-  // out = x / sqrt(mean(x²) + eps) * gain
+  // out = x / sqrt(mean(x²) + eps) * gain; a null gain is all ones.
   void (*rms_norm)(const float* x, DType type, const std::byte* gain, int64_t n, float eps,
                    float* out);
+  // out = (x - mean(x)) / sqrt(var(x) + eps) * gain + bias
+  void (*layer_norm)(const float* x, const float* gain, const float* bias, int64_t n, float eps,
+                     float* out);
+  // x *= scale / sqrt(Σ x² + eps)
+  void (*unit_norm)(float* x, int64_t n, float eps, float scale);
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
+  void (*gelu_mul)(const float* gate, const float* up, int64_t n, float* out);
+  void (*swiglu_oai)(const float* gate, const float* up, int64_t n, float limit, float* out);
+  void (*sigmoid)(const float* x, int64_t n, float* out);
+  void (*sigmoid_mul)(const float* gate, int64_t n, float* x);
+  void (*soft_cap)(float cap, int64_t n, float* x);
+  void (*scale)(float factor, int64_t n, float* x);
   void (*add)(const float* x, int64_t n, float* y);
   // y += Σ weights[e] * x[e * n ...], in order.
   void (*add_weighted)(const float* weights, int entries, const float* x, int64_t n, float* y);
   void (*softmax)(const float* x, int64_t n, float* out);
+  void (*short_conv)(const ShortConvTask& task);
+  void (*gated_delta)(const GatedDeltaTask& task);
 };
 
 // Enough for any table.
-size_t AttentionScratchFloats(int queries, int head_dim, int block_tokens);
+size_t AttentionScratchFloats(int queries, int k_dim, int v_dim, int block_tokens);
 
 extern const KernelTable kPortableKernels;
 #if defined(HOSTLER_X86)

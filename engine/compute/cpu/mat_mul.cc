@@ -1,6 +1,9 @@
 #include "engine/compute/cpu/mat_mul.h"
 
 #include <algorithm>
+#include <cstring>
+
+#include "engine/compute/cpu/activation.h"
 
 namespace hostler {
 namespace {
@@ -37,24 +40,35 @@ MatMulTask RowsOf(const Weight& w, int64_t row, int64_t rows) {
           .cols = w.cols};
 }
 
+// Adds entries [first, first + n) of the f32 vector at `offset` in a slot, if any.
+void AddSlotBias(const KernelTable& kernels, const std::byte* slot, size_t offset, int64_t first,
+                 int64_t n, float* y) {
+  if (offset == ExpertLayout::kNone) return;
+  kernels.add(reinterpret_cast<const float*>(slot + offset) + first, n, y);
+}
+
 }  // namespace
 
-void CpuMatMul(CpuContext& context, const Weight& w, Mat x, Mat y) {
+void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y) {
   if (x.rows == 0 || w.rows == 0) return;
+  const int64_t head_rows = w.rows / heads;
   const int64_t chunk_tokens = ChunkTokens(x.rows, w.cols, context.kernels().tile_tokens);
-  const int64_t chunk_rows = ChunkRows(w.rows, context.threads());
-  const int64_t row_chunks = (w.rows + chunk_rows - 1) / chunk_rows;
+  const int64_t chunk_rows = ChunkRows(head_rows, context.threads());
+  const int64_t row_chunks = (head_rows + chunk_rows - 1) / chunk_rows;
   const int64_t token_chunks = (x.rows + chunk_tokens - 1) / chunk_tokens;
   context.ReserveScratch(kMatMulScratchFloats);
-  context.For(row_chunks * token_chunks, w.rows * w.cols * x.rows, [&](int64_t chunk, int thread) {
-    const int64_t row = chunk % row_chunks * chunk_rows;
-    const int64_t token = chunk / row_chunks * chunk_tokens;
-    MatMulTask task = RowsOf(w, row, std::min(chunk_rows, w.rows - row));
+  const int64_t chunks = row_chunks * token_chunks * heads;
+  context.For(chunks, w.rows * w.cols * x.rows, [&](int64_t chunk, int thread) {
+    const int64_t head = chunk / (row_chunks * token_chunks);
+    const int64_t head_row = chunk % row_chunks * chunk_rows;
+    const int64_t row = head * head_rows + head_row;
+    const int64_t token = chunk / row_chunks % token_chunks * chunk_tokens;
+    MatMulTask task = RowsOf(w, row, std::min(chunk_rows, head_rows - head_row));
     task.tokens = std::min(chunk_tokens, x.rows - token);
     const float* inputs[kMaxTaskTokens];
     float* outputs[kMaxTaskTokens];
     for (int64_t t = 0; t < task.tokens; ++t) {
-      inputs[t] = x.row(token + t);
+      inputs[t] = x.row(token + t) + head * w.cols;
       outputs[t] = y.row(token + t) + row;
     }
     task.x = inputs;
@@ -73,6 +87,7 @@ void CpuExpertFfn::Run(const ExpertLayout& layout, std::span<const ExpertTask> t
   context_.ReserveScratch(kMatMulScratchFloats + kMaxTaskTokens * kMostChunkRows);
   const int64_t work = entries * layout.ffn * layout.dim;
 
+  ScaleInputs(tasks, entries, x);
   int64_t chunks = Plan(tasks, layout.ffn, layout.dim);
   context_.For(chunks, 2 * work, [&](int64_t i, int thread) {
     GateUp(layout, chunks_[static_cast<size_t>(i)], x, context_.scratch(thread));
@@ -105,12 +120,31 @@ int64_t CpuExpertFfn::Plan(std::span<const ExpertTask> tasks, int64_t rows, int6
   return static_cast<int64_t>(chunks_.size());
 }
 
+void CpuExpertFfn::ScaleInputs(std::span<const ExpertTask> tasks, int64_t entries, Mat x) {
+  int64_t scaled_row = 0;
+  for (const ExpertTask& task : tasks) {
+    if (!task.in_scales.empty()) {
+      scaled_.Reserve(static_cast<size_t>(entries * x.cols));
+      const int64_t rows = static_cast<int64_t>(task.in_rows.size());
+      context_.For(rows, rows * x.cols, [&](int64_t i, int) {
+        float* scaled = scaled_.data() + (scaled_row + i) * x.cols;
+        std::memcpy(scaled, x.row(task.in_rows[static_cast<size_t>(i)]),
+                    static_cast<size_t>(x.cols) * sizeof(float));
+        context_.kernels().scale(task.in_scales[static_cast<size_t>(i)], x.cols, scaled);
+      });
+    }
+    scaled_row += static_cast<int64_t>(task.in_rows.size());
+  }
+}
+
 void CpuExpertFfn::GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x, float* scratch) {
   const float* inputs[kMaxTaskTokens];
   float* gates[kMaxTaskTokens];
   float* ups[kMaxTaskTokens];
+  const bool scaled = !chunk.task->in_scales.empty();
   for (int64_t t = 0; t < chunk.tokens; ++t) {
-    inputs[t] = x.row(chunk.task->in_rows[static_cast<size_t>(chunk.token + t)]);
+    inputs[t] = scaled ? scaled_.data() + (chunk.hidden_row + t) * x.cols
+                       : x.row(chunk.task->in_rows[static_cast<size_t>(chunk.token + t)]);
     gates[t] = hidden_.data() + (chunk.hidden_row + t) * layout.ffn + chunk.row;
     ups[t] = scratch + t * kMostChunkRows;
   }
@@ -127,8 +161,12 @@ void CpuExpertFfn::GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x,
   up.tokens = chunk.tokens;
   up.scratch = gate.scratch;
   context_.kernels().mat_mul(up);
+  const KernelTable& kernels = context_.kernels();
+  const std::byte* slot = chunk.task->slot;
   for (int64_t t = 0; t < chunk.tokens; ++t) {
-    context_.kernels().silu_mul(gates[t], ups[t], chunk.rows, gates[t]);
+    AddSlotBias(kernels, slot, layout.gate_bias, chunk.row, chunk.rows, gates[t]);
+    AddSlotBias(kernels, slot, layout.up_bias, chunk.row, chunk.rows, ups[t]);
+    CpuActivate(kernels, layout.activation, gates[t], ups[t], chunk.rows, gates[t]);
   }
 }
 
@@ -145,6 +183,10 @@ void CpuExpertFfn::Down(const ExpertLayout& layout, const Chunk& chunk, Mat out,
   down.tokens = chunk.tokens;
   down.scratch = scratch;
   context_.kernels().mat_mul(down);
+  for (int64_t t = 0; t < chunk.tokens; ++t) {
+    AddSlotBias(context_.kernels(), chunk.task->slot, layout.down_bias, chunk.row, chunk.rows,
+                outputs[t]);
+  }
 }
 
 }  // namespace hostler

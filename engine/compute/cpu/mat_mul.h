@@ -9,8 +9,8 @@
 
 namespace hostler {
 
-// y = x · wᵀ
-void CpuMatMul(CpuContext& context, const Weight& w, Mat x, Mat y);
+// See Backend::HeadMatMul; with one head, y = x · wᵀ.
+void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y);
 
 // The grouped feed-forward of a step's experts; see Backend::ExpertFfn.
 class CpuExpertFfn {
@@ -22,17 +22,19 @@ class CpuExpertFfn {
   // Weight rows [row, row + rows) times a task's tokens [token, token + tokens).
   struct Chunk {
     const ExpertTask* task;
-    int64_t hidden_row;  // of the chunk's first token
+    int64_t hidden_row;  // of the chunk's first token; in scaled_ too
     int64_t token, tokens;
     int64_t row, rows;
   };
   int64_t Plan(std::span<const ExpertTask> tasks, int64_t rows, int64_t cols);
+  void ScaleInputs(std::span<const ExpertTask> tasks, int64_t entries, Mat x);
   void GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x, float* scratch);
   void Down(const ExpertLayout& layout, const Chunk& chunk, Mat out, float* scratch);
 
   CpuContext& context_;
   std::vector<Chunk> chunks_;
-  Scratch hidden_;  // [entries, ffn]: silu(gate · x) * (up · x)
+  Scratch scaled_;  // [entries, dim]: the inputs of tasks that scale theirs
+  Scratch hidden_;  // [entries, ffn]: act(gate · x, up · x)
 };
 
 }  // namespace hostler

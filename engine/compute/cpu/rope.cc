@@ -1,5 +1,6 @@
 #include "engine/compute/cpu/rope.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace hostler {
@@ -23,10 +24,22 @@ void TurnNeighbours(const float* cosine, const float* sine, int64_t pairs, float
   }
 }
 
+// What the row's sequence turns by.
+const float* Frequencies(const RopeSpec& rope, const StepBatch& batch, int64_t row) {
+  if (rope.long_inv_freq.empty()) return rope.inv_freq.data();
+  const auto sequence =
+      std::find_if(batch.sequences.begin(), batch.sequences.end(), [row](const auto& candidate) {
+        return row >= candidate.first_row && row < candidate.first_row + candidate.rows;
+      });
+  const bool is_long =
+      sequence != batch.sequences.end() && sequence->prompt_tokens > rope.short_context;
+  return is_long ? rope.long_inv_freq.data() : rope.inv_freq.data();
+}
+
 }  // namespace
 
-void CpuRope(CpuContext& context, const RopeSpec& rope, std::span<const int32_t> positions,
-             int head_dim, Mat x) {
+void CpuRope(CpuContext& context, const RopeSpec& rope, const StepBatch& batch, int head_dim,
+             Mat x) {
   const int64_t pairs = static_cast<int64_t>(rope.inv_freq.size());
   context.ReserveScratch(static_cast<size_t>(2 * pairs));
   // A sine costs as much as tens of multiplications.
@@ -34,15 +47,16 @@ void CpuRope(CpuContext& context, const RopeSpec& rope, std::span<const int32_t>
   context.For(x.rows, work, [&](int64_t row, int thread) {
     float* cosine = context.scratch(thread);
     float* sine = cosine + pairs;
-    const float position = static_cast<float>(positions[static_cast<size_t>(row)]);
+    const float position = static_cast<float>(batch.positions[static_cast<size_t>(row)]);
+    const float* inv_freq = Frequencies(rope, batch, row);
     for (int64_t i = 0; i < pairs; ++i) {
       // Rounded to f32 before the cosine, as reference implementations do.
-      const float angle = position * rope.inv_freq[static_cast<size_t>(i)];
+      const float angle = position * inv_freq[i];
       cosine[i] = std::cos(angle) * rope.scale;
       sine[i] = std::sin(angle) * rope.scale;
     }
     for (int64_t at = 0; at + head_dim <= x.cols; at += head_dim) {
-      float* head = x.row(row) + at;
+      float* head = x.row(row) + at + rope.first;
       if (rope.interleaved) {
         TurnNeighbours(cosine, sine, pairs, head);
       } else {
