@@ -46,7 +46,7 @@ TEST(OpenWeightsTest, OpensADirectoryWithOneSplitModel) {
   for (uint16_t i = 0; i < 2; ++i) {
     GgufWriter part;
     part.Add("split.no", GgufType::kU16, i).Add("split.count", GgufType::kU16, uint16_t{2});
-    part.AddTensor("t" + std::to_string(i), {1}, 24, "x");
+    part.AddTensor(i == 0 ? "t0" : "t1", {1}, 24, "x");
     dir.Write(i == 0 ? "m-00001-of-00002.gguf" : "m-00002-of-00002.gguf", part.File());
   }
   auto source = OpenWeights(dir.path());
