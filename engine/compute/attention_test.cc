@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <ostream>
 
 #include "engine/compute/half.h"
 #include "engine/compute/testing.h"
@@ -13,10 +15,35 @@ using testing::OwnedMat;
 struct Shape {
   int heads = 4;
   int kv_heads = 2;
-  int head_dim = 32;
+  int head_dim = 32;  // of keys, and of values unless v_dim says otherwise
+  int v_dim = 0;
+  bool v_in_k = false;
   int block_tokens = 16;
   DType dtype = DType::kF32;
+  int window = 0, chunk = 0;
+  float soft_cap = 0;
+  bool sinks = false;
+
+  int value_dim() const { return v_dim > 0 ? v_dim : head_dim; }
+  AttentionSpec Spec() const {
+    AttentionSpec spec = {
+        .heads = heads, .scale = 0.3f, .window = window, .chunk = chunk, .soft_cap = soft_cap};
+    // Below the scores, among them and far above.
+    for (int h = 0; sinks && h < heads; ++h) spec.sinks.push_back(h % 3 == 2 ? 9 : 2 * h - 3);
+    return spec;
+  }
+  bool Sees(int from, int position) const {
+    return position <= from && (window == 0 || from - position < window) &&
+           (chunk == 0 || from / chunk == position / chunk);
+  }
 };
+
+void PrintTo(const Shape& s, std::ostream* out) {
+  *out << s.heads << "/" << s.kv_heads << " heads of " << s.head_dim << "|" << s.value_dim()
+       << (s.v_in_k ? " (shared)" : "") << ", blocks of " << s.block_tokens << " "
+       << GetDTypeInfo(s.dtype).name << ", window " << s.window << ", chunk " << s.chunk
+       << ", soft cap " << s.soft_cap << (s.sinks ? ", sinks" : "");
+}
 
 // KV memory of several sequences, their blocks interleaved, and steps over it.
 class Fixture {
@@ -29,7 +56,8 @@ class Fixture {
     layout_ = {.layers = kLayers,
                .kv_heads = shape.kv_heads,
                .k_dim = shape.head_dim,
-               .v_dim = shape.head_dim,
+               .v_dim = shape.value_dim(),
+               .v_in_k = shape.v_in_k,
                .block_tokens = shape.block_tokens,
                .dtype = shape.dtype};
     const int each = kMostTokens / shape.block_tokens + 1;
@@ -41,8 +69,8 @@ class Fixture {
   }
 
   // q, k and v of a sequence's position do not depend on the step they are in.
-  OwnedMat Rows(int sequence, int position, int rows, int heads, uint32_t salt) const {
-    OwnedMat result(rows, int64_t{heads} * shape_.head_dim);
+  OwnedMat Rows(int sequence, int position, int rows, int cols, uint32_t salt) const {
+    OwnedMat result(rows, cols);
     for (int i = 0; i < rows; ++i) {
       const std::vector<float> row = testing::RandomValues(
           result.mat.cols, salt * 1000003u + sequence * 1009u + position + i, 0.7f);
@@ -70,55 +98,45 @@ class Fixture {
         batch.positions.push_back(part.position + i);
       }
     }
-    OwnedMat q(batch.rows(), shape_.heads * shape_.head_dim);
-    OwnedMat k(batch.rows(), shape_.kv_heads * shape_.head_dim);
-    OwnedMat v(batch.rows(), shape_.kv_heads * shape_.head_dim);
+    OwnedMat q(batch.rows(), q_cols()), k(batch.rows(), k_cols()), v(batch.rows(), v_cols());
     int row = 0;
     for (const Part& part : parts) {
-      Put(Rows(part.sequence, part.position, part.rows, shape_.heads, 1), row, q);
-      Put(Rows(part.sequence, part.position, part.rows, shape_.kv_heads, 2), row, k);
-      Put(Rows(part.sequence, part.position, part.rows, shape_.kv_heads, 3), row, v);
+      Put(Rows(part.sequence, part.position, part.rows, q_cols(), 1), row, q);
+      Put(Rows(part.sequence, part.position, part.rows, k_cols(), 2), row, k);
+      Put(Rows(part.sequence, part.position, part.rows, v_cols(), 3), row, v);
       row += part.rows;
     }
     const KvView kv = {layout_, memory_.data()};
-    OwnedMat out(batch.rows(), q.mat.cols);
-    backend.AppendKv(batch, kLayer, k.mat, v.mat, kv);
-    backend.Attention({.heads = shape_.heads, .scale = 0.3f}, batch, kLayer, q.mat, kv, out.mat);
+    OwnedMat out(batch.rows(), int64_t{shape_.heads} * shape_.value_dim());
+    backend.AppendKv(batch, kLayer, k.mat, shape_.v_in_k ? Mat{} : v.mat, kv);
+    backend.Attention(shape_.Spec(), batch, kLayer, q.mat, kv, out.mat);
     return out;
   }
 
-  // The output of one position, in double precision.
-  std::vector<double> Expected(int sequence, int position) const {
-    const OwnedMat q = Rows(sequence, position, 1, shape_.heads, 1);
-    const OwnedMat k = Stored(Rows(sequence, 0, position + 1, shape_.kv_heads, 2));
-    const OwnedMat v = Stored(Rows(sequence, 0, position + 1, shape_.kv_heads, 3));
-    std::vector<double> out;
-    for (int h = 0; h < shape_.heads; ++h) {
-      const int column = h / (shape_.heads / shape_.kv_heads) * shape_.head_dim;
-      std::vector<double> weights;
-      double sum = 0;
-      for (int t = 0; t <= position; ++t) {
-        double dot = 0;
-        for (int d = 0; d < shape_.head_dim; ++d) {
-          dot += double{q.mat.row(0)[h * shape_.head_dim + d]} * k.mat.row(t)[column + d];
-        }
-        weights.push_back(std::exp(dot * 0.3f));
-        sum += weights.back();
-      }
-      for (int d = 0; d < shape_.head_dim; ++d) {
-        double value = 0;
-        for (int t = 0; t <= position; ++t) value += weights[t] / sum * v.mat.row(t)[column + d];
-        out.push_back(value);
+  // Makes NaN of a sequence's keys and values before this position.
+  void Forget(int sequence, int position) {
+    for (int p = 0; p < position; ++p) {
+      std::byte* block =
+          memory_.data() + layout_.block_bytes() * blocks_[sequence][p / layout_.block_tokens];
+      const int at = p % layout_.block_tokens;
+      for (int head = 0; head < layout_.kv_heads; ++head) {
+        const size_t k_bytes = layout_.k_bytes() / layout_.block_tokens;
+        const size_t v_bytes = layout_.v_bytes() / layout_.block_tokens;
+        std::memset(block + layout_.k_offset(kLayer, head) + at * k_bytes, 0xff, k_bytes);
+        std::memset(block + layout_.v_offset(kLayer, head) + at * v_bytes, 0xff, v_bytes);
       }
     }
-    return out;
   }
 
   void ExpectRight(const OwnedMat& out, const std::vector<Part>& parts) const {
     int row = 0;
     for (const Part& part : parts) {
+      const int end = part.position + part.rows;
+      const OwnedMat q = Rows(part.sequence, part.position, part.rows, q_cols(), 1);
+      const OwnedMat k = Stored(Rows(part.sequence, 0, end, k_cols(), 2));
+      const OwnedMat v = shape_.v_in_k ? k : Stored(Rows(part.sequence, 0, end, v_cols(), 3));
       for (int i = 0; i < part.rows; ++i, ++row) {
-        const std::vector<double> expected = Expected(part.sequence, part.position + i);
+        const std::vector<double> expected = Expected(part.position + i, q.mat.row(i), k, v);
         for (size_t c = 0; c < expected.size(); ++c) {
           ASSERT_NEAR(out.mat.row(row)[c], expected[c], 3e-6)
               << "sequence " << part.sequence << " position " << part.position + i << " col " << c;
@@ -128,6 +146,39 @@ class Fixture {
   }
 
  private:
+  int q_cols() const { return shape_.heads * shape_.head_dim; }
+  int k_cols() const { return shape_.kv_heads * shape_.head_dim; }
+  int v_cols() const { return shape_.kv_heads * shape_.value_dim(); }
+  // The output of one position, in double precision.
+  std::vector<double> Expected(int position, const float* q, const OwnedMat& k,
+                               const OwnedMat& v) const {
+    const AttentionSpec spec = shape_.Spec();
+    std::vector<double> out;
+    for (int h = 0; h < shape_.heads; ++h) {
+      const int kv_head = h / (shape_.heads / shape_.kv_heads);
+      const int k_column = kv_head * shape_.head_dim;
+      const int v_column = kv_head * (shape_.v_in_k ? shape_.head_dim : shape_.value_dim());
+      std::vector<double> weights;
+      double sum = spec.sinks.empty() ? 0 : std::exp(spec.sinks[h]);
+      for (int t = 0; t <= position; ++t) {
+        double score = 0;
+        for (int d = 0; d < shape_.head_dim; ++d) {
+          score += double{q[h * shape_.head_dim + d]} * k.mat.row(t)[k_column + d];
+        }
+        score *= spec.scale;
+        if (spec.soft_cap > 0) score = spec.soft_cap * std::tanh(score / spec.soft_cap);
+        weights.push_back(shape_.Sees(position, t) ? std::exp(score) : 0);
+        sum += weights.back();
+      }
+      for (int d = 0; d < shape_.value_dim(); ++d) {
+        double value = 0;
+        for (int t = 0; t <= position; ++t) value += weights[t] / sum * v.mat.row(t)[v_column + d];
+        out.push_back(value);
+      }
+    }
+    return out;
+  }
+
   static void Put(const OwnedMat& from, int row, const OwnedMat& to) {
     std::copy(from.values.begin(), from.values.end(), to.mat.row(row));
   }
@@ -145,7 +196,18 @@ class Fixture {
   std::vector<std::byte> memory_;
 };
 
-class AttentionTest : public testing::EveryIsa {};
+class AttentionTest : public testing::EveryIsa {
+ protected:
+  // A prompt of more rows than a thread takes at once, then a decode row.
+  void ExpectRightAcrossSteps(const Shape& shape) {
+    SCOPED_TRACE(::testing::PrintToString(shape));
+    Fixture fixture(shape, 1);
+    const std::vector<Fixture::Part> prompt = {{0, 0, 53}};
+    fixture.ExpectRight(fixture.Step(*two_, prompt), prompt);
+    const std::vector<Fixture::Part> decode = {{0, 53, 1}};
+    fixture.ExpectRight(fixture.Step(*one_, decode), decode);
+  }
+};
 
 TEST_P(AttentionTest, MatchesTheDefinitionForManyShapes) {
   const Shape shapes[] = {
@@ -159,14 +221,82 @@ TEST_P(AttentionTest, MatchesTheDefinitionForManyShapes) {
       {.heads = 70, .kv_heads = 1, .head_dim = 16},
       {.heads = 3, .kv_heads = 3, .head_dim = 80, .block_tokens = 48},
   };
+  for (const Shape& shape : shapes) ExpectRightAcrossSteps(shape);
+}
+
+TEST_P(AttentionTest, ValuesMayBeNarrowerOrWiderThanKeys) {
+  const Shape shapes[] = {
+      {.head_dim = 48, .v_dim = 32},
+      {.head_dim = 24, .v_dim = 130, .block_tokens = 7},
+      {.heads = 2, .kv_heads = 2, .head_dim = 33, .v_dim = 5, .dtype = DType::kF16},
+  };
+  for (const Shape& shape : shapes) ExpectRightAcrossSteps(shape);
+}
+
+TEST_P(AttentionTest, AKeysFirstDimensionsCanBeItsValue) {
+  const Shape shapes[] = {
+      {.heads = 40, .kv_heads = 1, .head_dim = 72, .v_dim = 64, .v_in_k = true},
+      {.heads = 4, .kv_heads = 2, .head_dim = 25, .v_dim = 19, .v_in_k = true, .block_tokens = 3},
+      {.heads = 3, .kv_heads = 1, .head_dim = 16, .v_in_k = true, .dtype = DType::kBF16},
+  };
   for (const Shape& shape : shapes) {
-    SCOPED_TRACE(::testing::Message() << shape.heads << "/" << shape.kv_heads << " heads of "
-                                      << shape.head_dim << ", blocks of " << shape.block_tokens);
-    Fixture fixture(shape, 1);
-    const std::vector<Fixture::Part> prompt = {{0, 0, 53}};
-    fixture.ExpectRight(fixture.Step(*two_, prompt), prompt);
-    const std::vector<Fixture::Part> decode = {{0, 53, 1}};
-    fixture.ExpectRight(fixture.Step(*one_, decode), decode);
+    EXPECT_EQ(KvLayout({.kv_heads = 1, .k_dim = 8, .v_dim = 8, .v_in_k = true}).v_bytes(), 0u);
+    ExpectRightAcrossSteps(shape);
+  }
+}
+
+TEST_P(AttentionTest, ARowSeesOnlyItsWindowOrChunk) {
+  for (int block_tokens : {1, 5, 16, 64}) {
+    for (int span : {1, 2, 7, 16, 17, 33, 54, 1000}) {
+      ExpectRightAcrossSteps({.head_dim = 8, .block_tokens = block_tokens, .window = span});
+      ExpectRightAcrossSteps({.head_dim = 8, .block_tokens = block_tokens, .chunk = span});
+    }
+  }
+  ExpectRightAcrossSteps({.block_tokens = 4, .window = 9, .chunk = 12});
+}
+
+TEST_P(AttentionTest, WhatARowDoesNotSeeIsNotRead) {
+  for (int block_tokens : {5, 16}) {
+    Fixture window({.block_tokens = block_tokens, .dtype = DType::kF16, .window = 11}, 1);
+    window.Step(*one_, {{0, 0, 53}});
+    window.Forget(0, 53 - 10);
+    const std::vector<Fixture::Part> next = {{0, 53, 20}};
+    window.ExpectRight(window.Step(*two_, next), next);
+
+    Fixture chunk({.block_tokens = block_tokens, .dtype = DType::kF16, .chunk = 22}, 1);
+    chunk.Step(*one_, {{0, 0, 53}});
+    chunk.Forget(0, 44);
+    chunk.ExpectRight(chunk.Step(*two_, next), next);
+  }
+}
+
+TEST_P(AttentionTest, SoftCapAndSinksFollowTheirDefinitions) {
+  ExpectRightAcrossSteps({.soft_cap = 1.5f});
+  ExpectRightAcrossSteps({.head_dim = 20, .block_tokens = 5, .soft_cap = 0.2f});
+  ExpectRightAcrossSteps({.heads = 8, .sinks = true});
+  ExpectRightAcrossSteps({.heads = 70, .kv_heads = 1, .head_dim = 16, .sinks = true});
+  ExpectRightAcrossSteps(
+      {.heads = 6, .block_tokens = 7, .window = 8, .soft_cap = 2, .sinks = true});
+}
+
+TEST_P(AttentionTest, ASinkFarAboveTheScoresLeavesAlmostNothing) {
+  StepBatch batch;
+  const std::vector<int32_t> blocks = {0};
+  batch.tokens = batch.positions = {0};
+  batch.sequences.push_back({.first_row = 0, .rows = 1, .first_position = 0, .blocks = blocks});
+  const KvLayout layout = {
+      .layers = 1, .kv_heads = 1, .k_dim = 4, .v_dim = 4, .dtype = DType::kF32};
+  std::vector<std::byte> memory(layout.block_bytes());
+  const OwnedMat q(1, 12, 1), k(1, 4, 2), v(1, 4, 3);
+  OwnedMat out(1, 12);
+  one_->AppendKv(batch, 0, k.mat, v.mat, {layout, memory.data()});
+  const float infinity = std::numeric_limits<float>::infinity();
+  one_->Attention({.heads = 3, .scale = 1, .sinks = {300, -300, -infinity}}, batch, 0, q.mat,
+                  {layout, memory.data()}, out.mat);
+  for (int d = 0; d < 4; ++d) {
+    EXPECT_EQ(out.values[d], 0);
+    EXPECT_EQ(out.values[4 + d], v.values[d]);
+    EXPECT_EQ(out.values[8 + d], v.values[d]);
   }
 }
 
@@ -179,16 +309,24 @@ TEST_P(AttentionTest, KeepsTheSequencesOfAStepApart) {
 }
 
 TEST_P(AttentionTest, APromptInChunksGivesTheSameBits) {
-  const Shape shape = {.heads = 10, .kv_heads = 2, .head_dim = 48, .dtype = DType::kBF16};
-  Fixture whole(shape, 1);
-  const OwnedMat expected = whole.Step(*one_, {{0, 0, 100}});
-  for (int chunk : {1, 3, 16, 37}) {
-    Fixture chunked(shape, 2);
-    for (int at = 0; at < 100; at += chunk) {
-      const int rows = std::min(chunk, 100 - at);
-      const OwnedMat out = chunked.Step(*two_, {{1, at / 2, 1}, {0, at, rows}});
-      ASSERT_EQ(std::memcmp(out.mat.row(1), expected.mat.row(at), rows * out.mat.cols * 4), 0)
-          << "chunks of " << chunk << " at " << at;
+  const Shape shapes[] = {
+      {.heads = 10, .kv_heads = 2, .head_dim = 48, .dtype = DType::kBF16},
+      {.heads = 10, .head_dim = 40, .v_dim = 24, .dtype = DType::kF16, .window = 13},
+      {.heads = 10, .head_dim = 20, .chunk = 24, .soft_cap = 3},
+      {.heads = 10, .kv_heads = 1, .head_dim = 40, .v_dim = 24, .v_in_k = true, .sinks = true},
+  };
+  for (const Shape& shape : shapes) {
+    SCOPED_TRACE(::testing::PrintToString(shape));
+    Fixture whole(shape, 1);
+    const OwnedMat expected = whole.Step(*one_, {{0, 0, 100}});
+    for (int chunk : {1, 3, 16, 37}) {
+      Fixture chunked(shape, 2);
+      for (int at = 0; at < 100; at += chunk) {
+        const int rows = std::min(chunk, 100 - at);
+        const OwnedMat out = chunked.Step(*two_, {{1, at / 2, 1}, {0, at, rows}});
+        ASSERT_EQ(std::memcmp(out.mat.row(1), expected.mat.row(at), rows * out.mat.cols * 4), 0)
+            << "chunks of " << chunk << " at " << at;
+      }
     }
   }
 }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -10,91 +11,59 @@ namespace {
 using testing::OwnedMat;
 using testing::OwnedWeight;
 
-class GateTest : public testing::EveryIsa {};
-
-TEST_P(GateTest, ChoosesTheStrongestByProbability) {
-  for (int64_t experts : {3, 8, 16, 60, 128}) {
-    const OwnedMat logits(9, experts, 7);
-    ExpertSelection selection;
-    two_->SelectExperts({.top_k = 3, .normalize = false}, logits.mat, &selection);
-    ASSERT_EQ(selection.offsets.size(), 10u);
-    for (int64_t r = 0; r < 9; ++r) {
-      const float* row = logits.mat.row(r);
-      std::vector<int> order(static_cast<size_t>(experts));
-      std::iota(order.begin(), order.end(), 0);
-      std::sort(order.begin(), order.end(), [&](int a, int b) { return row[a] > row[b]; });
-      double sum = 0;
-      for (int64_t e = 0; e < experts; ++e) sum += std::exp(double{row[e]});
-      ASSERT_EQ(selection.offsets[r], 3 * r);
-      for (int i = 0; i < 3; ++i) {
-        EXPECT_EQ(selection.experts[3 * r + i], order[i]);
-        EXPECT_NEAR(selection.weights[3 * r + i], std::exp(double{row[order[i]]}) / sum, 1e-6);
-      }
-    }
-  }
-}
-
-TEST_P(GateTest, NormalizedWeightsSumToOne) {
-  const OwnedMat logits(5, 32, 8);
-  ExpertSelection selection;
-  one_->SelectExperts({.top_k = 8, .normalize = true}, logits.mat, &selection);
-  for (int r = 0; r < 5; ++r) {
-    const float* weights = selection.weights.data() + 8 * r;
-    EXPECT_NEAR(std::accumulate(weights, weights + 8, 0.0), 1, 1e-6);
-  }
-}
-
-TEST_P(GateTest, EqualScoresGoToTheLowerIndex) {
-  OwnedMat logits(1, 6);
-  logits.values = {1, 2, 1, 2, 2, 0};
-  logits.mat.data = logits.values.data();
-  ExpertSelection selection;
-  one_->SelectExperts({.top_k = 4}, logits.mat, &selection);
-  EXPECT_EQ(selection.experts, (std::vector<int32_t>{1, 3, 4, 0}));
-}
-
-TEST_P(GateTest, NamesDifferentExpertsEvenForNaN) {
-  OwnedMat logits(1, 4);
-  logits.values = {NAN, 1, NAN, 3};
-  logits.mat.data = logits.values.data();
-  ExpertSelection selection;
-  one_->SelectExperts({.top_k = 4}, logits.mat, &selection);
-  std::sort(selection.experts.begin(), selection.experts.end());
-  EXPECT_EQ(selection.experts, (std::vector<int32_t>{0, 1, 2, 3}));
-}
-
-HOSTLER_FOR_EVERY_ISA(GateTest);
-
 // Some experts in their slots, and a step's rows given to them unequally.
 class ExpertFfnTest : public testing::EveryIsa {
  protected:
   static constexpr int64_t kDim = 96;
   static constexpr int64_t kFfn = 160;
 
+  struct Types {
+    DType gate, up, down;
+  };
+
   struct Slot {
-    Slot(DType type, uint32_t seed)
-        : gate(type, kFfn, kDim, seed),
-          up(type, kFfn, kDim, seed + 1),
-          down(type, kDim, kFfn, seed + 2) {
-      for (const OwnedWeight* w : {&gate, &up, &down}) {
+    Slot(Types types, uint32_t seed, bool biases = false)
+        : gate(types.gate, kFfn, kDim, seed),
+          up(types.up, kFfn, kDim, seed + 1),
+          down(types.down, kDim, kFfn, seed + 2),
+          gate_bias(DType::kF32, 1, kFfn, seed + 3),
+          up_bias(DType::kF32, 1, kFfn, seed + 4),
+          down_bias(DType::kF32, 1, kDim, seed + 5) {
+      for (const OwnedWeight* w : {&gate, &up, &down, &gate_bias, &up_bias, &down_bias}) {
+        if (w->weight.rows == 1 && !biases) continue;
         bytes.insert(bytes.end(), w->bytes.begin(), w->bytes.end());
       }
     }
-    OwnedWeight gate, up, down;
+    OwnedWeight gate, up, down, gate_bias, up_bias, down_bias;
     std::vector<std::byte> bytes;
   };
 
-  static std::vector<double> Expected(const Slot& slot, const float* x) {
+  static double Product(const ActivationSpec& spec, double gate, double up) {
+    if (spec.kind == Activation::kSilu) return testing::Silu(gate) * up;
+    if (spec.kind == Activation::kGeluTanh) {
+      return 0.5 * gate *
+             (1 + std::tanh(std::sqrt(2 / M_PI) * (gate + 0.044715 * gate * gate * gate))) * up;
+    }
+    gate = std::min(gate, double{spec.limit});
+    up = std::clamp<double>(up, -spec.limit, spec.limit);
+    return gate / (1 + std::exp(-1.702 * gate)) * (up + 1);
+  }
+
+  static std::vector<double> Expected(const ExpertLayout& layout, const Slot& slot, const float* x,
+                                      double x_scale = 1) {
+    const bool biases = layout.gate_bias != ExpertLayout::kNone;
     std::vector<double> hidden(kFfn), out(kDim);
     for (int64_t f = 0; f < kFfn; ++f) {
-      double gate = 0, up = 0;
+      double gate = biases ? slot.gate_bias.values[f] : 0;
+      double up = biases ? slot.up_bias.values[f] : 0;
       for (int64_t d = 0; d < kDim; ++d) {
-        gate += double{x[d]} * slot.gate.values[f * kDim + d];
-        up += double{x[d]} * slot.up.values[f * kDim + d];
+        gate += x_scale * x[d] * slot.gate.values[f * kDim + d];
+        up += x_scale * x[d] * slot.up.values[f * kDim + d];
       }
-      hidden[f] = testing::Silu(gate) * up;
+      hidden[f] = Product(layout.activation, gate, up);
     }
     for (int64_t d = 0; d < kDim; ++d) {
+      out[d] = biases ? slot.down_bias.values[d] : 0;
       for (int64_t f = 0; f < kFfn; ++f) out[d] += hidden[f] * slot.down.values[d * kFfn + f];
     }
     return out;
@@ -103,7 +72,8 @@ class ExpertFfnTest : public testing::EveryIsa {
 
 TEST_P(ExpertFfnTest, ComputesUnequalTasksTogether) {
   for (DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0}) {
-    const Slot slots[] = {{type, 10}, {type, 20}, {type, 30}, {type, 40}};
+    const Types types = {type, type, type};
+    const Slot slots[] = {{types, 10}, {types, 20}, {types, 30}, {types, 40}};
     const ExpertLayout layout = ExpertLayout::Packed(kDim, kFfn, type, type, type);
     EXPECT_EQ(layout.bytes, slots[0].bytes.size());
     const OwnedMat x(80, kDim, 5);
@@ -123,7 +93,7 @@ TEST_P(ExpertFfnTest, ComputesUnequalTasksTogether) {
     for (size_t i = 0; i < tasks.size(); ++i) {
       for (size_t t = 0; t < tasks[i].in_rows.size(); ++t) {
         const std::vector<double> expected =
-            Expected(slots[expert_of_task[i]], x.mat.row(tasks[i].in_rows[t]));
+            Expected(layout, slots[expert_of_task[i]], x.mat.row(tasks[i].in_rows[t]));
         for (int64_t d = 0; d < kDim; ++d) {
           ASSERT_NEAR(out.mat.row(tasks[i].out_rows[t])[d], expected[d], 5e-4) << i << " " << t;
         }
@@ -132,8 +102,72 @@ TEST_P(ExpertFfnTest, ComputesUnequalTasksTogether) {
   }
 }
 
+TEST_P(ExpertFfnTest, FollowsTheLayoutsTypesBiasesAndActivation) {
+  const Types types[] = {{DType::kF32, DType::kF32, DType::kF32},
+                         {DType::kQ8_0, DType::kF16, DType::kBF16},
+                         {DType::kBF16, DType::kQ8_0, DType::kF32}};
+  const ActivationSpec activations[] = {
+      {Activation::kSilu}, {Activation::kGeluTanh}, {Activation::kSwigluOai, 2}};
+  const OwnedMat x(70, kDim, 5);
+  std::vector<int32_t> rows(70);
+  std::iota(rows.begin(), rows.end(), 0);
+  for (const Types& type : types) {
+    for (const ActivationSpec& activation : activations) {
+      for (bool biases : {false, true}) {
+        const Slot slot(type, 10, biases);
+        ExpertLayout layout =
+            ExpertLayout::Packed(kDim, kFfn, type.gate, type.up, type.down, biases);
+        layout.activation = activation;
+        ASSERT_EQ(layout.bytes, slot.bytes.size());
+        OwnedMat out(70, kDim);
+        const ExpertTask task = {slot.bytes.data(), rows, rows};
+        two_->ExpertFfn(layout, {&task, 1}, x.mat, out.mat);
+        for (int r : {0, 1, 68, 69}) {
+          const std::vector<double> expected = Expected(layout, slot, x.mat.row(r));
+          for (int64_t d = 0; d < kDim; ++d) {
+            ASSERT_NEAR(out.mat.row(r)[d], expected[d], 1e-3)
+                << "kind " << static_cast<int>(activation.kind) << (biases ? " with biases" : "");
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(ExpertFfnTest, ATaskMayScaleItsInputs) {
+  const Types types = {DType::kBF16, DType::kBF16, DType::kBF16};
+  const Slot slots[] = {{types, 10}, {types, 20}, {types, 30}};
+  const ExpertLayout layout = ExpertLayout::Packed(kDim, kFfn, types.gate, types.up, types.down);
+  const OwnedMat x(6, kDim, 5);
+  // The second task does not scale; rows are shared and out of order.
+  const std::vector<int32_t> in_rows = {3, 0, 3, 1, 5, 3}, out_rows = {5, 4, 3, 2, 1, 0};
+  const std::vector<float> scales = {0.5f, 2, 1, 1, -1, 0.25f};
+  const std::span<const int32_t> in(in_rows), to(out_rows);
+  const std::span<const float> by(scales);
+  const std::vector<ExpertTask> tasks = {
+      {slots[0].bytes.data(), in.first(2), to.first(2), by.first(2)},
+      {slots[1].bytes.data(), in.subspan(2, 2), to.subspan(2, 2)},
+      {slots[2].bytes.data(), in.last(2), to.last(2), by.last(2)}};
+  OwnedMat out(6, kDim);
+  two_->ExpertFfn(layout, tasks, x.mat, out.mat);
+  for (int i = 0; i < 6; ++i) {
+    const std::vector<double> expected =
+        Expected(layout, slots[i / 2], x.mat.row(in_rows[i]), scales[i]);
+    for (int64_t d = 0; d < kDim; ++d) {
+      ASSERT_NEAR(out.mat.row(out_rows[i])[d], expected[d], 1e-3) << "entry " << i;
+    }
+  }
+  for (size_t i = 0; i < 6; ++i) {
+    const ExpertTask alone = {slots[i / 2].bytes.data(), in.subspan(i, 1), to.subspan(i, 1),
+                              by.subspan(i, 1)};
+    OwnedMat one(6, kDim);
+    one_->ExpertFfn(layout, {&alone, 1}, x.mat, one.mat);
+    EXPECT_EQ(one.row(out_rows[i]), out.row(out_rows[i])) << "entry " << i;
+  }
+}
+
 TEST_P(ExpertFfnTest, ARowsResultDoesNotDependOnTheOthers) {
-  const Slot slot(DType::kQ8_0, 50);
+  const Slot slot({DType::kQ8_0, DType::kQ8_0, DType::kQ8_0}, 50);
   const ExpertLayout layout =
       ExpertLayout::Packed(kDim, kFfn, DType::kQ8_0, DType::kQ8_0, DType::kQ8_0);
   const OwnedMat x(70, kDim, 6);

@@ -108,6 +108,29 @@ TEST_P(MatMulTest, WeightsOfEveryTypeGiveWhatTheirValuesGive) {
   }
 }
 
+TEST_P(MatMulTest, EveryHeadHasItsOwnMatrix) {
+  for (DType type : kWeightTypes) {
+    const OwnedWeight w(type, 3 * 70, 96, 1);
+    const OwnedMat x(70, 3 * 96, 2);
+    OwnedMat y(70, 3 * 70), alone(70, 3 * 70);
+    two_->HeadMatMul(w.weight, 3, x.mat, y.mat);
+    for (int head = 0; head < 3; ++head) {
+      const Weight part = {type, 70, 96, w.bytes.data() + head * 70 * RowBytes(type, 96)};
+      OwnedMat in(70, 96), out(70, 70);
+      for (int64_t t = 0; t < 70; ++t) std::copy_n(x.mat.row(t) + head * 96, 96, in.mat.row(t));
+      one_->MatMul(part, in.mat, out.mat);
+      for (int64_t t = 0; t < 70; ++t) {
+        ASSERT_EQ(std::memcmp(y.mat.row(t) + head * 70, out.mat.row(t), 70 * sizeof(float)), 0)
+            << GetDTypeInfo(type).name << " head " << head << " row " << t;
+      }
+    }
+    for (int64_t t = 0; t < 70; ++t) {
+      one_->HeadMatMul(w.weight, 3, {x.mat.row(t), 1, x.mat.cols}, {alone.mat.row(t), 1, 3 * 70});
+    }
+    EXPECT_EQ(alone.values, y.values) << GetDTypeInfo(type).name;
+  }
+}
+
 TEST_P(MatMulTest, NoRowsAreNoWork) {
   const OwnedWeight w(DType::kF32, 4, 16, 1);
   one_->MatMul(w.weight, {nullptr, 0, 16}, {nullptr, 0, 4});

@@ -15,7 +15,7 @@ struct StepBatch {
     int first_position = 0;
     int prompt_tokens = 0;  // of the whole prompt, computed or not
     // KV blocks of positions [0, first_position + rows), in order.
-    std::span<const int32_t> blocks;
+    std::span<const int32_t> blocks = {};
     int32_t state = -1;  // its slot of recurrent state, if the model has any
   };
 
