@@ -1,5 +1,5 @@
-// Scalar conversions between f32 and the 16-bit float types. To 16 bits they
-// round to nearest, ties to even; NaN stays NaN.
+// Scalar conversions between f32 and smaller float types. To 16 bits they round
+// to nearest, ties to even; NaN stays NaN.
 #pragma once
 
 #include <bit>
@@ -45,6 +45,12 @@ inline uint16_t F32ToF16(float value) {
   }
   const uint32_t rounded = magnitude + 0xfff + ((magnitude >> 13) & 1);
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13));
+}
+
+// A scale of the OCP microscaling formats: 2^(bits - 127), NaN for 255.
+inline float E8M0ToF32(uint8_t bits) {
+  if (bits == 0) return 0x1p-127f;
+  return std::bit_cast<float>(bits == 255 ? 0x7fc00000u : uint32_t{bits} << 23);
 }
 
 }  // namespace hostler

@@ -3,31 +3,17 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <limits>
 
 #include "engine/compute/half.h"
 #include "engine/compute/testing.h"
+#include "fmt/format.h"
 
 namespace hostler {
 namespace {
 
-std::string ReadGolden(const std::string& name) {
-  std::ifstream file(HOSTLER_SOURCE_DIR "/../shared/golden/gguf/blocks/" + name, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-// The values of a version 1.0 .npy file of f32.
-std::vector<float> ReadGoldenFloats(const std::string& name) {
-  const std::string bytes = ReadGolden(name);
-  if (bytes.size() < 10) return {};
-  uint16_t header;
-  std::memcpy(&header, bytes.data() + 8, 2);
-  std::vector<float> values((bytes.size() - 10 - header) / 4);
-  std::memcpy(values.data(), bytes.data() + 10 + header, values.size() * 4);
-  return values;
-}
+using testing::ReadGoldenBytes;
+using testing::ReadGoldenFloats;
 
 TEST(HalfTest, EveryHalfSurvivesTheRoundTrip) {
   for (uint32_t bits = 0; bits < 0x10000; ++bits) {
@@ -65,47 +51,41 @@ TEST(HalfTest, RoundsTiesToEven) {
   EXPECT_EQ(F32ToBf16(std::numeric_limits<float>::max()), 0x7f80);
 }
 
-TEST(ConvertTest, MatchesTheReferenceValuesOfBlocks) {
-  struct Case {
-    DType type;
-    const char* name;
-  };
-  for (const Case& c : {Case{DType::kQ8_0, "Q8_0"}, {DType::kF16, "F16"}, {DType::kBF16, "BF16"}}) {
-    const std::string blocks = ReadGolden(std::string(c.name) + ".bin");
-    const std::vector<float> expected = ReadGoldenFloats(std::string(c.name) + ".f32.npy");
-    if (blocks.empty() || expected.empty()) GTEST_SKIP() << "no golden blocks";
-    std::vector<float> values(expected.size());
-    ASSERT_EQ(blocks.size(), RowBytes(c.type, static_cast<int64_t>(values.size())));
-    const std::byte* in = reinterpret_cast<const std::byte*>(blocks.data());
-    ConvertToF32(c.type, in, static_cast<int64_t>(values.size()), values.data());
-    for (size_t i = 0; i < values.size(); ++i) {
-      if (std::isnan(expected[i])) {
-        EXPECT_TRUE(std::isnan(values[i])) << c.name << " " << i;
-      } else {
-        ASSERT_EQ(values[i], expected[i]) << c.name << " " << i;
-      }
-    }
-    // Embedding reads the same blocks with the kernels of every instruction set.
-    for (const std::string& isa : testing::SupportedIsas()) {
-      std::vector<float> embedded(values.size());
-      const std::vector<int32_t> ids = {0};
-      const int64_t n = static_cast<int64_t>(values.size());
-      testing::NewBackend(1, isa)->Embed({c.type, 1, n, in}, ids, {embedded.data(), 1, n});
-      for (size_t i = 0; i < values.size(); ++i) {
-        if (std::isnan(values[i])) continue;
-        ASSERT_EQ(embedded[i], values[i]) << isa << " " << c.name << " " << i;
-      }
-    }
-  }
-}
-
 TEST(QuantizeTest, GivesTheReferenceBlocks) {
   const std::vector<float> values = ReadGoldenFloats("Q8_0.quantise_input.npy");
-  const std::string expected = ReadGolden("Q8_0.quantised.bin");
+  const std::string expected = ReadGoldenBytes("Q8_0.quantised.bin");
   if (values.empty() || expected.empty()) GTEST_SKIP() << "no golden blocks";
   std::vector<std::byte> blocks(expected.size());
   QuantizeQ8_0(values.data(), static_cast<int64_t>(values.size()), blocks.data());
   EXPECT_EQ(std::memcmp(blocks.data(), expected.data(), blocks.size()), 0);
+}
+
+// Sum of squared differences between values and what their blocks read back as.
+double SquaredError(DType type, const std::byte* blocks, const std::vector<float>& values) {
+  std::vector<float> back(values.size());
+  ConvertToF32(type, blocks, static_cast<int64_t>(values.size()), back.data());
+  double sum = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double difference = double{back[i]} - double{values[i]};
+    sum += difference * difference;
+  }
+  return sum;
+}
+
+TEST(QuantizeTest, ErrorIsNoMoreThanTheReferences) {
+  for (const auto& [type, name] :
+       {std::pair(DType::kQ8_0, "Q8_0"), {DType::kQ4_0, "Q4_0"}, {DType::kMXFP4, "MXFP4"}}) {
+    const std::vector<float> values = ReadGoldenFloats(fmt::format("{}.quantise_input.npy", name));
+    const std::string expected = ReadGoldenBytes(fmt::format("{}.quantised.bin", name));
+    if (values.empty() || expected.empty()) GTEST_SKIP() << "no golden blocks";
+    std::vector<std::byte> blocks(expected.size());
+    ConvertRows(DType::kF32, type, reinterpret_cast<const std::byte*>(values.data()),
+                static_cast<int64_t>(values.size()), blocks.data());
+    const double error = SquaredError(type, blocks.data(), values);
+    const double reference =
+        SquaredError(type, reinterpret_cast<const std::byte*>(expected.data()), values);
+    EXPECT_LE(error, reference * (1 + 1e-6)) << name;
+  }
 }
 
 TEST(QuantizeTest, ErrorStaysWithinHalfAStep) {
@@ -124,34 +104,64 @@ TEST(QuantizeTest, ErrorStaysWithinHalfAStep) {
   }
 }
 
+TEST(QuantizeTest, Mxfp4TakesTheNearestValueTiesToEven) {
+  // max 4 gives scale 1: the values are E2M1 as they are.
+  std::vector<float> values = {4,    0.25f, 0.26f, 0.75f, 1.25f, 1.75f,
+                               2.5f, 3.5f,  -3.4f, -0.2f, 5.1f};
+  const std::vector<float> expected = {4, 0, 0.5f, 1, 1, 2, 2, 4, -3, 0, 6};
+  values.resize(32);
+  std::vector<std::byte> block(17);
+  std::vector<float> back(32);
+  QuantizeMxfp4(values.data(), 32, block.data());
+  ConvertToF32(DType::kMXFP4, block.data(), 32, back.data());
+  back.resize(expected.size());
+  EXPECT_EQ(back, expected);
+}
+
 TEST(QuantizeTest, OddBlocksAreDefined) {
-  std::vector<float> values(32 * 4, 0.0f);
+  std::vector<float> values(32 * 5, 0.0f);
   values[32] = 1e-40f;
-  values[64 + 5] = 1e30f;
+  values[64 + 5] = INFINITY;
   values[96 + 7] = NAN;
-  std::vector<std::byte> blocks(34 * 4);
-  std::vector<float> back(values.size());
-  QuantizeQ8_0(values.data(), 32 * 4, blocks.data());
-  ConvertToF32(DType::kQ8_0, blocks.data(), 32 * 4, back.data());
-  EXPECT_EQ(back[0], 0.0f);
-  EXPECT_EQ(back[32], 0.0f);
-  EXPECT_TRUE(std::isnan(back[64]));
-  EXPECT_TRUE(std::isnan(back[96]));
+  values[128] = -1e30f;
+  for (DType type : {DType::kQ8_0, DType::kQ4_0, DType::kMXFP4}) {
+    SCOPED_TRACE(GetDTypeInfo(type).name);
+    std::vector<std::byte> blocks(RowBytes(type, 32 * 5));
+    std::vector<float> back(values.size());
+    ConvertRows(DType::kF32, type, reinterpret_cast<const std::byte*>(values.data()), 32 * 5,
+                blocks.data());
+    ConvertToF32(type, blocks.data(), 32 * 5, back.data());
+    EXPECT_EQ(back[0], 0.0f);
+    EXPECT_NEAR(back[32], 0.0f, 1e-38f);
+    EXPECT_TRUE(std::isnan(back[64]));
+    EXPECT_TRUE(std::isnan(back[96]));
+    if (type == DType::kMXFP4) {
+      EXPECT_NEAR(back[128], -1e30f, 2e29f);
+    } else {
+      EXPECT_TRUE(std::isnan(back[129]));  // no f16 scale reaches it
+    }
+  }
 }
 
 TEST(ConvertTest, ConvertsBetweenAllWeightTypes) {
-  constexpr int64_t kValues = 32 * 70;
-  const DType types[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
-  for (DType from : types) {
+  constexpr int64_t kValues = 32 * 72;
+  for (DType from : testing::kAllWeightTypes) {
     const testing::OwnedWeight w(from, 1, kValues, 3);
-    for (DType to : types) {
+    for (DType to : testing::kAllWeightTypes) {
+      if (from != to && !CanConvertTo(to)) continue;
       std::vector<std::byte> out(RowBytes(to, kValues));
       ConvertRows(from, to, w.bytes.data(), kValues, out.data());
       std::vector<float> back(kValues);
       ConvertToF32(to, out.data(), kValues, back.data());
-      const float step = to == DType::kQ8_0 ? 0.02f : to == DType::kBF16 ? 0.01f : 0.001f;
+      float largest = 0;
+      for (float value : w.values) largest = std::max(largest, std::fabs(value));
+      const float step = to == DType::kQ4_0 || to == DType::kMXFP4 ? 0.26f
+                         : to == DType::kQ8_0                      ? 0.006f
+                         : to == DType::kBF16                      ? 0.004f
+                                                                   : 0.0005f;
       for (size_t i = 0; i < back.size(); ++i) {
-        ASSERT_NEAR(back[i], w.values[i], from == to || to == DType::kF32 ? 0 : step);
+        ASSERT_NEAR(back[i], w.values[i], from == to || to == DType::kF32 ? 0 : step * largest)
+            << GetDTypeInfo(from).name << " to " << GetDTypeInfo(to).name;
       }
     }
   }

@@ -4,6 +4,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <random>
 #include <string>
@@ -44,14 +47,62 @@ struct OwnedMat {
   Mat mat;
 };
 
+inline const std::vector<DType> kAllWeightTypes = [] {
+  std::vector<DType> types;
+  for (int i = 0; i < kDTypes; ++i) {
+    if (IsWeightType(static_cast<DType>(i))) types.push_back(static_cast<DType>(i));
+  }
+  return types;
+}();
+
+// Where the f16 scales of a block lie, for types that ConvertRows cannot write.
+inline std::vector<int> ScaleOffsets(DType type) {
+  switch (type) {
+    case DType::kQ4_1:
+    case DType::kQ5_1:
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+      return {0, 2};
+    case DType::kQ2_K:
+      return {80, 82};
+    case DType::kQ3_K:
+      return {108};
+    case DType::kQ6_K:
+      return {208};
+    default:
+      return {0};  // Q5_0, IQ4_NL, IQ4_XS
+  }
+}
+
+// Random blocks with scales of which a row of values about 1 results.
+inline void RandomBlocks(DType type, uint32_t seed, std::vector<std::byte>* blocks) {
+  std::mt19937 random(seed);
+  for (std::byte& byte : *blocks) byte = static_cast<std::byte>(random());
+  const size_t block_bytes = static_cast<size_t>(GetDTypeInfo(type).block_bytes);
+  for (size_t block = 0; block < blocks->size(); block += block_bytes) {
+    if (type == DType::kF8E4M3) {
+      if (((*blocks)[block] & std::byte{0x7f}) == std::byte{0x7f}) (*blocks)[block] ^= std::byte{1};
+      continue;
+    }
+    for (int offset : ScaleOffsets(type)) {
+      const uint16_t scale = static_cast<uint16_t>(0x1400 + random() % 0x800);  // 2^-10 to 2^-8
+      std::memcpy(blocks->data() + block + offset, &scale, sizeof scale);
+    }
+  }
+}
+
 // Random weights of a type: what a backend is given, and their exact values.
 struct OwnedWeight {
   OwnedWeight(DType type, int64_t rows, int64_t cols, uint32_t seed)
       : bytes(RowBytes(type, cols) * static_cast<size_t>(rows)),
         values(RandomValues(rows * cols, seed, 0.5f)) {
     weight = {type, rows, cols, bytes.data()};
-    ConvertRows(DType::kF32, type, reinterpret_cast<const std::byte*>(values.data()), rows * cols,
-                bytes.data());
+    if (CanConvertTo(type)) {
+      ConvertRows(DType::kF32, type, reinterpret_cast<const std::byte*>(values.data()), rows * cols,
+                  bytes.data());
+    } else {
+      RandomBlocks(type, seed, &bytes);
+    }
     ConvertToF32(type, bytes.data(), rows * cols, values.data());
   }
   OwnedWeight(const OwnedWeight&) = delete;
@@ -84,6 +135,23 @@ inline std::vector<std::string> SupportedIsas() {
 #define HOSTLER_FOR_EVERY_ISA(Suite)                                                             \
   INSTANTIATE_TEST_SUITE_P(Isa, Suite, ::testing::ValuesIn(::hostler::testing::SupportedIsas()), \
                            [](const auto& info) { return info.param; })
+
+// A file of the reference blocks, or "" when it is not there.
+inline std::string ReadGoldenBytes(const std::string& name) {
+  std::ifstream file(HOSTLER_SOURCE_DIR "/../shared/golden/gguf/blocks/" + name, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// The values of a version 1.0 .npy file of f32 among them.
+inline std::vector<float> ReadGoldenFloats(const std::string& name) {
+  const std::string bytes = ReadGoldenBytes(name);
+  if (bytes.size() < 10) return {};
+  uint16_t header;
+  std::memcpy(&header, bytes.data() + 8, 2);
+  std::vector<float> values((bytes.size() - 10 - header) / 4);
+  std::memcpy(values.data(), bytes.data() + 10 + header, values.size() * 4);
+  return values;
+}
 
 inline double Silu(double x) { return x / (1 + std::exp(-x)); }
 
