@@ -52,6 +52,8 @@ class LocalEngine : public Engine {
  private:
   absl::StatusOr<DividedMemory> PlanMemory(const EngineOptions& options, const StepLimits& limits,
                                            const KvLayout& layout) const;
+  absl::Status AllocateMemory(const DividedMemory& memory, const KvLayout& layout,
+                              int max_sequences);
   absl::Status StartCache(uint64_t bytes);
 
   // From the last to the first: the loop stops before what it uses goes.
@@ -59,19 +61,20 @@ class LocalEngine : public Engine {
   MemoryPlan plan_;
   int max_context_ = 0;
   std::unique_ptr<ExpertCache> cache_;
-  std::unique_ptr<Buffer> kv_;
+  std::unique_ptr<Buffer> kv_, state_;
   std::unique_ptr<EngineLoop> loop_;
 };
 
 absl::StatusOr<DividedMemory> LocalEngine::PlanMemory(const EngineOptions& options,
                                                       const StepLimits& limits,
                                                       const KvLayout& layout) const {
-  const Model& model = *model_.model;
+  Model& model = *model_.model;
   MemoryNeeds needs;
   needs.weights = model.weight_bytes();
   // Logits are held twice: in the backend's memory and on the host.
   needs.work_space = model.WorkspaceBytes(limits) +
-                     sizeof(float) * uint64_t(limits.logit_rows) * model.info().vocab;
+                     sizeof(float) * uint64_t(limits.logit_rows) * model.info().vocab +
+                     model.state_bytes() * options.max_sequences;
   needs.kv_block = layout.block_bytes();
   needs.block_tokens = layout.block_tokens;
   if (const ExpertStore* experts = model.experts()) {
@@ -99,6 +102,16 @@ absl::Status LocalEngine::StartCache(uint64_t bytes) {
   return absl::OkStatus();
 }
 
+absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLayout& layout,
+                                         int max_sequences) {
+  HOSTLER_ASSIGN_OR_RETURN(
+      kv_, model_.backend->Allocate(layout.block_bytes() * size_t(memory.kv_blocks)));
+  if (const size_t bytes = model_.model->state_bytes(); bytes > 0) {
+    HOSTLER_ASSIGN_OR_RETURN(state_, model_.backend->Allocate(bytes * max_sequences));
+  }
+  return model_.model->experts() == nullptr ? absl::OkStatus() : StartCache(memory.plan.experts);
+}
+
 absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) {
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
                            NewCpuBackend(options.threads > 0 ? options.threads : UsableCores()));
@@ -114,17 +127,20 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   max_context_ = memory.max_context;
 
   HOSTLER_RETURN_IF_ERROR(model_.model->AllocateWorkspace(limits));
-  HOSTLER_ASSIGN_OR_RETURN(
-      kv_, model_.backend->Allocate(layout.block_bytes() * size_t(memory.kv_blocks)));
-  if (model_.model->experts() != nullptr) HOSTLER_RETURN_IF_ERROR(StartCache(plan_.experts));
+  HOSTLER_RETURN_IF_ERROR(AllocateMemory(memory, layout, options.max_sequences));
 
   Scheduler::Limits scheduling;
   scheduling.step_rows = limits.rows;
   scheduling.logit_rows = limits.logit_rows;
   scheduling.max_sequences = options.max_sequences;
   scheduling.block_tokens = layout.block_tokens;
-  loop_ = std::make_unique<EngineLoop>(&model_, cache_.get(), KvView{layout, kv_->data()},
-                                       memory.kv_blocks, scheduling, options.max_queue);
+  scheduling.recurrent = state_ != nullptr;
+  ModelMemory model_memory;
+  model_memory.kv = {layout, kv_->data()};
+  if (state_ != nullptr) model_memory.state = {state_->data(), model_.model->state_bytes()};
+  model_memory.cache = cache_.get();
+  loop_ = std::make_unique<EngineLoop>(&model_, model_memory, memory.kv_blocks, scheduling,
+                                       options.max_queue);
   return absl::OkStatus();
 }
 

@@ -9,11 +9,10 @@
 
 namespace hostler {
 
-EngineLoop::EngineLoop(const LoadedModel* model, ExpertCache* cache, const KvView& kv,
-                       int num_blocks, const Scheduler::Limits& limits, int max_queue)
+EngineLoop::EngineLoop(const LoadedModel* model, const ModelMemory& memory, int num_blocks,
+                       const Scheduler::Limits& limits, int max_queue)
     : model_(*model),
-      cache_(cache),
-      kv_(kv),
+      memory_(memory),
       max_queue_(max_queue),
       scheduler_(limits, num_blocks) {
   batch_.tokens.reserve(limits.step_rows);
@@ -73,7 +72,7 @@ void EngineLoop::Drain(int deadline_ms) {
 EngineStats EngineLoop::stats() const {
   std::lock_guard lock(mutex_);
   EngineStats stats = stats_;
-  if (cache_ != nullptr) stats.experts = cache_->stats();
+  if (memory_.cache != nullptr) stats.experts = memory_.cache->stats();
   return stats;
 }
 
@@ -130,7 +129,7 @@ void EngineLoop::Step() {
     Timings& timings = part.sequence->request->timings;
     if (timings.queued_ms == 0) timings.queued_ms = part.sequence->request->MsSinceArrival();
   }
-  model_.model->Forward(batch_, kv_, cache_, &result_);
+  model_.model->Forward(batch_, memory_, &result_);
   health_ = model_.weights->Health();
   totals_.step_seconds +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

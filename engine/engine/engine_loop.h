@@ -8,8 +8,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "cache/expert_cache.h"
-#include "engine/compute/backend.h"
 #include "engine/engine/engine.h"
 #include "engine/engine/scheduler.h"
 #include "engine/engine/sequence.h"
@@ -19,9 +17,10 @@ namespace hostler {
 
 class EngineLoop {
  public:
-  // Starts the thread. `model` and `cache` (null for a dense model) must
-  // outlive it; `kv` is the memory of `num_blocks` blocks.
-  EngineLoop(const LoadedModel* model, ExpertCache* cache, const KvView& kv, int num_blocks,
+  // Starts the thread. `model` and what `memory` views must outlive it;
+  // `memory.kv` is that of `num_blocks` blocks, `memory.state` of
+  // `limits.max_sequences` slots.
+  EngineLoop(const LoadedModel* model, const ModelMemory& memory, int num_blocks,
              const Scheduler::Limits& limits, int max_queue);
   // Ends whatever still runs with Unavailable.
   ~EngineLoop();
@@ -54,8 +53,7 @@ class EngineLoop {
   void PublishStats();
 
   const LoadedModel& model_;
-  ExpertCache* const cache_;
-  const KvView kv_;
+  const ModelMemory memory_;
   const int max_queue_;
 
   // The loop thread's.

@@ -11,7 +11,10 @@ bool Paused(const Sequence& sequence) { return sequence.request->stream->full();
 
 }  // namespace
 
-Scheduler::Scheduler(const Limits& limits, int num_blocks) : limits_(limits), pool_(num_blocks) {}
+Scheduler::Scheduler(const Limits& limits, int num_blocks) : limits_(limits), pool_(num_blocks) {
+  if (!limits.recurrent) return;
+  for (int32_t slot = limits.max_sequences - 1; slot >= 0; --slot) free_states_.push_back(slot);
+}
 
 void Scheduler::Add(std::vector<std::unique_ptr<Sequence>> sequences) {
   for (auto& sequence : sequences) {
@@ -43,6 +46,13 @@ void Scheduler::FreeBlocks(Sequence& sequence) {
   for (int32_t block : sequence.blocks) pool_.Release(block);
   sequence.blocks.clear();
   sequence.computed = 0;
+  if (sequence.state >= 0) free_states_.push_back(std::exchange(sequence.state, -1));
+}
+
+void Scheduler::TakeState(Sequence& sequence) {
+  if (!limits_.recurrent || sequence.state >= 0) return;
+  sequence.state = free_states_.back();  // as many as may run at a time
+  free_states_.pop_back();
 }
 
 void Scheduler::Preempt(Sequence& sequence) {
@@ -115,7 +125,13 @@ void Scheduler::Schedule(Sequence& sequence, StepBatch* batch) {
     batch->tokens.push_back(sequence.tokens[first + i]);
     batch->positions.push_back(first + i);
   }
-  batch->sequences.push_back({part.first_row, rows, first, sequence.blocks});
+  TakeState(sequence);
+  batch->sequences.push_back({.first_row = part.first_row,
+                              .rows = rows,
+                              .first_position = first,
+                              .prompt_tokens = static_cast<int>(sequence.request->prompt.size()),
+                              .blocks = sequence.blocks,
+                              .state = sequence.state});
   scheduled_.push_back(part);
 }
 
@@ -173,7 +189,8 @@ bool Scheduler::BuildStep(StepBatch* batch) {
 
 void Scheduler::SharePrefix(const Sequence& leader) {
   // The last token is computed by each sequence, which needs its logits.
-  const int blocks = (static_cast<int>(leader.request->prompt.size()) - 1) / limits_.block_tokens;
+  const int prompt_size = static_cast<int>(leader.request->prompt.size());
+  const int blocks = limits_.recurrent ? 0 : (prompt_size - 1) / limits_.block_tokens;
   for (const auto& sequence : waiting_) {
     if (sequence->request != leader.request || !sequence->waits_for_leader) continue;
     sequence->waits_for_leader = false;

@@ -35,6 +35,9 @@ class Scheduler {
     int logit_rows = 64;     // of a step
     int max_sequences = 64;  // in the batch
     int block_tokens = 16;
+    // Every running sequence has a slot of recurrent state, and so cannot
+    // begin with another's blocks.
+    bool recurrent = false;
   };
 
   Scheduler(const Limits& limits, int num_blocks);
@@ -79,9 +82,12 @@ class Scheduler {
   void Preempt(Sequence& sequence);
   void Schedule(Sequence& sequence, StepBatch* batch);
   void Admit(StepBatch* batch);
+  // A running sequence's slot of recurrent state.
+  void TakeState(Sequence& sequence);
 
   const Limits limits_;
   BlockPool pool_;
+  std::vector<int32_t> free_states_;
   List running_;  // by order
   List waiting_;  // by order
   std::vector<ScheduledSequence> scheduled_;

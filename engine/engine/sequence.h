@@ -75,6 +75,7 @@ struct Sequence {
   int computed = 0;             // tokens whose KV is in the blocks
   int scored = 0;               // prompt positions whose logits were used
   std::vector<int32_t> blocks;
+  int32_t state = -1;  // slot of recurrent state; -1: none
   // Waits for sequence 0 of its request, whose prompt blocks it will share.
   bool waits_for_leader = false;
 

@@ -67,8 +67,7 @@ absl::StatusOr<nlohmann::ordered_json> ReadTemplateVariables(const std::string& 
   for (const char* key : {"bos_token", "eos_token", "pad_token", "unk_token"}) {
     const nlohmann::json* value = ConfigReader(config, file).Get(key);
     if (value == nullptr) continue;
-    const nlohmann::json* text =
-        value->is_object() ? ConfigReader(*value, key).Get("content") : value;
+    const nlohmann::json* text = value->is_object() ? ConfigReader(*value, key).Get("content") : value;
     if (text != nullptr && text->is_string()) variables[key] = text->get<std::string>();
   }
   return variables;
@@ -84,6 +83,10 @@ absl::Status LoadText(const std::string& path, LoadedModel* loaded) {
     return absl::InvalidArgumentError(
         fmt::format("{}: tokenizer.json has ids up to {}, the model's vocabulary has {} tokens",
                     path, loaded->tokenizer->vocab_size() - 1, vocab));
+  }
+  HOSTLER_ASSIGN_OR_RETURN(const std::optional<std::string> source, ReadChatTemplate(path));
+  if (source.has_value()) {
+    HOSTLER_ASSIGN_OR_RETURN(loaded->chat_template, ParseChatTemplate(*source));
   }
   HOSTLER_ASSIGN_OR_RETURN(loaded->template_variables, ReadTemplateVariables(path));
   return absl::OkStatus();
@@ -105,8 +108,9 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOption
   LoadedModel loaded;
   loaded.backend = std::move(backend);
   HOSTLER_ASSIGN_OR_RETURN(loaded.weights, OpenWeights(path));
-  auto model = FindArchitecture(config)->create({path, &config, loaded.weights.get()}, info,
-                                                options, loaded.backend.get());
+  HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, FindArchitecture(config)->configure(config));
+  auto model = NewDecoder(std::move(decoder), info, loaded.weights.get(), options,
+                          loaded.backend.get());
   if (!model.ok()) {
     return absl::Status(model.status().code(),
                         fmt::format("{}: {}", path, std::string(model.status().message())));

@@ -23,15 +23,31 @@ struct StepLimits {
   int logit_rows = 0;
 };
 
+// Told which experts each row of a step chose, for traces and tests.
+class GateTrace {
+ public:
+  virtual ~GateTrace() = default;
+  // `layer` counts MoE layers.
+  virtual void Record(int layer, const ExpertSelection& selection) = 0;
+};
+
 // What a step gave. Reused from step to step.
 struct StepResult {
   std::vector<float> logits;  // [logit_rows, vocab], host
   // Empty when all went well; else one per row, not OK where the row could not
   // be computed (its logits and its KV are then meaningless).
   std::vector<absl::Status> row_status;
+  GateTrace* trace = nullptr;  // set by who wants to know; null: nobody
 
   // Marks a row; the first error stays.
   void FailRow(int row, int rows, const absl::Status& status);
+};
+
+// What sequences keep between steps, and where experts come from.
+struct ModelMemory {
+  KvView kv;
+  StateView state;
+  ExpertCache* cache = nullptr;  // holds experts(); null for a dense model
 };
 
 // Immutable but for its work space: Forward is the engine loop's alone.
@@ -43,6 +59,10 @@ class Model {
   // Layers, heads and widths of this model's KV; the caller sets the type.
   virtual KvLayout kv_layout() const = 0;
 
+  // Bytes of recurrent state that each sequence has; 0: none, and KV of equal
+  // tokens may be shared between sequences.
+  virtual size_t state_bytes() const = 0;
+
   // Where its experts lie; null for a dense model.
   virtual const ExpertStore* experts() const = 0;
 
@@ -50,12 +70,12 @@ class Model {
   virtual uint64_t weight_bytes() const = 0;
 
   // Bytes AllocateWorkspace will take.
-  virtual uint64_t WorkspaceBytes(const StepLimits& limits) const = 0;
+  virtual uint64_t WorkspaceBytes(const StepLimits& limits) = 0;
   virtual absl::Status AllocateWorkspace(const StepLimits& limits) = 0;
 
-  // One forward pass. `cache` holds experts() and is null for a dense model.
+  // One forward pass.
   // REQUIRES: the batch is within the work space's limits.
-  virtual void Forward(const StepBatch& batch, const KvView& kv, ExpertCache* cache,
+  virtual void Forward(const StepBatch& batch, const ModelMemory& memory,
                        StepResult* result) = 0;
 };
 

@@ -22,6 +22,7 @@ struct ModelInfo {
   int moe_layers = 0;  // 0: a dense model
   int experts = 0;     // per MoE layer
   int experts_per_token = 0;
+  uint64_t kv_values_per_token = 0;  // in all layers
   uint64_t parameters = 0;
   uint64_t active_parameters = 0;  // used by one token; the embedding counted once
   uint64_t expert_bytes = 0;       // of one expert as stored
@@ -32,7 +33,7 @@ struct ModelInfo {
   std::vector<std::string> unsupported;
 
   uint64_t KvBytesPerToken(int bytes_per_value) const {
-    return uint64_t(layers) * 2 * kv_heads * head_dim * bytes_per_value;
+    return kv_values_per_token * bytes_per_value;
   }
 };
 

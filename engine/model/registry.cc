@@ -14,9 +14,28 @@ namespace hostler {
 namespace {
 
 // The table of architectures.
-const Architecture* const kArchitectures[] = {
-    &kQwen3,
-    &kQwen3Moe,
+constexpr Architecture kArchitectures[] = {
+    {"deepseek_v2", "DeepseekV2ForCausalLM", ConfigureDeepseekV2},
+    {"deepseek_v3", "DeepseekV3ForCausalLM", ConfigureDeepseekV3},
+    {"ernie4_5_moe", "Ernie4_5_MoeForCausalLM", ConfigureErnie45Moe},
+    {"gemma2", "Gemma2ForCausalLM", ConfigureGemma2},
+    {"gemma3_text", "Gemma3ForCausalLM", ConfigureGemma3},
+    {"glm4_moe", "Glm4MoeForCausalLM", ConfigureGlm4Moe},
+    {"gpt_oss", "GptOssForCausalLM", ConfigureGptOss},
+    {"granitemoe", "GraniteMoeForCausalLM", ConfigureGraniteMoe},
+    {"llama", "LlamaForCausalLM", ConfigureLlama},
+    {"llama4_text", "Llama4ForCausalLM", ConfigureLlama4},
+    {"minimax_m2", "MiniMaxM2ForCausalLM", ConfigureMinimaxM2},
+    {"mistral", "MistralForCausalLM", ConfigureMistral},
+    {"mixtral", "MixtralForCausalLM", ConfigureMixtral},
+    {"olmoe", "OlmoeForCausalLM", ConfigureOlmoe},
+    {"phi3", "Phi3ForCausalLM", ConfigurePhi3},
+    {"phimoe", "PhimoeForCausalLM", ConfigurePhimoe},
+    {"qwen2", "Qwen2ForCausalLM", ConfigureQwen2},
+    {"qwen2_moe", "Qwen2MoeForCausalLM", ConfigureQwen2Moe},
+    {"qwen3", "Qwen3ForCausalLM", ConfigureQwen3},
+    {"qwen3_moe", "Qwen3MoeForCausalLM", ConfigureQwen3Moe},
+    {"qwen3_next", "Qwen3NextForCausalLM", ConfigureQwen3Next},
 };
 
 std::string ClassName(const nlohmann::json& config) {
@@ -76,17 +95,17 @@ void CountTensors(const WeightSource& weights, ModelInfo* info) {
 
 const Architecture* FindArchitecture(const nlohmann::json& config) {
   const std::string type = ModelType(config), class_name = ClassName(config);
-  for (const Architecture* row : kArchitectures) {
-    if (type == row->name || (type.empty() && class_name == row->class_name)) return row;
+  for (const Architecture& row : kArchitectures) {
+    if (type == row.name || (type.empty() && class_name == row.class_name)) return &row;
   }
   return nullptr;
 }
 
 std::string ArchitectureNames() {
   std::string names;
-  for (const Architecture* row : kArchitectures) {
+  for (const Architecture& row : kArchitectures) {
     names += names.empty() ? "" : ", ";
-    names += row->name;
+    names += row.name;
   }
   return names;
 }
@@ -105,8 +124,12 @@ absl::StatusOr<ModelInfo> InspectModel(const std::string& path) {
         "architecture \"{}\" (supported: {})",
         info.architecture.empty() ? ClassName(config) : info.architecture, ArchitectureNames()));
   } else {
-    const absl::Status status = architecture->describe({path, &config, weights.get()}, &info);
-    if (!status.ok()) info.unsupported.emplace_back(status.message());
+    const absl::StatusOr<DecoderConfig> decoder = architecture->configure(config);
+    if (decoder.ok()) {
+      DescribeDecoder(*decoder, &info);
+    } else {
+      info.unsupported.emplace_back(decoder.status().message());
+    }
   }
   CountTensors(*weights, &info);
   return info;

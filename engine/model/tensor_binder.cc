@@ -1,5 +1,7 @@
 #include "engine/model/tensor_binder.h"
 
+#include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "engine/compute/quantize.h"
@@ -7,8 +9,45 @@
 #include "fmt/ranges.h"
 
 namespace hostler {
+namespace {
 
-bool CanQuantize(int64_t cols) { return cols % GetDTypeInfo(DType::kQ8_0).block_elements == 0; }
+std::vector<int64_t> WithoutOnes(std::vector<int64_t> shape) {
+  std::erase(shape, 1);
+  return shape;
+}
+
+// FP8 comes with block scales, which take more than the matrix.
+bool CanCompute(DType type) { return IsWeightType(type) && type != DType::kF8E4M3; }
+
+constexpr int64_t kFp8Block = 128;
+
+int64_t Fp8Blocks(int64_t n) { return (n + kFp8Block - 1) / kFp8Block; }
+
+}  // namespace
+
+uint64_t Fp8ScaleBytes(int64_t rows, int64_t cols) {
+  return sizeof(float) * Fp8Blocks(rows) * Fp8Blocks(cols);
+}
+
+void ScaleFp8(const std::byte* matrix, const std::byte* scales, int64_t rows, int64_t cols,
+              std::vector<float>* values) {
+  values->resize(rows * cols);
+  ConvertToF32(DType::kF8E4M3, matrix, rows * cols, values->data());
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t block = 0; block < Fp8Blocks(cols); ++block) {
+      float scale = 0;
+      std::memcpy(&scale, scales + (row / kFp8Block * Fp8Blocks(cols) + block) * sizeof(scale),
+                  sizeof(scale));
+      float* out = values->data() + row * cols + block * kFp8Block;
+      for (int64_t i = 0; i < std::min(kFp8Block, cols - block * kFp8Block); ++i) out[i] *= scale;
+    }
+  }
+}
+
+DType QuantizedType(DType type, int64_t cols) {
+  const bool plain = GetDTypeInfo(type).block_elements == 1;
+  return plain && cols % GetDTypeInfo(DType::kQ8_0).block_elements == 0 ? DType::kQ8_0 : type;
+}
 
 void TensorBinder::Fail(absl::Status status) {
   if (status_.ok()) status_ = std::move(status);
@@ -20,53 +59,148 @@ const TensorInfo* TensorBinder::Check(const std::string& name, const std::vector
     Fail(absl::InvalidArgumentError(fmt::format("tensor \"{}\" is missing", name)));
     return nullptr;
   }
-  if (tensor->shape != shape) {
+  if (WithoutOnes(tensor->shape) != WithoutOnes(shape)) {
     Fail(absl::InvalidArgumentError(
         fmt::format("tensor \"{}\" has shape {}, the configuration asks for [{}]", name,
                     tensor->ShapeString(), fmt::join(shape, ", "))));
     return nullptr;
   }
-  const DType type = tensor->dtype;
-  if (type != DType::kF32 && type != DType::kF16 && type != DType::kBF16) {
-    Fail(
-        absl::UnimplementedError(fmt::format("tensor \"{}\" has type {}; f32, f16 and bf16 can be "
-                                             "served",
-                                             name, GetDTypeInfo(type).name)));
-    return nullptr;
-  }
   return tensor;
 }
 
-Weight TensorBinder::View(const TensorInfo& tensor, int64_t rows, int64_t cols) {
-  bytes_ += tensor.bytes;
-  return {tensor.dtype, rows, cols, source_->Data(tensor).data()};
+const TensorInfo* TensorBinder::CheckType(const TensorInfo* tensor, bool fits) {
+  if (tensor == nullptr || fits) return tensor;
+  Fail(absl::UnimplementedError(fmt::format("tensor \"{}\" has type {}, which is not supported here",
+                                            tensor->name, GetDTypeInfo(tensor->dtype).name)));
+  return nullptr;
 }
 
-Weight TensorBinder::Vector(const std::string& name, int64_t size) {
-  const TensorInfo* tensor = Check(name, {size});
-  return tensor == nullptr ? Weight{} : View(*tensor, 1, size);
+const TensorInfo* TensorBinder::CheckWeight(const std::string& name,
+                                            const std::vector<int64_t>& shape) {
+  const TensorInfo* tensor = Check(name, shape);
+  return CheckType(tensor, tensor != nullptr && CanCompute(tensor->dtype));
 }
 
-Weight TensorBinder::MatrixAsStored(const std::string& name, int64_t rows, int64_t cols) {
+const TensorInfo* TensorBinder::CheckBytes(const std::string& name,
+                                           const std::vector<int64_t>& shape) {
+  const TensorInfo* tensor = Check(name, shape);
+  return CheckType(tensor, tensor != nullptr && tensor->dtype == DType::kU8);
+}
+
+const TensorInfo* TensorBinder::CheckFp8(const std::string& name, int64_t rows, int64_t cols) {
   const TensorInfo* tensor = Check(name, {rows, cols});
-  return tensor == nullptr ? Weight{} : View(*tensor, rows, cols);
+  return CheckType(tensor, tensor != nullptr && tensor->dtype == DType::kF8E4M3);
+}
+
+const TensorInfo* TensorBinder::CheckFp8Scales(const std::string& name, int64_t rows,
+                                               int64_t cols) {
+  const TensorInfo* tensor =
+      Check(name + "_scale_inv", {Fp8Blocks(rows), Fp8Blocks(cols)});
+  return CheckType(tensor, tensor != nullptr && tensor->dtype == DType::kF32);
+}
+
+DType TensorBinder::TypeOf(const std::string& name) const {
+  const TensorInfo* tensor = source_->Find(name);
+  return tensor == nullptr ? DType::kF32 : tensor->dtype;
+}
+
+std::byte* TensorBinder::NewBuffer(size_t bytes) {
+  auto buffer = backend_->Allocate(bytes);
+  if (!buffer.ok()) {
+    Fail(buffer.status());
+    return nullptr;
+  }
+  bytes_ += bytes;
+  buffers_.push_back(*std::move(buffer));
+  return buffers_.back()->data();
+}
+
+Weight TensorBinder::MatrixRows(const std::string& name, int64_t all_rows, int64_t first,
+                                int64_t rows, int64_t cols) {
+  if (TypeOf(name) == DType::kF8E4M3) return Fp8Rows(name, all_rows, first, rows, cols);
+  const TensorInfo* tensor = CheckWeight(name, {all_rows, cols});
+  if (tensor == nullptr) return {};
+  const size_t row_bytes = RowBytes(tensor->dtype, cols);
+  const std::byte* data = source_->Data(*tensor).data() + first * row_bytes;
+  Weight weight{quantize_ ? QuantizedType(tensor->dtype, cols) : tensor->dtype, rows, cols, data};
+  if (weight.dtype == tensor->dtype) {
+    bytes_ += weight.bytes();
+    return weight;
+  }
+  std::byte* buffer = NewBuffer(weight.bytes());
+  if (buffer == nullptr) return {};
+  ConvertRows(tensor->dtype, weight.dtype, data, rows * cols, buffer);
+  weight.data = buffer;
+  return weight;
+}
+
+// Held as bf16, as DeepSeek's own conversion does.
+Weight TensorBinder::Fp8Rows(const std::string& name, int64_t all_rows, int64_t first, int64_t rows,
+                             int64_t cols) {
+  const TensorInfo* tensor = CheckFp8(name, all_rows, cols);
+  const TensorInfo* scales = CheckFp8Scales(name, all_rows, cols);
+  if (tensor == nullptr || scales == nullptr) return {};
+  std::vector<float> values;
+  ScaleFp8(source_->Data(*tensor).data(), source_->Data(*scales).data(), all_rows, cols, &values);
+  const auto begin = values.begin() + first * cols;
+  return MakeMatrix(std::vector<float>(begin, begin + rows * cols), DType::kBF16, rows, cols);
 }
 
 Weight TensorBinder::Matrix(const std::string& name, int64_t rows, int64_t cols) {
-  if (!quantize_ || !CanQuantize(cols)) return MatrixAsStored(name, rows, cols);
-  const TensorInfo* tensor = Check(name, {rows, cols});
+  return MatrixRows(name, rows, 0, rows, cols);
+}
+
+Weight TensorBinder::MatrixAsStored(const std::string& name, int64_t rows, int64_t cols) {
+  const bool quantize = std::exchange(quantize_, false);
+  const Weight weight = Matrix(name, rows, cols);
+  quantize_ = quantize;
+  return weight;
+}
+
+Weight TensorBinder::Vector(const std::string& name, int64_t size) {
+  return MatrixAsStored(name, 1, size);
+}
+
+std::vector<float> TensorBinder::ReadFloats(const TensorInfo* tensor) {
   if (tensor == nullptr) return {};
-  Weight weight{DType::kQ8_0, rows, cols, nullptr};
-  auto buffer = backend_->Allocate(weight.bytes());
-  if (!buffer.ok()) {
-    Fail(buffer.status());
-    return {};
-  }
-  ConvertRows(tensor->dtype, DType::kQ8_0, source_->Data(*tensor).data(), rows * cols,
-              (*buffer)->data());
-  weight.data = (*buffer)->data();
-  bytes_ += weight.bytes();
-  buffers_.push_back(*std::move(buffer));
+  const DTypeInfo& type = GetDTypeInfo(tensor->dtype);
+  std::vector<float> values(tensor->bytes / type.block_bytes * type.block_elements);
+  ConvertToF32(tensor->dtype, source_->Data(*tensor).data(), static_cast<int64_t>(values.size()),
+               values.data());
+  return values;
+}
+
+std::vector<float> TensorBinder::Floats(const std::string& name, int64_t rows, int64_t cols) {
+  if (TypeOf(name) != DType::kF8E4M3) return ReadFloats(CheckWeight(name, {rows, cols}));
+  const TensorInfo* tensor = CheckFp8(name, rows, cols);
+  const TensorInfo* scales = CheckFp8Scales(name, rows, cols);
+  std::vector<float> values;
+  if (tensor == nullptr || scales == nullptr) return values;
+  ScaleFp8(source_->Data(*tensor).data(), source_->Data(*scales).data(), rows, cols, &values);
+  return values;
+}
+
+std::vector<float> TensorBinder::Floats(const std::string& name, int64_t size) {
+  return ReadFloats(CheckWeight(name, {size}));
+}
+
+Weight TensorBinder::Gain(const std::string& name, int64_t size, float offset) {
+  if (offset == 0) return Vector(name, size);
+  std::vector<float> gains = Floats(name, size);
+  for (float& gain : gains) gain += offset;
+  return gains.empty() ? Weight{} : MakeMatrix(gains, DType::kF32, 1, size);
+}
+
+Weight TensorBinder::MakeMatrix(const std::vector<float>& values, DType type, int64_t rows,
+                                int64_t cols) {
+  if (values.size() != static_cast<size_t>(rows * cols)) return {};  // a problem noted before
+  const bool vector = rows == 1;
+  Weight weight{quantize_ && !vector ? QuantizedType(type, cols) : type, rows, cols, nullptr};
+  std::byte* buffer = NewBuffer(weight.bytes());
+  if (buffer == nullptr) return {};
+  ConvertRows(DType::kF32, weight.dtype, reinterpret_cast<const std::byte*>(values.data()),
+              rows * cols, buffer);
+  weight.data = buffer;
   return weight;
 }
 

@@ -13,30 +13,61 @@
 namespace hostler {
 
 // As ConfigReader: getters always return; the first problem stays in status().
-// The weights view the source's mapping where their type is kept, and buffers
-// that the binder hands over (TakeBuffers) where they were quantised.
+// Weights view the source's mapping where they are used as stored, and buffers
+// that the binder hands over (TakeBuffers) where they had to be changed.
 class TensorBinder {
  public:
-  // `quantize`: matrices become q8_0 where their width allows.
+  // `quantize`: matrices become q8_0 where their width allows and they are
+  // not quantised already.
   TensorBinder(const WeightSource* source, Backend* backend, bool quantize)
       : source_(source), backend_(backend), quantize_(quantize) {}
 
   // A [rows, cols] matrix; quantised if asked.
   Weight Matrix(const std::string& name, int64_t rows, int64_t cols);
-  // The same, always as stored: gates decide by small differences.
+  // `rows` rows from `first` on of a matrix with `all_rows`; quantised if asked.
+  Weight MatrixRows(const std::string& name, int64_t all_rows, int64_t first, int64_t rows,
+                    int64_t cols);
+  // A matrix always as stored: gates decide by small differences.
   Weight MatrixAsStored(const std::string& name, int64_t rows, int64_t cols);
-  // A [size] vector, as stored.
+  // A matrix as f32 values, for one that must be rearranged.
+  std::vector<float> Floats(const std::string& name, int64_t rows, int64_t cols);
+  // A [size] vector, as stored; as f32 values.
   Weight Vector(const std::string& name, int64_t size);
-  // Null, and a problem noted, when it is missing or of another type or shape.
-  const TensorInfo* Check(const std::string& name, const std::vector<int64_t>& shape);
+  std::vector<float> Floats(const std::string& name, int64_t size);
+  // A norm's gain, with `offset` added to each value.
+  Weight Gain(const std::string& name, int64_t size, float offset);
 
+  // Values of our own making, as a matrix in the backend's memory: as `type`,
+  // or q8_0 if asked and it is wide enough.
+  Weight MakeMatrix(const std::vector<float>& values, DType type, int64_t rows, int64_t cols);
+
+  bool Has(const std::string& name) const { return source_->Find(name) != nullptr; }
+  // Null, and a problem noted, when it is missing or its shape is another one.
+  // A dimension of 1 more or less does not matter.
+  const TensorInfo* Check(const std::string& name, const std::vector<int64_t>& shape);
+  // As Check, and the type must be one that can be computed with; bytes (u8);
+  // FP8; the FP8 matrix's scales, `name`_scale_inv.
+  const TensorInfo* CheckWeight(const std::string& name, const std::vector<int64_t>& shape);
+  const TensorInfo* CheckBytes(const std::string& name, const std::vector<int64_t>& shape);
+  const TensorInfo* CheckFp8(const std::string& name, int64_t rows, int64_t cols);
+  const TensorInfo* CheckFp8Scales(const std::string& name, int64_t rows, int64_t cols);
+  // The type as stored; kF32 when it is missing.
+  DType TypeOf(const std::string& name) const;
+
+  void Fail(absl::Status status);
   const absl::Status& status() const { return status_; }
   uint64_t bytes() const { return bytes_; }  // of all weights bound so far
+  bool quantize() const { return quantize_; }
+  const WeightSource& source() const { return *source_; }
   std::vector<std::unique_ptr<Buffer>> TakeBuffers() { return std::move(buffers_); }
 
  private:
-  Weight View(const TensorInfo& tensor, int64_t rows, int64_t cols);
-  void Fail(absl::Status status);
+  // Null data when it cannot be had.
+  std::byte* NewBuffer(size_t bytes);
+  const TensorInfo* CheckType(const TensorInfo* tensor, bool fits);
+  std::vector<float> ReadFloats(const TensorInfo* tensor);
+  Weight Fp8Rows(const std::string& name, int64_t all_rows, int64_t first, int64_t rows,
+                 int64_t cols);
 
   const WeightSource* source_;
   Backend* backend_;
@@ -46,7 +77,13 @@ class TensorBinder {
   absl::Status status_;
 };
 
-// True when a matrix of this width can be q8_0.
-bool CanQuantize(int64_t cols);
+// DeepSeek-V3's FP8 matrices: e4m3 values, one f32 scale for each block of
+// 128 x 128. Bytes of the scales; values [rows, cols] with the scales applied.
+uint64_t Fp8ScaleBytes(int64_t rows, int64_t cols);
+void ScaleFp8(const std::byte* matrix, const std::byte* scales, int64_t rows, int64_t cols,
+              std::vector<float>* values);
+
+// The type that a matrix of `type` and width is held in when quantising.
+DType QuantizedType(DType type, int64_t cols);
 
 }  // namespace hostler

@@ -1,0 +1,21 @@
+// Llama 2 and 3 (Touvron et al. 2023; Dubey et al. 2024), and Mistral, which
+// adds a sliding window.
+
+#include "engine/model/architectures.h"
+#include "engine/model/families/common.h"
+
+namespace hostler {
+
+absl::StatusOr<DecoderConfig> ConfigureLlama(const nlohmann::json& config) {
+  FamilyConfig family(config);
+  return family.Finish();
+}
+
+absl::StatusOr<DecoderConfig> ConfigureMistral(const nlohmann::json& config) {
+  FamilyConfig family(config);
+  const int window = family.reader.Int("sliding_window", 1, 1 << 30, 0);
+  family.SlideLayers(window, [](int) { return true; });
+  return family.Finish();
+}
+
+}  // namespace hostler

@@ -1,0 +1,51 @@
+// The forms in which files hold experts, and how each becomes a slot.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "cache/expert_store.h"
+#include "engine/compute/backend.h"
+#include "engine/model/tensor_binder.h"
+
+namespace hostler {
+
+// How a layer's experts are named and laid out. Matrices are [out, in] unless
+// they are called transposed.
+enum class ExpertForm {
+  kSeparate,          // three matrices for each expert: prefix + "experts.7." + part
+  kStacked,           // three tensors [experts, out, in]: prefix + part
+  kStackedGateUp,     // input [experts, 2 ffn, dim], gate's rows first; output [experts, dim, ffn]
+  kTransposedGateUp,  // [experts, dim, 2 ffn], gate's columns first; [experts, ffn, dim] (Llama 4)
+  kInterleaved,       // [experts, dim, 2 ffn], gate and up columns alternate, biases (gpt-oss);
+                      // or the same as MXFP4 blocks and scales, [experts, 2 ffn, dim / 32, ...]
+};
+
+struct ExpertNames {
+  ExpertForm form = ExpertForm::kSeparate;
+  // Below the layer's prefix, or below "experts.7." for kSeparate. Two-tensor
+  // forms use gate for gate and up together.
+  std::string gate = "gate_proj.weight", up = "up_proj.weight", down = "down_proj.weight";
+};
+
+// One MoE layer's experts.
+struct StoredExperts {
+  ExpertLayout layout;                       // of a slot
+  std::vector<std::vector<Extent>> extents;  // [experts]
+  // Fills a slot from an expert's extents, concatenated. Null: they are it.
+  std::function<void(std::span<const std::byte> stored, std::byte* slot)> decode;
+};
+
+// Binds layer `prefix`'s experts. Problems go to `binder`; the result is then
+// not to be used.
+StoredExperts BindExperts(const ExpertNames& names, int experts, int64_t dim, int64_t ffn,
+                          const ActivationSpec& activation, const std::string& prefix,
+                          TensorBinder& binder);
+
+std::unique_ptr<ExpertStore> NewExpertStore(std::vector<StoredExperts> layers);
+
+}  // namespace hostler
