@@ -225,23 +225,23 @@ void AddServerFlags(CLI::App* command, BenchFlags* flags) {
                    "name of one of its models; default: its first")
       ->group("Of a server");
   server(command->add_option("--requests", flags->requests, "Requests to send"))
-      ->check(CLI::Range(1, 10'000'000))
+      ->check(Between(1, 10'000'000))
       ->capture_default_str();
   CLI::Option* concurrency =
       server(command->add_option("--concurrency", flags->concurrency,
                                  "Closed loop: so many clients, each sending its next request when "
                                  "the last one is answered. Default without --rate and --trace: 1"))
-          ->check(CLI::Range(1, 20'000));
+          ->check(Between(1, 20'000));
   CLI::Option* rate = server(command->add_option(
       "--rate", flags->rate, "Open loop: Poisson arrivals of so many requests a second"));
-  rate->check(CLI::PositiveNumber)->excludes(concurrency);
+  rate->check(Positive())->excludes(concurrency);
   CLI::Option* trace = server(command->add_option(
       "--trace", flags->trace,
       "Replay the lengths and times of a trace (Azure CSV or Mooncake JSONL); with --concurrency "
       "the lengths only"));
   trace->excludes(rate);
   server(command->add_option("--speed", flags->speed, "Replay a trace so many times as fast"))
-      ->check(CLI::PositiveNumber)
+      ->check(Positive())
       ->needs(trace)
       ->capture_default_str();
   server(command->add_option("--scale", flags->scale,
@@ -249,7 +249,7 @@ void AddServerFlags(CLI::App* command, BenchFlags* flags) {
       ->needs(trace)
       ->capture_default_str();
   server(command->add_option("--limit", flags->limit, "The first so many rows of a trace only"))
-      ->check(CLI::Range(1, 100'000'000))
+      ->check(Between(1, 100'000'000))
       ->needs(trace);
   server(command->add_flag("--no-spread", flags->no_spread,
                            "Keep a trace's 3 s grain, which is spread otherwise"))
@@ -260,16 +260,16 @@ void AddServerFlags(CLI::App* command, BenchFlags* flags) {
   server(command->add_option("--context", flags->context,
                              "Skip (and count) requests longer than this. Default: what the "
                              "server tells"))
-      ->check(CLI::Range(1, 1 << 30));
+      ->check(Between(1, 1 << 30));
   server(command->add_option("--timeout", flags->timeout_s, "Seconds that one request may take"))
-      ->check(CLI::Range(1, 1'000'000))
+      ->check(Between(1, 1'000'000))
       ->capture_default_str();
   server(command->add_option("--slo-ttft-ms", flags->slo_ttft_ms,
                              "Goodput: time to first token at most"))
-      ->check(CLI::PositiveNumber);
+      ->check(Positive());
   server(command->add_option("--slo-itl-ms", flags->slo_itl_ms,
                              "Goodput: a request's mean time per output token at most"))
-      ->check(CLI::PositiveNumber);
+      ->check(Positive());
 }
 
 }  // namespace
@@ -296,11 +296,11 @@ void AddBenchCommand(CLI::App* app, RunCommand* run) {
   command->add_option("--batch", flags->engine.batches, "Sequences at once; several as 1,4,8")
       ->delimiter(',')
       ->allow_extra_args(false)
-      ->check(CLI::Range(1, 4096))
+      ->check(Between(1, 4096))
       ->capture_default_str()
       ->group("In process");
   command->add_option("--repeat", flags->engine.repeat, "Repetitions; medians are reported")
-      ->check(CLI::Range(1, 1000))
+      ->check(Between(1, 1000))
       ->capture_default_str()
       ->group("In process");
   for (const Setting& setting : ModelSettings(&flags->model.options)) {

@@ -40,7 +40,6 @@ nlohmann::ordered_json ToJson(const ModelInfo& info, int kv_value_bytes) {
           {"dense_bytes", info.dense_bytes},
           {"kv_bytes_per_token", info.KvBytesPerToken(kv_value_bytes)},
           {"file_bytes", info.file_bytes},
-          {"eos_ids", info.eos_ids},
           {"unsupported", info.unsupported}};
 }
 

@@ -75,7 +75,7 @@ void AddPerplexityCommand(CLI::App* app, RunCommand* run) {
   AddModelFlags(command, &flags->model);
   command->add_option("--file", flags->file, "The text, UTF-8")->required();
   command->add_option("--ctx", flags->ctx, "Tokens of a window")
-      ->check(CLI::Range(2, 1 << 24))
+      ->check(Between(2, 1 << 24))
       ->capture_default_str();
   command->add_flag("--json", flags->json, "Print {\"perplexity\",\"bits_per_byte\",\"tokens\"}");
   command->footer("Example:\n  hostler perplexity --model models/sample-moe --file heldout.txt");

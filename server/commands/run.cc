@@ -220,13 +220,14 @@ void AddRunCommand(CLI::App* app, RunCommand* run) {
       "read from stdin, less one newline at its end. Decoding is greedy unless --temperature\n"
       "is given");
   AddModelFlags(command, &flags->model);
-  command->add_option("--prompt", flags->prompt, "The prompt's text");
+  command->add_option("--prompt", flags->prompt, "The prompt's text")->type_name("TEXT");
   command
       ->add_option("--tokens", flags->tokens,
                    "The prompt as token ids: 1,2,3 or @FILE; needs no tokenizer")
+      ->type_name("IDS")
       ->excludes("--prompt");
   command->add_option("--max-tokens", flags->max_tokens, "Tokens to generate at most")
-      ->check(CLI::Range(1, 1 << 24))
+      ->check(Between(1, 1 << 24))
       ->capture_default_str();
   command->add_flag("--chat", flags->chat, "Apply the model's chat template to the prompt");
   command->add_flag("-i,--interactive", flags->interactive,
