@@ -1,6 +1,7 @@
 #include "engine/compute/quantize.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -24,23 +25,30 @@ void StoreAs(std::byte* out, int64_t i, T value) {
   std::memcpy(out + i * sizeof(T), &value, sizeof(T));
 }
 
+// Written so that compilers turn each loop into vector code.
 void QuantizeBlock(const float* x, std::byte* out) {
-  float largest = 0;
-  bool finite = true;
+  // As integers, magnitudes are in order, infinity and NaN above all others.
+  int32_t largest = 0;
   for (int i = 0; i < kBlock; ++i) {
-    largest = std::max(largest, std::fabs(x[i]));
-    finite &= std::isfinite(x[i]);
+    largest = std::max(largest, std::bit_cast<int32_t>(x[i]) & 0x7fffffff);
   }
-  const float scale = finite ? largest / 127 : NAN;
+  const bool finite = largest < 0x7f800000;
+  const float scale = finite ? std::bit_cast<float>(largest) / 127 : NAN;
   const float inverse = scale > 0 ? 1 / scale : 0;
   const uint16_t half = F32ToF16(scale);
-  // A scale past the largest half is stored as NaN: infinity times q = 0 is one too.
   StoreAs(out, 0, half);
+  // With q = 0 a scale of infinity reads back as NaN too.
   const bool usable = (half & 0x7c00) != 0x7c00 && std::isfinite(inverse);
-  for (int i = 0; i < kBlock; ++i) {
-    const int q = usable ? static_cast<int>(std::round(x[i] * inverse)) : 0;
-    out[2 + i] = static_cast<std::byte>(static_cast<int8_t>(std::clamp(q, -127, 127)));
+  int8_t q[kBlock] = {};
+  if (usable) {
+    for (int i = 0; i < kBlock; ++i) {
+      const float scaled = x[i] * inverse;
+      const int32_t whole = static_cast<int32_t>(scaled);
+      const float rest = scaled - static_cast<float>(whole);
+      q[i] = static_cast<int8_t>(whole + (rest >= 0.5f ? 1 : 0) - (rest <= -0.5f ? 1 : 0));
+    }
   }
+  std::memcpy(out + 2, q, sizeof q);
 }
 
 void ConvertFromF32(DType type, const float* in, int64_t n, std::byte* out) {
@@ -74,10 +82,12 @@ void ConvertToF32(DType type, const std::byte* in, int64_t n, float* out) {
       for (int64_t i = 0; i < n; ++i) out[i] = Bf16ToF32(LoadAs<uint16_t>(in, i));
       return;
     case DType::kQ8_0:
-      for (int64_t i = 0; i < n; ++i) {
-        const std::byte* block = in + i / kBlock * kBlockBytes;
+      for (int64_t b = 0; b < n / kBlock; ++b) {
+        const std::byte* block = in + b * kBlockBytes;
         const float scale = F16ToF32(LoadAs<uint16_t>(block, 0));
-        out[i] = scale * static_cast<float>(LoadAs<int8_t>(block + 2, i % kBlock));
+        for (int i = 0; i < kBlock; ++i) {
+          out[b * kBlock + i] = scale * static_cast<float>(LoadAs<int8_t>(block + 2, i));
+        }
       }
       return;
     default:
