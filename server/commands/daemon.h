@@ -25,6 +25,10 @@ class Daemon {
   // drain timeout, and stops the front ends.
   void Drain();
 
+  int http_port() const { return http_->port(); }
+  // REQUIRES: gRPC is not off.
+  int grpc_port() const { return grpc_->port(); }
+
   // What is served and where, in a few lines for a person.
   std::string Describe() const;
 
