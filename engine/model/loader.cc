@@ -85,6 +85,10 @@ absl::Status LoadText(const std::string& path, LoadedModel* loaded) {
         fmt::format("{}: tokenizer.json has ids up to {}, the model's vocabulary has {} tokens",
                     path, loaded->tokenizer->vocab_size() - 1, vocab));
   }
+  HOSTLER_ASSIGN_OR_RETURN(const std::optional<std::string> source, ReadChatTemplate(path));
+  if (source.has_value()) {
+    HOSTLER_ASSIGN_OR_RETURN(loaded->chat_template, ParseChatTemplate(*source));
+  }
   HOSTLER_ASSIGN_OR_RETURN(loaded->template_variables, ReadTemplateVariables(path));
   return absl::OkStatus();
 }
