@@ -253,23 +253,23 @@ void Interpreter::BindParameters(const Stmt& stmt, const std::string& name,
     named.erase(it);
     return value;
   };
+  // Defaults see all the parameters, but not the names outside that those hide.
   bool has_caller = false;
+  std::vector<const Parameter*> missing;
   for (size_t i = 0; i < count; ++i) {
     const Parameter& parameter = stmt.parameters[i];
     has_caller = has_caller || parameter.name == "caller";
-    std::optional<Value> value;
-    if (i < arguments.positional.size()) {
-      value = arguments.positional[i];
-    } else {
-      value = take(parameter.name);
+    std::optional<Value> value =
+        i < arguments.positional.size() ? arguments.positional[i] : take(parameter.name);
+    if (!value.has_value()) {
+      value = Value::Undefined(fmt::format("parameter {} was not provided", Quote(parameter.name)));
+      missing.push_back(&parameter);
     }
-    if (!value.has_value() && parameter.otherwise != nullptr) {
-      value = Evaluate(*parameter.otherwise);
-    }
-    scopes_.Set(parameter.name, value.has_value()
-                                    ? *value
-                                    : Value::Undefined(fmt::format("parameter {} was not provided",
-                                                                   Quote(parameter.name))));
+    scopes_.Set(parameter.name, *value);
+  }
+  for (const Parameter* parameter : missing) {
+    if (parameter->otherwise == nullptr) continue;
+    scopes_.Set(parameter->name, Evaluate(*parameter->otherwise));
   }
   if (stmt.uses_caller && !has_caller) {
     const std::optional<Value> caller = take("caller");

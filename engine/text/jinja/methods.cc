@@ -245,7 +245,7 @@ Value Format(Context& context, const Value& self, const Arguments& arguments) {
 constexpr NamedMethod kStringMethods[] = {
     {"capitalize", Mapped<Capitalize>},
     {"casefold", Mapped<Lower>},
-    {"center", Padded<'^'>},
+    {"center", Padded<'c'>},
     {"count", CountText},
     {"endswith", Affixed<true>},
     {"expandtabs", ExpandTabs},

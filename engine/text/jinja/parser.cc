@@ -182,6 +182,8 @@ class Parser : private ExpressionParser {
         HOSTLER_ASSIGN_OR_RETURN(parameter.otherwise, ParseExpression());
       } else if (!stmt->parameters.empty() && stmt->parameters.back().otherwise != nullptr) {
         return Error("non-default argument follows default argument");
+      } else if (parameter.name == "caller") {
+        return Error("the parameter 'caller' must have a default");
       }
       stmt->parameters.push_back(std::move(parameter));
     }

@@ -304,7 +304,7 @@ std::string FormatWithSpec(Context& context, const Value& value, std::string_vie
   if (text.empty()) return Str(value);
   const Spec spec = ParseSpec(context, text, value.is_number());
   if (context.failed()) return {};
-  if (value.is_number() && !(value.is(Kind::kBool) && spec.type == '\0')) {
+  if (value.is_number()) {
     static constexpr std::string_view kTypes = "dxXobcneEfFgG%";
     if (spec.type != '\0' && kTypes.find(spec.type) == std::string_view::npos) {
       context.Fail("Unknown format code '{}' for object of type '{}'", spec.type, TypeName(value));
@@ -312,7 +312,7 @@ std::string FormatWithSpec(Context& context, const Value& value, std::string_vie
     }
     return FormatNumber(context, value, spec);
   }
-  if (!value.is_string() && !value.is(Kind::kBool)) {
+  if (!value.is_string()) {
     context.Fail("unsupported format string passed to {}.__format__", TypeName(value));
     return {};
   }
@@ -320,7 +320,7 @@ std::string FormatWithSpec(Context& context, const Value& value, std::string_vie
     context.Fail("Unknown format code '{}' for object of type 'str'", spec.type);
     return {};
   }
-  return FormatText(Str(value), spec);
+  return FormatText(value.string(), spec);
 }
 
 class BraceFormatter {

@@ -104,7 +104,7 @@ std::vector<std::string> SplitAtSpace(std::string_view text, int64_t limit) {
   text = StripLeft(text, std::nullopt);
   while (!text.empty()) {
     if (limit >= 0 && static_cast<int64_t>(parts.size()) == limit) {
-      parts.emplace_back(StripRight(text, std::nullopt));
+      parts.emplace_back(text);
       break;
     }
     size_t end = 0;
@@ -124,7 +124,7 @@ std::vector<std::string> SplitAtSpaceFromRight(std::string_view text, int64_t li
   text = StripRight(text, std::nullopt);
   while (!text.empty()) {
     if (limit >= 0 && static_cast<int64_t>(parts.size()) == limit) {
-      parts.emplace_back(StripLeft(text, std::nullopt));
+      parts.emplace_back(text);
       break;
     }
     size_t begin = text.size();
@@ -328,6 +328,7 @@ std::string Pad(std::string_view text, int64_t width, std::string_view fill, cha
   int64_t left = 0;
   if (align == '>') left = missing;
   if (align == '^') left = missing / 2;
+  if (align == 'c') left = missing / 2 + (missing & width & 1);
   std::string out;
   for (int64_t i = 0; i < left; ++i) out.append(fill);
   out.append(text);

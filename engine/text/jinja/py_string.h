@@ -42,7 +42,8 @@ std::vector<std::string> SplitLines(std::string_view text, bool keep_ends);
 std::optional<std::string> ReplaceText(std::string_view text, std::string_view from,
                                        std::string_view to, int64_t limit, size_t max_bytes);
 
-// Centred, or against a side, in `width` characters.
+// In `width` characters, aligned to the left '<', the right '>', centred as
+// format does it '^' or as str.center does 'c' (an odd space goes elsewhere).
 std::string Pad(std::string_view text, int64_t width, std::string_view fill, char align);
 
 // str.isalpha and so on. `name` is the method's.

@@ -71,6 +71,17 @@ Value Default(Context&, const Value& input, const Arguments& arguments) {
   return otherwise == nullptr ? Value::String("") : *otherwise;
 }
 
+// "1_000": Python allows single underscores between digits.
+std::string WithoutUnderscores(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool between = text[i] == '_' && i > 0 && i + 1 < text.size() && text[i - 1] >= '0' &&
+                         text[i - 1] <= 'z' && text[i - 1] != '_' && text[i + 1] != '_';
+    if (!between) out.push_back(text[i]);
+  }
+  return out;
+}
+
 // Python's int(text, base); nullopt where it raises.
 std::optional<int64_t> ParseInteger(std::string_view text, int base) {
   text = Strip(text, std::nullopt);
@@ -84,11 +95,7 @@ std::optional<int64_t> ParseInteger(std::string_view text, int base) {
       text.remove_prefix(2);
     }
   }
-  std::string digits;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const bool between = text[i] == '_' && i > 0 && i + 1 < text.size() && text[i - 1] != '_';
-    if (!between) digits.push_back(text[i]);
-  }
+  const std::string digits = WithoutUnderscores(text);
   int64_t value = 0;
   const char* last = digits.data() + digits.size();
   const auto result = std::from_chars(digits.data(), last, value, base == 0 ? 10 : base);
@@ -103,9 +110,11 @@ std::optional<double> ParseReal(std::string_view text) {
   const bool negative = text.starts_with('-');
   if (negative || text.starts_with('+')) text.remove_prefix(1);
   if (text.starts_with('-')) return std::nullopt;
+  const std::string digits = WithoutUnderscores(text);
+  const char* last = digits.data() + digits.size();
   double value = 0;
-  const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || result.ptr != text.data() + text.size()) return std::nullopt;
+  const auto result = std::from_chars(digits.data(), last, value);
+  if (digits.empty() || result.ptr != last) return std::nullopt;
   if (result.ec == std::errc::result_out_of_range) value = HUGE_VAL;
   return negative ? -value : value;
 }
@@ -217,7 +226,7 @@ Value Indent(Context& context, const Value& input, const Arguments& arguments) {
 Value Center(Context& context, const Value& input, const Arguments& arguments) {
   const int64_t width = NumberArgument(context, arguments, 0, "width", 80);
   if (!context.CheckSize(static_cast<double>(width))) return {};
-  return context.NewString(Pad(Str(input), width, " ", '^'));
+  return context.NewString(Pad(Str(input), width, " ", 'c'));
 }
 
 Value Truncate(Context& context, const Value& input, const Arguments& arguments) {
