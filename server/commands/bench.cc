@@ -174,7 +174,8 @@ int PrintSummary(const LoadSummary& summary, bool json) {
 int BenchServer(const BenchFlags& flags) {
   const absl::StatusOr<ServerAddress> address = ParseServerUrl(flags.url);
   if (!address.ok()) return Fail(address.status());
-  const absl::StatusOr<ServerInfo> server = AskServer(*address, flags.model.path, kAskTimeout_s);
+  const absl::StatusOr<ServerInfo> server =
+      AskServer(*address, flags.model.path, std::min(flags.timeout_s, kAskTimeout_s));
   if (!server.ok()) return FailRunning(server.status());
   const int context = flags.context > 0 ? flags.context : server->context.value_or(0);
   const absl::StatusOr<LoadPlan> plan = MakePlan(flags, context);

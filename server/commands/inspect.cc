@@ -50,33 +50,37 @@ std::string Grouped(uint64_t number) {
   return digits;
 }
 
-void PrintTable(const ModelInfo& info, int kv_value_bytes) {
-  auto line = [](const char* name, const std::string& value) {
-    fmt::print("{:<20}{}\n", name, value);
-  };
-  line("model", info.path);
-  line("architecture",
-       fmt::format("{} ({}, {})", info.architecture, info.format, info.weight_type));
-  line("parameters", fmt::format("{}, {} active for a token", Grouped(info.parameters),
-                                 Grouped(info.active_parameters)));
-  line("layers", fmt::format("{}, {} of them with experts", info.layers, info.moe_layers));
+void Line(const char* name, const std::string& value) { fmt::print("{:<20}{}\n", name, value); }
+
+void PrintShape(const ModelInfo& info, int kv_value_bytes) {
+  Line("layers", fmt::format("{}, {} of them with experts", info.layers, info.moe_layers));
   if (info.moe_layers > 0) {
-    line("experts",
+    Line("experts",
          fmt::format("{} per layer, {} for a token", info.experts, info.experts_per_token));
-    line("bytes per expert", FormatBytes(info.expert_bytes));
-    line("all experts", FormatBytes(info.expert_bytes * info.experts * info.moe_layers));
+    Line("bytes per expert", FormatBytes(info.expert_bytes));
+    Line("all experts", FormatBytes(info.expert_bytes * info.experts * info.moe_layers));
   }
-  line("everything else", FormatBytes(info.dense_bytes));
-  line("width", fmt::format("{}, {} query heads, {} KV heads of {}", info.dim, info.heads,
+  Line("everything else", FormatBytes(info.dense_bytes));
+  Line("width", fmt::format("{}, {} query heads, {} KV heads of {}", info.dim, info.heads,
                             info.kv_heads, info.head_dim));
-  line("vocabulary", Grouped(info.vocab));
-  line("context", fmt::format("{} tokens", Grouped(info.max_positions)));
-  line("KV per token", FormatBytes(info.KvBytesPerToken(kv_value_bytes)));
-  line("files", FormatBytes(info.file_bytes));
+  Line("vocabulary", Grouped(info.vocab));
+  Line("context", fmt::format("{} tokens", Grouped(info.max_positions)));
+  Line("KV per token", FormatBytes(info.KvBytesPerToken(kv_value_bytes)));
+}
+
+void PrintTable(const ModelInfo& info, int kv_value_bytes) {
+  Line("model", info.path);
+  Line("architecture",
+       fmt::format("{} ({}, {})", info.architecture, info.format, info.weight_type));
+  Line("parameters", fmt::format("{}, {} active for a token", Grouped(info.parameters),
+                                 Grouped(info.active_parameters)));
+  // A model that is not supported is described as far as it could be read.
+  if (info.layers > 0) PrintShape(info, kv_value_bytes);
+  Line("files", FormatBytes(info.file_bytes));
   if (info.unsupported.empty()) {
-    line("can be served", "yes");
+    Line("can be served", "yes");
   } else {
-    line("can be served", fmt::format("no: {}", fmt::join(info.unsupported, "; ")));
+    Line("can be served", fmt::format("no: {}", fmt::join(info.unsupported, "; ")));
   }
 }
 
