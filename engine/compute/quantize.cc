@@ -68,6 +68,7 @@ void QuantizeBlockQ4_0(const float* x, std::byte* out) {
   const float inverse = scale != 0 ? 1 / scale : 0;
   const uint16_t half = F32ToF16(scale);
   StoreAs(out, 0, half);
+  // With q = 0 a scale of infinity reads back as NaN too.
   const bool usable = (half & 0x7c00) != 0x7c00 && std::isfinite(inverse);
   std::array<uint8_t, kBlock> q;
   q.fill(8);

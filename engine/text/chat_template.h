@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -25,5 +26,10 @@ class ChatTemplate {
 
 // Errors: InvalidArgument with line and reason.
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ParseChatTemplate(const std::string& source);
+
+// The template of a Hugging Face directory: chat_template.jinja, or else what
+// tokenizer_config.json says ("default", if it names several). Nullopt when
+// there is none. Errors: InvalidArgument for malformed files.
+absl::StatusOr<std::optional<std::string>> ReadChatTemplate(const std::string& directory);
 
 }  // namespace hostler

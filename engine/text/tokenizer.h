@@ -30,7 +30,8 @@ class Tokenizer {
 
   // Linear in the text's length. Text that is not UTF-8 is encoded as if each
   // bad byte were U+FFFD.
-  virtual std::vector<int32_t> Encode(std::string_view text, const EncodeOptions& options) const = 0;
+  virtual std::vector<int32_t> Encode(std::string_view text,
+                                      const EncodeOptions& options) const = 0;
 
   // The bytes one token stands for; one token may be a part of a character.
   // Empty for ids the vocabulary lacks.

@@ -12,6 +12,10 @@ namespace hostler {
 // Engine::Load, with a line on stderr meanwhile if that is a terminal.
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags);
 
+// Checks of flags, without CLI11's own words in --help.
+inline CLI::Validator Between(int low, int high) { return CLI::Range(low, high).description(""); }
+inline CLI::Validator Positive() { return CLI::PositiveNumber.description(""); }
+
 void AddRunCommand(CLI::App* app, RunCommand* run);
 void AddInspectCommand(CLI::App* app, RunCommand* run);
 void AddLogitsCommand(CLI::App* app, RunCommand* run);

@@ -98,9 +98,7 @@ Task<bool> Connection::ReadRequest() {
   stream_.expires_after(options.header_timeout);
   co_await http::async_read_header(stream_, buffer_, parser, Redirect(&ec));
   if (!ec && !parser.is_done()) {
-    if (WantsContinue(parser.get()) && !co_await Write("HTTP/1.1 100 Continue\r\n\r\n")) {
-      co_return false;
-    }
+    if (WantsContinue(parser.get())) co_await Write("HTTP/1.1 100 Continue\r\n\r\n");
     stream_.expires_after(options.body_timeout);
     co_await http::async_read(stream_, buffer_, parser, Redirect(&ec));
   }
@@ -209,7 +207,8 @@ Task<bool> Connection::SendGeneration() {
     }
     if (!co_await SendPiece(std::move(text), &head_sent)) co_return false;
     if (!over) continue;
-    co_return http_version_ < 11 || co_await Write("0\r\n\r\n");
+    if (http_version_ < 11) co_return true;
+    co_return co_await Write("0\r\n\r\n");
   }
 }
 

@@ -181,7 +181,8 @@ constexpr Route kRoutes[] = {
 }  // namespace
 
 Outcome Dispatch(Service* service, const HttpRequest& request) {
-  const std::string_view method = request.method == "HEAD" ? "GET" : request.method;
+  std::string_view method = request.method;
+  if (method == "HEAD") method = "GET";
   std::vector<std::string_view> allowed;
   for (const Route& route : kRoutes) {
     if (!route.Matches(request.path)) continue;

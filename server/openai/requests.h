@@ -25,8 +25,8 @@ struct AnswerOptions {
   int n = 1;                   // choices of each prompt
   bool echo = false;           // completions: the prompt stands before the text
   bool echo_only = false;      // ... and nothing after it (max_tokens 0)
-  std::optional<int> logprobs;
-  std::optional<int> prompt_logprobs;  // as the client asked, echo aside
+  std::optional<int> logprobs = std::nullopt;
+  std::optional<int> prompt_logprobs = std::nullopt;  // as the client asked, echo aside
 };
 
 // A completions request may bring several prompts: one GenerateRequest each.

@@ -59,8 +59,8 @@ class CpuContext {
   }
 
  private:
-  // Takes a core some 10 microseconds, about as long as waking another.
-  static constexpr int64_t kWorkWorthWaking = 1 << 17;
+  // Takes a core some 20 microseconds; waking another takes about as long.
+  static constexpr int64_t kWorkWorthWaking = 1 << 18;
 
   const KernelTable& kernels_;
   ThreadPool pool_;

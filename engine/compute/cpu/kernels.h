@@ -15,8 +15,8 @@ inline constexpr int kMaxTaskTokens = 64;
 
 // Weights that a MatMulTask with many tokens turns into f32 at a time, and the
 // sums it keeps meanwhile. Both are to fit the second-level cache.
-inline constexpr int kPanelRows = 32;
-inline constexpr int kPanelColumns = 1024;
+inline constexpr int kPanelRows = 64;
+inline constexpr int kPanelColumns = 512;
 inline constexpr size_t kMatMulScratchFloats =
     kPanelRows * kPanelColumns + kMaxTaskTokens * kPanelRows * 16;
 

@@ -10,16 +10,12 @@ namespace {
 
 constexpr int64_t kRowsMultiple = 16;  // a cache line of results
 constexpr int64_t kMostChunkRows = 64;
-// A chunk's activations stay in the second-level cache while weights pass by.
-constexpr int64_t kActivationBytes = 512 << 10;
 
 int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Tokens a chunk takes: even shares that fit the cache, in whole tiles.
-int64_t ChunkTokens(int64_t tokens, int64_t cols, int tile_tokens) {
-  const int64_t fitting = kActivationBytes / (cols * int64_t{sizeof(float)});
-  const int64_t most = std::clamp<int64_t>(fitting / tile_tokens * tile_tokens, 2 * tile_tokens,
-                                           kMaxTaskTokens / tile_tokens * tile_tokens);
+// Tokens a chunk takes: even shares in whole tiles.
+int64_t ChunkTokens(int64_t tokens, int tile_tokens) {
+  const int64_t most = kMaxTaskTokens / tile_tokens * tile_tokens;
   if (tokens <= most) return tokens;
   const int64_t parts = (tokens + most - 1) / most;
   return RoundUp((tokens + parts - 1) / parts, tile_tokens);
@@ -52,7 +48,7 @@ void AddSlotBias(const KernelTable& kernels, const std::byte* slot, size_t offse
 void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y) {
   if (x.rows == 0 || w.rows == 0) return;
   const int64_t head_rows = w.rows / heads;
-  const int64_t chunk_tokens = ChunkTokens(x.rows, w.cols, context.kernels().tile_tokens);
+  const int64_t chunk_tokens = ChunkTokens(x.rows, context.kernels().tile_tokens);
   const int64_t chunk_rows = ChunkRows(head_rows, context.threads());
   const int64_t row_chunks = (head_rows + chunk_rows - 1) / chunk_rows;
   const int64_t token_chunks = (x.rows + chunk_tokens - 1) / chunk_tokens;
@@ -88,23 +84,23 @@ void CpuExpertFfn::Run(const ExpertLayout& layout, std::span<const ExpertTask> t
   const int64_t work = entries * layout.ffn * layout.dim;
 
   ScaleInputs(tasks, entries, x);
-  int64_t chunks = Plan(tasks, layout.ffn, layout.dim);
+  int64_t chunks = Plan(tasks, layout.ffn);
   context_.For(chunks, 2 * work, [&](int64_t i, int thread) {
     GateUp(layout, chunks_[static_cast<size_t>(i)], x, context_.scratch(thread));
   });
-  chunks = Plan(tasks, layout.dim, layout.ffn);
+  chunks = Plan(tasks, layout.dim);
   context_.For(chunks, work, [&](int64_t i, int thread) {
     Down(layout, chunks_[static_cast<size_t>(i)], out, context_.scratch(thread));
   });
 }
 
-int64_t CpuExpertFfn::Plan(std::span<const ExpertTask> tasks, int64_t rows, int64_t cols) {
+int64_t CpuExpertFfn::Plan(std::span<const ExpertTask> tasks, int64_t rows) {
   chunks_.clear();
   int64_t hidden_row = 0;
   const int64_t chunk_rows = ChunkRows(rows, context_.threads());
   for (const ExpertTask& task : tasks) {
     const int64_t tokens = static_cast<int64_t>(task.in_rows.size());
-    const int64_t step = ChunkTokens(tokens, cols, context_.kernels().tile_tokens);
+    const int64_t step = ChunkTokens(tokens, context_.kernels().tile_tokens);
     for (int64_t token = 0; token < tokens; token += step) {
       for (int64_t row = 0; row < rows; row += chunk_rows) {
         chunks_.push_back({.task = &task,

@@ -26,7 +26,7 @@ class CpuExpertFfn {
     int64_t token, tokens;
     int64_t row, rows;
   };
-  int64_t Plan(std::span<const ExpertTask> tasks, int64_t rows, int64_t cols);
+  int64_t Plan(std::span<const ExpertTask> tasks, int64_t rows);
   void ScaleInputs(std::span<const ExpertTask> tasks, int64_t entries, Mat x);
   void GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x, float* scratch);
   void Down(const ExpertLayout& layout, const Chunk& chunk, Mat out, float* scratch);

@@ -94,9 +94,10 @@ HOSTLER_INLINE __m256 UpperHalf(F32x16 a) { return _mm512_extractf32x8_ps(a.v, 1
 #elif defined(HOSTLER_SIMD_AVX2)
 
 constexpr char kIsa[] = "avx2";
-// Two ymm registers a value: 12 accumulators, and 8 for one token.
-constexpr int kTileRows = 2;
-constexpr int kTileTokens = 3;
+// Two ymm registers a value: 12 accumulators, and activations as operands of the
+// multiply-adds; 8 for one token.
+constexpr int kTileRows = 1;
+constexpr int kTileTokens = 6;
 constexpr int kVectorRows = 4;
 constexpr int kValueQueries = 1;
 
@@ -200,16 +201,20 @@ constexpr int kTileTokens = 1;
 constexpr int kVectorRows = 2;
 constexpr int kValueQueries = 1;
 
+// Four lanes, in whatever the baseline of this architecture has for them.
+using F32x4 = float __attribute__((vector_size(16)));
+using U32x4 = uint32_t __attribute__((vector_size(16)));
+
 struct F32x16 {
-  float v[kLanes];
+  F32x4 v[4];
 };
 
+// f(i) for each quarter.
 template <typename F>
-HOSTLER_INLINE F32x16 MakeLanes(F lane) {
-  F32x16 result;
-  for (int i = 0; i < kLanes; ++i) result.v[i] = lane(i);
-  return result;
+HOSTLER_INLINE F32x16 MakeQuarters(F quarter) {
+  return {{quarter(0), quarter(1), quarter(2), quarter(3)}};
 }
+HOSTLER_INLINE float Lane(const F32x16& a, int i) { return a.v[i / 4][i % 4]; }
 HOSTLER_INLINE uint16_t Load16Bits(const std::byte* p, int i) {
   uint16_t bits;
   std::memcpy(&bits, p + i * sizeof bits, sizeof bits);
@@ -220,77 +225,87 @@ HOSTLER_INLINE void Store16Bits(uint16_t bits, std::byte* p, int i) {
 }
 
 HOSTLER_INLINE F32x16 Set(float x) {
-  return MakeLanes([&](int) { return x; });
+  return MakeQuarters([&](int) { return F32x4{x, x, x, x}; });
 }
 HOSTLER_INLINE F32x16 Load(const float* p) {
   F32x16 result;
   std::memcpy(result.v, p, sizeof result.v);
   return result;
 }
+// Four values of type T from p, each converted to a lane of To.
+template <typename T, typename To>
+HOSTLER_INLINE To LoadQuarter(const std::byte* p, int quarter) {
+  T values __attribute__((vector_size(4 * sizeof(T))));
+  std::memcpy(&values, p + quarter * sizeof values, sizeof values);
+  return __builtin_convertvector(values, To);
+}
 HOSTLER_INLINE F32x16 LoadF16(const std::byte* p) {
-  return MakeLanes([&](int i) { return F16ToF32(Load16Bits(p, i)); });
+  return MakeQuarters([&](int q) {
+    const U32x4 half = LoadQuarter<uint16_t, U32x4>(p, q);
+    // The exponent is too small by 112; scaling mends that, subnormals included.
+    const U32x4 magnitude = (half & 0x7fff) << 13;
+    const U32x4 scaled = reinterpret_cast<U32x4>(reinterpret_cast<F32x4>(magnitude) * 0x1p112f);
+    const U32x4 infinite = reinterpret_cast<U32x4>(magnitude >= 0x0f800000u) & 0x7f800000u;
+    return reinterpret_cast<F32x4>(scaled | infinite | ((half & 0x8000) << 16));
+  });
 }
 HOSTLER_INLINE F32x16 LoadBf16(const std::byte* p) {
-  return MakeLanes([&](int i) { return Bf16ToF32(Load16Bits(p, i)); });
+  return MakeQuarters(
+      [&](int q) { return reinterpret_cast<F32x4>(LoadQuarter<uint16_t, U32x4>(p, q) << 16); });
 }
 HOSTLER_INLINE F32x16 LoadI8(const std::byte* p) {
-  return MakeLanes([&](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); });
+  return MakeQuarters([&](int q) { return LoadQuarter<int8_t, F32x4>(p, q); });
 }
 HOSTLER_INLINE float ScalarF16(const std::byte* p) { return F16ToF32(Load16Bits(p, 0)); }
 HOSTLER_INLINE void Store(F32x16 a, float* p) { std::memcpy(p, a.v, sizeof a.v); }
 HOSTLER_INLINE void StoreF16(F32x16 a, std::byte* p) {
-  for (int i = 0; i < kLanes; ++i) Store16Bits(F32ToF16(a.v[i]), p, i);
+  for (int i = 0; i < kLanes; ++i) Store16Bits(F32ToF16(Lane(a, i)), p, i);
 }
 HOSTLER_INLINE void StoreBf16(F32x16 a, std::byte* p) {
-  for (int i = 0; i < kLanes; ++i) Store16Bits(F32ToBf16(a.v[i]), p, i);
+  for (int i = 0; i < kLanes; ++i) Store16Bits(F32ToBf16(Lane(a, i)), p, i);
 }
 HOSTLER_INLINE F32x16 Add(F32x16 a, F32x16 b) {
-  return MakeLanes([&](int i) { return a.v[i] + b.v[i]; });
+  return MakeQuarters([&](int q) { return a.v[q] + b.v[q]; });
 }
 HOSTLER_INLINE F32x16 Sub(F32x16 a, F32x16 b) {
-  return MakeLanes([&](int i) { return a.v[i] - b.v[i]; });
+  return MakeQuarters([&](int q) { return a.v[q] - b.v[q]; });
 }
 HOSTLER_INLINE F32x16 Mul(F32x16 a, F32x16 b) {
-  return MakeLanes([&](int i) { return a.v[i] * b.v[i]; });
+  return MakeQuarters([&](int q) { return a.v[q] * b.v[q]; });
 }
 HOSTLER_INLINE F32x16 Div(F32x16 a, F32x16 b) {
-  return MakeLanes([&](int i) { return a.v[i] / b.v[i]; });
+  return MakeQuarters([&](int q) { return a.v[q] / b.v[q]; });
 }
 // a * b + c
 HOSTLER_INLINE F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) {
-  return MakeLanes([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
+  return MakeQuarters([&](int q) { return a.v[q] * b.v[q] + c.v[q]; });
 }
 // b where either is NaN
 HOSTLER_INLINE F32x16 Max(F32x16 a, F32x16 b) {
-  return MakeLanes([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+  return MakeQuarters([&](int q) { return a.v[q] > b.v[q] ? a.v[q] : b.v[q]; });
 }
 HOSTLER_INLINE F32x16 Min(F32x16 a, F32x16 b) {
-  return MakeLanes([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+  return MakeQuarters([&](int q) { return a.v[q] < b.v[q] ? a.v[q] : b.v[q]; });
 }
 // Lanes of v, zero where x < limit.
 HOSTLER_INLINE F32x16 ZeroBelow(F32x16 x, F32x16 limit, F32x16 v) {
-  return MakeLanes([&](int i) { return x.v[i] < limit.v[i] ? 0.0f : v.v[i]; });
+  return MakeQuarters([&](int q) { return x.v[q] < limit.v[q] ? F32x4{} : v.v[q]; });
 }
 // 2^n. REQUIRES: n integral, -126 <= n <= 127
 HOSTLER_INLINE F32x16 PowerOfTwo(F32x16 n) {
-  return MakeLanes([&](int i) {
-    // A lane of NaN must not reach the conversion to int.
-    const int exponent = n.v[i] >= -126 && n.v[i] <= 127 ? static_cast<int>(n.v[i]) : 0;
-    const uint32_t bits = static_cast<uint32_t>(exponent + 127) << 23;
-    float power;
-    std::memcpy(&power, &bits, sizeof power);
-    return power;
+  return MakeQuarters([&](int q) {
+    // n + 127 lands in the low mantissa bits of 2^23 + (n + 127).
+    const F32x4 shifted = n.v[q] + F32x4{8388735, 8388735, 8388735, 8388735};
+    return reinterpret_cast<F32x4>(reinterpret_cast<U32x4>(shifted) << 23);
   });
 }
 HOSTLER_INLINE float HorizontalSum(F32x16 a) {
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) a.v[i] += a.v[i + width];
-  }
-  return a.v[0];
+  const F32x4 four = (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]);
+  return (four[0] + four[2]) + (four[1] + four[3]);
 }
 HOSTLER_INLINE float HorizontalMax(F32x16 a) {
-  float result = a.v[0];
-  for (int i = 1; i < kLanes; ++i) result = a.v[i] > result ? a.v[i] : result;
+  float result = Lane(a, 0);
+  for (int i = 1; i < kLanes; ++i) result = Lane(a, i) > result ? Lane(a, i) : result;
   return result;
 }
 

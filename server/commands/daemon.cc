@@ -1,0 +1,183 @@
+#include "server/commands/daemon.h"
+
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "engine/base/status.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+#include "server/commands/model_commands.h"
+#include "spdlog/spdlog.h"
+
+namespace hostler {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Loading can take minutes; a port that is taken should not wait for it. What
+// cannot be told here is left to the server itself.
+absl::Status CheckPortFree(const std::string& host, int port) {
+  if (port <= 0) return absl::OkStatus();
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) {
+    return absl::InvalidArgumentError(fmt::format("host \"{}\" cannot be resolved", host));
+  }
+  absl::Status status;
+  const int fd = socket(found->ai_family, found->ai_socktype, found->ai_protocol);
+  if (fd >= 0) {
+    const int on = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, 1) != 0) {
+      status = absl::UnavailableError(
+          fmt::format("cannot listen on {}:{}: {}", host, port, std::strerror(errno)));
+    }
+    close(fd);
+  }
+  freeaddrinfo(found);
+  return status;
+}
+
+std::string Count(uint64_t parameters) {
+  if (parameters >= 1000000000) return fmt::format("{:.1f}B", parameters / 1e9);
+  return fmt::format("{:.1f}M", parameters / 1e6);
+}
+
+std::string DescribeModel(const Engine& engine) {
+  const ModelInfo& info = engine.model();
+  std::string text = fmt::format("{}, {} parameters", info.architecture, Count(info.parameters));
+  if (info.moe_layers > 0) text += fmt::format(" ({} active)", Count(info.active_parameters));
+  return text + fmt::format(", {}, context {}", info.weight_type, engine.max_context());
+}
+
+bool CanChat(const Engine& engine) {
+  GenerateRequest request;
+  ChatPrompt chat;
+  chat.messages = {{{"role", "user"}, {"content", "Hello"}}};
+  request.prompt = std::move(chat);
+  return engine.TokenizePrompt(request).ok();
+}
+
+std::string DescribeRules(const VirtualModelConfig& model) {
+  if (model.rules.empty()) return fmt::format("{}: the cheapest of all", model.policy);
+  std::vector<std::string> rules;
+  for (const StaticRule& rule : model.rules) {
+    rules.push_back(rule.max_prompt_tokens > 0 ? fmt::format("{} up to {} prompt tokens",
+                                                             rule.target, rule.max_prompt_tokens)
+                                               : fmt::format("{} for any length", rule.target));
+  }
+  return fmt::format("{}: the cheapest of {}", model.policy, fmt::join(rules, ", "));
+}
+
+// An address that a client on this machine can use.
+std::string ClientHost(const std::string& host) {
+  if (host == "0.0.0.0" || host == "::") return "127.0.0.1";
+  return host.find(':') == std::string::npos ? host : fmt::format("[{}]", host);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const ServeConfig& config,
+                                                      const Deployment& deployment) {
+  HOSTLER_RETURN_IF_ERROR(CheckPortFree(config.host, config.port));
+  HOSTLER_RETURN_IF_ERROR(CheckPortFree(config.host, config.grpc_port));
+  std::unique_ptr<Daemon> daemon(new Daemon(config));
+  HOSTLER_RETURN_IF_ERROR(daemon->LoadModels(deployment));
+  HOSTLER_RETURN_IF_ERROR(daemon->StartFrontEnds());
+  return daemon;
+}
+
+absl::Status Daemon::LoadModels(const Deployment& deployment) {
+  for (const ModelDeployment& model : deployment.models) {
+    const Clock::time_point begin = Clock::now();
+    auto engine = LoadEngine({model.path, model.options});
+    if (!engine.ok()) {
+      return absl::Status(
+          engine.status().code(),
+          fmt::format("{}: {}", model.name, std::string(engine.status().message())));
+    }
+    const std::chrono::duration<double> seconds = Clock::now() - begin;
+    spdlog::info("loaded {} in {:.1f} s; {}", model.name, seconds.count(),
+                 (*engine)->memory().ToString());
+    HOSTLER_RETURN_IF_ERROR(
+        router_.AddTarget(NewLocalTarget(model.name, model.price, *std::move(engine))));
+  }
+  for (const VirtualModelConfig& model : deployment.virtual_models) {
+    HOSTLER_RETURN_IF_ERROR(router_.AddVirtualModel(model.name, NewStaticPolicy(model.rules)));
+    virtual_lines_.push_back(fmt::format("  virtual  {}  {}\n", model.name, DescribeRules(model)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::StartFrontEnds() {
+  metrics_ = std::make_unique<Metrics>(&router_);
+  log_ = NewRequestLog(config_.log_format == "json");
+  service_ = std::make_unique<Service>(&router_, metrics_.get(), log_.get());
+  HttpServer::Options http;
+  http.host = config_.host;
+  http.port = config_.port;
+  http.max_body_bytes = config_.max_body_bytes;
+  HOSTLER_ASSIGN_OR_RETURN(http_, HttpServer::Start(http, service_.get()));
+  if (config_.grpc_port < 0) return absl::OkStatus();
+  GrpcServer::Options grpc;
+  grpc.host = config_.host;
+  grpc.port = config_.grpc_port;
+  grpc.max_message_bytes = config_.max_body_bytes;
+  HOSTLER_ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(grpc, service_.get()));
+  return absl::OkStatus();
+}
+
+void Daemon::Drain() {
+  service_->SetDraining();
+  if (grpc_ != nullptr) grpc_->SetNotServing();
+  const Clock::time_point deadline = Clock::now() + std::chrono::seconds(config_.drain_timeout_s);
+  // All at once: an engine that drains takes no more, whichever is waited for.
+  std::vector<std::thread> drains;
+  for (const auto& target : router_.targets()) {
+    drains.emplace_back([engine = target->engine(), deadline] {
+      const auto left =
+          std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+      engine->Drain(static_cast<int>(std::max<int64_t>(left.count(), 0)));
+    });
+  }
+  for (std::thread& drain : drains) drain.join();
+  // The last words of the answers are still on their way.
+  constexpr int kWriteGraceMs = 5000;
+  if (grpc_ != nullptr) grpc_->Stop(kWriteGraceMs);
+  http_->Stop();
+}
+
+std::string Daemon::Describe() const {
+  std::string text = fmt::format("hostler {}\n", HOSTLER_VERSION);
+  for (const auto& target : router_.targets()) {
+    const Engine& engine = *target->engine();
+    text += fmt::format("  model    {}  {}\n", target->name(), DescribeModel(engine));
+    text += fmt::format("  memory   {}\n", engine.memory().ToString());
+  }
+  for (const std::string& line : virtual_lines_) text += line;
+  const std::string host = ClientHost(config_.host);
+  const std::string url = fmt::format("http://{}:{}", host, http_->port());
+  text += fmt::format("  HTTP     {0}/v1  (live page {0}/, metrics {0}/metrics)\n", url);
+  if (grpc_ != nullptr) text += fmt::format("  gRPC     {}:{}\n", host, grpc_->port());
+  const Target& first = *router_.targets().front();
+  const bool chat = CanChat(*router_.targets().front()->engine());
+  text += fmt::format(
+      "  try      curl {}/v1/{} -H 'Content-Type: application/json' -d '{{\"model\": \"{}\", "
+      "{}, \"max_tokens\": 64}}'\n",
+      url, chat ? "chat/completions" : "completions", first.name(),
+      chat ? "\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]"
+           : "\"prompt\": \"Once upon a time\"");
+  return text;
+}
+
+}  // namespace hostler

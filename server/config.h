@@ -1,0 +1,70 @@
+// What `hostler serve` is told: a YAML file, flags, or both.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/engine/engine.h"
+#include "router/policy.h"
+#include "router/target.h"
+#include "server/settings.h"
+
+namespace hostler {
+
+// One entry of `models`.
+struct ModelConfig {
+  std::string name;  // what clients call it; default: the directory's base name
+  std::string path;
+  std::optional<Price> price;  // unset: by the model's active parameters
+  // ModelSettings of its own, by key; they win over those for all models.
+  std::map<std::string, std::string> settings;
+};
+
+// One entry of `virtual_models`.
+struct VirtualModelConfig {
+  std::string name;
+  std::string policy = "static";
+  std::vector<StaticRule> rules;  // none: every model takes any length
+};
+
+struct ServeConfig {
+  std::vector<ModelConfig> models;
+  // For every model; the memory sizes are all models' together.
+  EngineOptions engine;
+
+  std::string host = "127.0.0.1";
+  int port = 8000;       // HTTP; 0: a free one
+  int grpc_port = 8001;  // 0: a free one; -1: no gRPC
+  uint64_t max_body_bytes = 16 << 20;
+  int drain_timeout_s = 30;
+
+  std::string log_format = "text";
+  std::string log_level = "info";
+
+  // Unset, with several models: one named "auto".
+  std::optional<std::vector<VirtualModelConfig>> virtual_models;
+  // The longest prompt that auto gives to its cheapest model.
+  int auto_max_prompt_tokens = 512;
+};
+
+// Every key with a plain value, bound to `config`.
+std::vector<Setting> ServeSettings(ServeConfig* config);
+
+// "PATH" or "NAME=PATH". Errors: InvalidArgument.
+absl::StatusOr<ModelConfig> ParseModelFlag(const std::string& text);
+
+// Reads YAML into `config`. `file` is its name in errors. Errors:
+// InvalidArgument with file, line and key for what is not YAML, for unknown
+// and repeated keys, and for bad values.
+absl::Status ReadYaml(const std::string& yaml, const std::string& file, ServeConfig* config);
+
+// Errors: InvalidArgument for what no single value shows: no model, a name
+// used twice, a rule for a model that is not there, one port for two servers.
+absl::Status Validate(const ServeConfig& config);
+
+}  // namespace hostler

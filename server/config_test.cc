@@ -1,0 +1,155 @@
+#include "server/config.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace hostler {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+std::string Message(const absl::Status& status) { return std::string(status.message()); }
+
+absl::StatusOr<ServeConfig> Read(const std::string& yaml) {
+  ServeConfig config;
+  const absl::Status status = ReadYaml(yaml, "hostler.yaml", &config);
+  if (!status.ok()) return status;
+  return config;
+}
+
+std::string ErrorOf(const std::string& yaml) {
+  const auto config = Read(yaml);
+  EXPECT_TRUE(absl::IsInvalidArgument(config.status())) << yaml;
+  return Message(config.status());
+}
+
+TEST(ConfigTest, ReadsEveryPart) {
+  const auto config = Read(R"(
+models:
+  - name: large
+    path: /models/large/
+    price: {input: 0.5, output: 1.5}
+    memory: 4GiB
+    quantize: q8
+  - path: /models/small
+memory: 8GiB
+expert_memory: 2GiB
+threads: 4
+precise: true
+host: 0.0.0.0
+port: 9000
+grpc_port: off
+max_queue: 10
+max_body_size: 1MiB
+drain_timeout: 5
+log_format: json
+virtual_models:
+  - name: cheap
+    policy: static
+    rules:
+      - {target: small, max_prompt_tokens: 200}
+      - target: large
+)");
+  ASSERT_TRUE(config.ok()) << config.status();
+  ASSERT_EQ(config->models.size(), 2u);
+  EXPECT_EQ(config->models[0].name, "large");
+  EXPECT_EQ(config->models[0].price->output, 1.5);
+  EXPECT_EQ(config->models[0].settings.at("memory"), "4GiB");
+  EXPECT_EQ(config->models[0].settings.at("quantize"), "q8");
+  EXPECT_EQ(config->models[1].name, "small");
+  EXPECT_FALSE(config->models[1].price.has_value());
+  EXPECT_EQ(config->engine.memory_bytes, 8ull << 30);
+  EXPECT_EQ(config->engine.expert_memory_bytes, 2ull << 30);
+  EXPECT_EQ(config->engine.threads, 4);
+  EXPECT_TRUE(config->engine.precise);
+  EXPECT_EQ(config->engine.max_queue, 10);
+  EXPECT_EQ(config->host, "0.0.0.0");
+  EXPECT_EQ(config->port, 9000);
+  EXPECT_EQ(config->grpc_port, -1);
+  EXPECT_EQ(config->max_body_bytes, 1u << 20);
+  EXPECT_EQ(config->drain_timeout_s, 5);
+  EXPECT_EQ(config->log_format, "json");
+  ASSERT_EQ(config->virtual_models->size(), 1u);
+  EXPECT_EQ(config->virtual_models->at(0).rules.at(0).max_prompt_tokens, 200);
+  EXPECT_EQ(config->virtual_models->at(0).rules.at(1).target, "large");
+  EXPECT_TRUE(Validate(*config).ok()) << Validate(*config);
+}
+
+TEST(ConfigTest, AnEmptyFileChangesNothing) {
+  const auto config = Read("# nothing\n");
+  ASSERT_TRUE(config.ok());
+  EXPECT_EQ(config->port, 8000);
+  EXPECT_EQ(config->host, "127.0.0.1");
+  EXPECT_FALSE(config->virtual_models.has_value());
+}
+
+TEST(ConfigTest, UnknownKeysAreErrorsThatNameKeyAndLine) {
+  EXPECT_EQ(ErrorOf("port: 1\nmemroy: 8GiB\n"), "hostler.yaml:2: unknown key \"memroy\"");
+  EXPECT_EQ(ErrorOf("models:\n  - path: /m\n    colour: red\n"),
+            "hostler.yaml:3: unknown key \"colour\"");
+  EXPECT_EQ(ErrorOf("models:\n  - path: /m\n    price:\n      inptu: 1\n"),
+            "hostler.yaml:4: unknown key \"inptu\"");
+  EXPECT_EQ(ErrorOf("models:\n  - path: /m\n    port: 80\n"),
+            "hostler.yaml:3: unknown key \"port\"");
+}
+
+TEST(ConfigTest, BadValuesAreErrorsThatNameKeyAndLine) {
+  EXPECT_THAT(ErrorOf("host: a\nport: 65536\n"), HasSubstr("hostler.yaml:2: port: \"65536\""));
+  EXPECT_THAT(ErrorOf("memory: much"), HasSubstr("hostler.yaml:1: memory: "));
+  EXPECT_THAT(ErrorOf("quantize: q9"), HasSubstr("quantize: \"q9\" is none of none, q8"));
+  EXPECT_THAT(ErrorOf("precise: perhaps"), HasSubstr("precise: "));
+  EXPECT_THAT(ErrorOf("port: [1]"), HasSubstr("port: must be a plain value"));
+  EXPECT_THAT(ErrorOf("models: /m"), HasSubstr("models: must be a list"));
+  EXPECT_THAT(ErrorOf("models: [/m]"), HasSubstr("models[0]: must have keys"));
+  EXPECT_THAT(ErrorOf("models:\n  - name: x\n"), HasSubstr("hostler.yaml:2: a model needs a path"));
+  EXPECT_THAT(ErrorOf("models: [{path: /m, price: {input: -1}}]"), HasSubstr("input: "));
+  EXPECT_THAT(ErrorOf("virtual_models: [{name: a, policy: magic}]"), HasSubstr("policy: "));
+  EXPECT_THAT(ErrorOf("virtual_models: [{name: a, rules: [{max_prompt_tokens: 3}]}]"),
+              HasSubstr("a rule needs a target"));
+  EXPECT_THAT(ErrorOf("port: 1\nport: 2\n"), HasSubstr("hostler.yaml:2: key \"port\""));
+  EXPECT_THAT(ErrorOf("a: [1\n"), HasSubstr("hostler.yaml:"));
+  EXPECT_THAT(ErrorOf("just words"), HasSubstr("hostler.yaml:1:"));
+}
+
+TEST(ConfigTest, EverySettingTakesItsOwnDefault) {
+  ServeConfig config;
+  for (const Setting& setting : ServeSettings(&config)) {
+    if (setting.preset.empty()) continue;
+    EXPECT_TRUE(setting.set(setting.preset).ok()) << setting.key;
+  }
+  const ServeConfig defaults;
+  EXPECT_EQ(config.port, defaults.port);
+  EXPECT_EQ(config.max_body_bytes, defaults.max_body_bytes);
+  EXPECT_EQ(config.engine.max_queue, defaults.engine.max_queue);
+  EXPECT_EQ(config.engine.step_tokens, defaults.engine.step_tokens);
+}
+
+TEST(ConfigTest, AModelFlagMayNameItsModel) {
+  EXPECT_EQ(ParseModelFlag("/models/tiny")->name, "tiny");
+  EXPECT_EQ(ParseModelFlag("/models/tiny//")->name, "tiny");
+  EXPECT_EQ(ParseModelFlag("a=/models/tiny")->name, "a");
+  EXPECT_EQ(ParseModelFlag("a=/models/tiny")->path, "/models/tiny");
+  EXPECT_EQ(ParseModelFlag("/models/a=b")->path, "/models/a=b");
+  EXPECT_NE(ParseModelFlag(".")->name, ".");
+  EXPECT_FALSE(ParseModelFlag("=/models/tiny").ok());
+  EXPECT_FALSE(ParseModelFlag("a=").ok());
+  EXPECT_FALSE(ParseModelFlag("").ok());
+}
+
+TEST(ConfigTest, ValidatesWhatNoSingleValueShows) {
+  const auto problem = [](const std::string& yaml) { return Message(Validate(*Read(yaml))); };
+  const std::string two = "models: [{path: /a/m}, {path: /b/n}]\n";
+  EXPECT_EQ(problem(two), "");
+  EXPECT_THAT(problem("port: 1"), HasSubstr("no model"));
+  EXPECT_THAT(problem("models: [{path: /a/m}, {path: /b/m}]"), HasSubstr("\"m\""));
+  EXPECT_THAT(problem(two + "port: 9000\ngrpc_port: 9000"), HasSubstr("9000"));
+  EXPECT_EQ(problem(two + "port: 0\ngrpc_port: 0"), "");
+  EXPECT_THAT(problem(two + "virtual_models: [{name: m}]"), HasSubstr("\"m\""));
+  EXPECT_THAT(problem(two + "virtual_models: [{name: a}, {name: a}]"), HasSubstr("\"a\""));
+  EXPECT_THAT(problem(two + "virtual_models: [{name: a, rules: [{target: x}]}]"),
+              HasSubstr("\"x\""));
+}
+
+}  // namespace
+}  // namespace hostler

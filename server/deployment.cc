@@ -1,0 +1,125 @@
+#include "server/deployment.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/base/bytes.h"
+#include "engine/base/status.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+
+namespace hostler {
+namespace {
+
+constexpr double kUsdPerActiveParameter = 0.1 / 1e9;
+constexpr char kDefaultVirtualModel[] = "auto";
+
+// One of the sizes that all models share.
+struct SharedSize {
+  const char* key;
+  uint64_t EngineOptions::*bytes;
+};
+
+constexpr SharedSize kSharedSizes[] = {
+    {"memory", &EngineOptions::memory_bytes},
+    {"expert_memory", &EngineOptions::expert_memory_bytes},
+    {"kv_memory", &EngineOptions::kv_memory_bytes},
+};
+
+uint64_t Fraction(uint64_t total, uint64_t part, uint64_t whole) {
+  return static_cast<uint64_t>(static_cast<double>(total) * static_cast<double>(part) /
+                               static_cast<double>(std::max<uint64_t>(whole, 1)));
+}
+
+// Divides `total` over the models that do not name their own share.
+absl::Status Divide(const ServeConfig& config, const std::vector<ModelInfo>& infos,
+                    const SharedSize& size, uint64_t total, std::vector<ModelDeployment>* models) {
+  uint64_t named = 0, sharing_bytes = 0;
+  bool any_shares = false;
+  for (size_t i = 0; i < models->size(); ++i) {
+    if (config.models[i].settings.contains(size.key)) {
+      named += (*models)[i].options.*size.bytes;
+    } else {
+      any_shares = true;
+      sharing_bytes += infos[i].file_bytes;
+    }
+  }
+  if (named > total || (any_shares && named == total)) {
+    return absl::InvalidArgumentError(
+        fmt::format("models name {} of {} for themselves, but all models together have {}",
+                    FormatBytes(named), size.key, FormatBytes(total)));
+  }
+  for (size_t i = 0; i < models->size(); ++i) {
+    if (config.models[i].settings.contains(size.key)) continue;
+    (*models)[i].options.*size.bytes =
+        models->size() == 1 ? total : Fraction(total - named, infos[i].file_bytes, sharing_bytes);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ModelDeployment> PlanModel(const ServeConfig& config, const ModelConfig& model,
+                                          const ModelInfo& info) {
+  if (!info.unsupported.empty()) {
+    return absl::UnimplementedError(
+        fmt::format("{} cannot be served: {}", model.path, fmt::join(info.unsupported, "; ")));
+  }
+  ModelDeployment planned;
+  planned.name = model.name;
+  planned.path = model.path;
+  planned.options = config.engine;
+  for (const Setting& setting : ModelSettings(&planned.options)) {
+    const auto own = model.settings.find(setting.key);
+    if (own != model.settings.end()) HOSTLER_RETURN_IF_ERROR(setting.set(own->second));
+  }
+  const double price = static_cast<double>(info.active_parameters) * kUsdPerActiveParameter;
+  planned.price = model.price.value_or(Price{price, price});
+  return planned;
+}
+
+VirtualModelConfig DefaultVirtualModel(const std::vector<ModelDeployment>& models,
+                                       int max_prompt_tokens) {
+  const auto cost = [](const ModelDeployment& m) { return m.price.input + m.price.output; };
+  const auto cheapest =
+      std::min_element(models.begin(), models.end(),
+                       [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
+  VirtualModelConfig virtual_model;
+  virtual_model.name = kDefaultVirtualModel;
+  for (const ModelDeployment& model : models) {
+    virtual_model.rules.push_back({model.name, &model == &*cheapest ? max_prompt_tokens : 0});
+  }
+  return virtual_model;
+}
+
+bool HasModel(const std::vector<ModelDeployment>& models, const std::string& name) {
+  return std::any_of(models.begin(), models.end(),
+                     [&](const ModelDeployment& model) { return model.name == name; });
+}
+
+}  // namespace
+
+absl::StatusOr<Deployment> PlanDeployment(const ServeConfig& config,
+                                          const std::vector<ModelInfo>& infos) {
+  Deployment deployment;
+  for (size_t i = 0; i < config.models.size(); ++i) {
+    HOSTLER_ASSIGN_OR_RETURN(ModelDeployment model, PlanModel(config, config.models[i], infos[i]));
+    deployment.models.push_back(std::move(model));
+  }
+  for (const SharedSize& size : kSharedSizes) {
+    uint64_t total = config.engine.*size.bytes;
+    if (total == 0 && size.bytes == &EngineOptions::memory_bytes) {
+      total = UsableMemoryBytes() / 10 * 8;
+    }
+    // Left to each engine, within its share of the memory.
+    if (total == 0) continue;
+    HOSTLER_RETURN_IF_ERROR(Divide(config, infos, size, total, &deployment.models));
+  }
+  if (config.virtual_models.has_value()) {
+    deployment.virtual_models = *config.virtual_models;
+  } else if (deployment.models.size() > 1 && !HasModel(deployment.models, kDefaultVirtualModel)) {
+    deployment.virtual_models = {
+        DefaultVirtualModel(deployment.models, config.auto_max_prompt_tokens)};
+  }
+  return deployment;
+}
+
+}  // namespace hostler

@@ -1,0 +1,42 @@
+// From a configuration and the models' headers to what each engine is given.
+// Pure: nothing is loaded.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/model/model_info.h"
+#include "router/target.h"
+#include "server/config.h"
+
+namespace hostler {
+
+struct ModelDeployment {
+  std::string name;
+  std::string path;
+  EngineOptions options;  // with this model's share of the memory
+  Price price;
+};
+
+struct Deployment {
+  std::vector<ModelDeployment> models;
+  std::vector<VirtualModelConfig> virtual_models;
+};
+
+// The memory budget (memory, or 80% of what there is) is the whole daemon's.
+// What models name for themselves comes off first; the rest is divided in
+// proportion to the files' sizes, and so are expert_memory and kv_memory.
+//
+// A model without a price costs 0.1 USD a million tokens for each billion of
+// its active parameters. With several models and no virtual_models configured
+// there is an "auto" whose cheapest model takes prompts up to
+// auto_max_prompt_tokens and whose others take any.
+//
+// `infos` are those of config.models, in order. Errors: InvalidArgument when
+// models ask for more than the budget; Unimplemented for a model that cannot
+// be served, with the reasons.
+absl::StatusOr<Deployment> PlanDeployment(const ServeConfig& config,
+                                          const std::vector<ModelInfo>& infos);
+
+}  // namespace hostler

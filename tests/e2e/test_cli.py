@@ -1,0 +1,154 @@
+"""The commands' shapes, on which scripts rely."""
+
+import json
+
+import pytest
+
+from support import DENSE, MOE, hostler
+
+COMMANDS = ["serve", "run", "inspect", "logits", "perplexity", "tokenize", "chat-template", "bench"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_tells_the_flags(command):
+    text = hostler(command, "--help").stdout
+    assert "--model" in text and len(text.splitlines()) > 5
+    assert command in hostler("--help").stdout
+
+
+def test_wrong_usage_exits_with_2():
+    for args in [
+        [],
+        ["dance"],
+        ["serve"],
+        ["serve", "--model", MOE, "--port", "http"],
+        ["serve", "--model", MOE, "--port", "70000"],
+        ["serve", "--model", MOE, "--dance"],
+        ["serve", "--model", MOE, "--memory", "lots"],
+        ["run", "--model", MOE, "--tokens", "1,x"],
+        ["run", "--model", MOE, "--prompt", "a", "--tokens", "1"],
+        ["run", "--model", MOE, "--prompt", "a", "--max-tokens", "0"],
+        ["run", "--model", MOE, "--prompt", "a", "--quantize", "q9"],
+        ["run", "--model", MOE, "--prompt", "a", "--threads", "-1"],
+        ["logits", "--model", MOE, "--tokens", "1"],
+        ["perplexity", "--model", MOE, "--file", "/dev/null", "--ctx", "1"],
+        ["bench"],
+    ]:
+        done = hostler(*args, check=False)
+        assert done.returncode == 2, (args, done.stderr)
+        assert done.stderr and not done.stdout, args
+
+
+def test_failures_exit_with_1(tmp_path):
+    absent = tmp_path / "absent"
+    for args in [
+        ["run", "--model", absent, "--prompt", "a"],
+        ["inspect", absent],
+        ["serve", "--check", "--model", absent],
+        ["tokenize", "--model", absent],
+        ["perplexity", "--model", DENSE, "--file", absent],
+        ["logits", "--model", DENSE, "--tokens", "1,2", "--out", absent / "x.npy"],
+        ["bench", "--url", "http://127.0.0.1:9"],
+    ]:
+        done = hostler(*args, check=False)
+        assert done.returncode == 1, (args, done.stderr)
+        assert done.stderr and not done.stdout, args
+
+
+def test_run_tells_text_ids_and_timings():
+    answer = json.loads(hostler("run", "--model", MOE, "--prompt", "Once upon a time there was",
+                                "--max-tokens", 12, "--json").stdout)
+    assert answer.keys() == {"text", "token_ids", "finish_reason", "timings"}
+    assert answer["finish_reason"] == "length" and len(answer["token_ids"]) == 12
+    ids = " ".join(map(str, answer["token_ids"]))
+    assert hostler("tokenize", "--model", MOE, "--decode", stdin=ids).stdout.rstrip("\n") == \
+        answer["text"].rstrip("\n")
+    plain = hostler("run", "--model", MOE, "--prompt", "Once upon a time there was",
+                    "--max-tokens", 12).stdout
+    assert plain.rstrip("\n").endswith(answer["text"].rstrip("\n"))
+
+
+def test_tokens_need_no_tokenizer(dense_copy, tmp_path):
+    for name in ["tokenizer.json", "tokenizer_config.json"]:
+        (dense_copy / name).unlink()
+    expected = json.loads(hostler("run", "--model", DENSE, "--tokens", "342,81,617", "--json",
+                                  "--max-tokens", 8, "--ignore-eos").stdout)
+    answer = json.loads(hostler("run", "--model", dense_copy, "--tokens", "342,81,617", "--json",
+                                "--max-tokens", 8, "--ignore-eos").stdout)
+    assert answer["token_ids"] == expected["token_ids"]
+    hostler("logits", "--model", dense_copy, "--tokens", "342,81", "--out", tmp_path / "x.npy")
+
+
+def test_interactive_chat_keeps_the_history():
+    answer = hostler("run", "--model", MOE, "-i", "--max-tokens", 16, stdin="Hello\nWho are you?\n")
+    assert len(answer.stdout.strip()) > 5
+
+
+def test_inspect_tells_the_sizes():
+    moe = json.loads(hostler("inspect", MOE, "--json").stdout)
+    assert moe["architecture"] == "qwen3_moe"
+    assert moe["parameters"] == 27_857_664
+    assert moe["experts"] == 32 and moe["experts_per_token"] == 4
+    assert moe["bytes_per_expert"] == 3 * 256 * 128 * 2
+    assert moe["kv_bytes_per_token"] == 8 * 2 * 4 * 32 * 2  # layers, K and V, heads, width, f16
+    assert moe["active_parameters"] == pytest.approx(5.84e6, rel=.01)
+    assert moe["unsupported"] == []
+    dense = json.loads(hostler("inspect", "--model", DENSE, "--json").stdout)
+    assert dense["parameters"] == dense["active_parameters"] == 2_410_432
+    assert "27,857,664" in hostler("inspect", MOE).stdout
+
+
+def test_inspect_names_what_is_unsupported(dense_copy):
+    config = json.loads((dense_copy / "config.json").read_text())
+    config.update(model_type="mamba", architectures=["MambaForCausalLM"])
+    (dense_copy / "config.json").write_text(json.dumps(config))
+    done = hostler("inspect", dense_copy, "--json", check=False)
+    assert "mamba" in (done.stdout + done.stderr).lower()
+    refused = hostler("run", "--model", dense_copy, "--prompt", "a", check=False)
+    assert refused.returncode == 1 and "mamba" in refused.stderr.lower()
+
+
+TEXTS = ["Hello there", "", " two  spaces\n\tand more\r\n", "naïve café, 日本語, 🦊🏽‍🚒", "1234567890",
+         "<|im_start|>user", "a\u0301 is á"]
+
+
+def test_tokenize_and_back():
+    lines = "".join(json.dumps(text) + "\n" for text in TEXTS)
+    encoded = hostler("tokenize", "--model", MOE, "--jsonl", stdin=lines).stdout
+    ids = [json.loads(line) for line in encoded.splitlines()]
+    assert len(ids) == len(TEXTS) and ids[1] == []
+    assert all(isinstance(i, int) for one in ids for i in one)
+    decoded = hostler("tokenize", "--model", MOE, "--decode", "--jsonl", stdin=encoded).stdout
+    back = [json.loads(line) for line in decoded.splitlines()]
+    assert back[:-1] == TEXTS[:-1]
+    assert back[-1] == "á is á"  # the tokenizer's normal form is NFC
+    assert len(ids[4]) == 10  # single digits
+    one = hostler("tokenize", "--model", MOE, "--json", stdin=TEXTS[0]).stdout
+    assert json.loads(one) == ids[0]
+
+
+def test_special_tokens_are_text_unless_asked_for():
+    text = "<|im_start|>user\nHi<|im_end|>"
+    plain = json.loads(hostler("tokenize", "--model", MOE, "--json", stdin=text).stdout)
+    special = json.loads(hostler("tokenize", "--model", MOE, "--json", "--special", stdin=text).stdout)
+    assert not {1, 2} & set(plain)
+    assert special[0] == 1 and special[-1] == 2 and len(special) < len(plain)
+
+
+def test_chat_template_renders_chatml(tmp_path):
+    chat = {"messages": [{"role": "user", "content": "Hi"}], "add_generation_prompt": True}
+    text = hostler("chat-template", "--model", MOE, stdin=json.dumps(chat)).stdout
+    assert text == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    template = tmp_path / "template"
+    template.write_text("{% for m in messages %}[{{ m.role|upper }}] {{ m.content }}{% endfor %}")
+    lines = json.dumps(chat) + "\n{broken\n" + json.dumps(chat) + "\n"
+    out = hostler("chat-template", "--template", template, "--jsonl", stdin=lines).stdout
+    first, second, third = map(json.loads, out.splitlines())
+    assert first == third == {"text": "[USER] Hi"}
+    assert list(second) == ["error"]
+
+
+def test_memory_that_is_not_enough_is_refused_with_the_numbers():
+    done = hostler("run", "--model", MOE, "--prompt", "a", "--memory", "4MiB", check=False)
+    assert done.returncode == 1
+    assert "4.00 MiB" in done.stderr and "KV" in done.stderr, done.stderr
