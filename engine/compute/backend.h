@@ -251,7 +251,7 @@ class Backend {
   virtual void Attention(const AttentionSpec& spec, const StepBatch& batch, int layer, Mat q,
                          const KvView& kv, Mat out) = 0;
 
-  // The activation's product, elementwise. out may be gate.
+  // The activation's product, elementwise. out may be gate or up.
   virtual void Activate(const ActivationSpec& activation, Mat gate, Mat up, Mat out) = 0;
 
   // y += x.

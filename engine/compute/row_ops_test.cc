@@ -121,8 +121,11 @@ TEST_P(RowOpsTest, ActivationsFollowTheirDefinitionsFarOut) {
             << "kind " << static_cast<int>(spec.kind) << " of " << gate.values[i] << ", "
             << up.values[i];
       }
+      OwnedMat also_up = up;
+      one_->Activate(spec, gate.mat, also_up.mat, also_up.mat);
+      EXPECT_EQ(also_up.values, out.values) << "in place of up";
       one_->Activate(spec, gate.mat, up.mat, gate.mat);
-      EXPECT_EQ(gate.values, out.values) << "in place";
+      EXPECT_EQ(gate.values, out.values) << "in place of gate";
     }
   }
 }

@@ -11,10 +11,7 @@ namespace hostler {
 
 EngineLoop::EngineLoop(const LoadedModel* model, const ModelMemory& memory, int num_blocks,
                        const Scheduler::Limits& limits, int max_queue)
-    : model_(*model),
-      memory_(memory),
-      max_queue_(max_queue),
-      scheduler_(limits, num_blocks) {
+    : model_(*model), memory_(memory), max_queue_(max_queue), scheduler_(limits, num_blocks) {
   batch_.tokens.reserve(limits.step_rows);
   batch_.positions.reserve(limits.step_rows);
   batch_.logit_rows.reserve(limits.logit_rows);

@@ -28,7 +28,7 @@ struct AttentionConfig {
   bool sinks = false;
   QkNorm qk_norm = QkNorm::kNone;
   float norm_eps = 1e-6f;
-  float gain_offset = 0;  // added to norm gains
+  float gain_offset = 0;           // added to norm gains
   const RopeSpec* rope = nullptr;  // null: no positions; owned by the decoder
   float scale = 0;
   int window = 0, chunk = 0;

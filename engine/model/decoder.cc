@@ -83,7 +83,8 @@ std::unique_ptr<Mixer> Decoder::BindMixer(const LayerConfig& layer, const std::s
                                           TensorBinder& binder) {
   const RopeSpec* rope = layer.rope < 0 ? nullptr : &config_.ropes[layer.rope];
   if (layer.delta_net.has_value()) {
-    const size_t offset = std::exchange(state_bytes_, state_bytes_ + layer.delta_net->state_bytes());
+    const size_t offset =
+        std::exchange(state_bytes_, state_bytes_ + layer.delta_net->state_bytes());
     return NewDeltaNet(*layer.delta_net, offset, prefix + config_.delta_net_name, binder);
   }
   if (layer.mla.has_value()) {
@@ -232,8 +233,8 @@ void DescribeDecoder(const DecoderConfig& config, ModelInfo* info) {
   info->dim = config.dim;
   info->layers = static_cast<int>(config.layers.size());
   info->max_positions = config.max_positions;
-  info->moe_layers = static_cast<int>(std::count_if(
-      config.layers.begin(), config.layers.end(), [](const auto& layer) { return layer.moe; }));
+  info->moe_layers = static_cast<int>(std::count_if(config.layers.begin(), config.layers.end(),
+                                                    [](const auto& layer) { return layer.moe; }));
   info->experts = info->moe_layers > 0 ? config.moe.experts : 0;
   info->experts_per_token = info->moe_layers > 0 ? config.moe.gate.top_k : 0;
   info->kv_values_per_token = 0;

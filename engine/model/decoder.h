@@ -35,8 +35,8 @@ struct DecoderConfig {
   std::vector<RopeSpec> ropes;
 
   float norm_eps = 1e-6f;
-  bool layer_norm = false;   // LayerNorm with bias instead of RMSNorm
-  float gain_offset = 0;     // added to norm gains (Gemma: 1)
+  bool layer_norm = false;  // LayerNorm with bias instead of RMSNorm
+  float gain_offset = 0;    // added to norm gains (Gemma: 1)
   bool tied_embeddings = false;
   bool head_bias = false;
   float embedding_scale = 1, residual_scale = 1, logit_scale = 1;

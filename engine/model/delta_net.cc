@@ -39,7 +39,8 @@ DeltaNet::DeltaNet(const DeltaNetConfig& config, size_t state_offset, const std:
                    TensorBinder& binder)
     : config_(config), state_offset_(state_offset), spec_(SpecOf(config)) {
   const int64_t dim = config.dim, heads = config.value_heads;
-  in_qkvz_ = binder.Matrix(prefix + "in_proj_qkvz.weight", 2 * key_width() + 2 * value_width(), dim);
+  in_qkvz_ =
+      binder.Matrix(prefix + "in_proj_qkvz.weight", 2 * key_width() + 2 * value_width(), dim);
   in_ba_ = binder.MatrixAsStored(prefix + "in_proj_ba.weight", 2 * heads, dim);
   spec_.conv = binder.Floats(prefix + "conv1d.weight", spec_.mixed_dim(), config.kernel);
   spec_.a_log = binder.Floats(prefix + "A_log", heads);

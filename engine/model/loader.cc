@@ -67,7 +67,8 @@ absl::StatusOr<nlohmann::ordered_json> ReadTemplateVariables(const std::string& 
   for (const char* key : {"bos_token", "eos_token", "pad_token", "unk_token"}) {
     const nlohmann::json* value = ConfigReader(config, file).Get(key);
     if (value == nullptr) continue;
-    const nlohmann::json* text = value->is_object() ? ConfigReader(*value, key).Get("content") : value;
+    const nlohmann::json* text =
+        value->is_object() ? ConfigReader(*value, key).Get("content") : value;
     if (text != nullptr && text->is_string()) variables[key] = text->get<std::string>();
   }
   return variables;
@@ -109,8 +110,8 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOption
   loaded.backend = std::move(backend);
   HOSTLER_ASSIGN_OR_RETURN(loaded.weights, OpenWeights(path));
   HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, FindArchitecture(config)->configure(config));
-  auto model = NewDecoder(std::move(decoder), info, loaded.weights.get(), options,
-                          loaded.backend.get());
+  auto model =
+      NewDecoder(std::move(decoder), info, loaded.weights.get(), options, loaded.backend.get());
   if (!model.ok()) {
     return absl::Status(model.status().code(),
                         fmt::format("{}: {}", path, std::string(model.status().message())));

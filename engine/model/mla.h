@@ -16,7 +16,7 @@ struct MlaConfig {
   int q_rank = 0;  // 0: q is not compressed
   int kv_rank = 0;
   int nope_dim = 0, rope_dim = 0, v_dim = 0;  // of a head
-  bool bias = false;  // of the down-projections and the output
+  bool bias = false;                          // of the down-projections and the output
   float norm_eps = 1e-6f;
   float scale = 0;
   const RopeSpec* rope = nullptr;  // turns rope_dim dimensions; owned by the decoder

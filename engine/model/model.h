@@ -75,8 +75,7 @@ class Model {
 
   // One forward pass.
   // REQUIRES: the batch is within the work space's limits.
-  virtual void Forward(const StepBatch& batch, const ModelMemory& memory,
-                       StepResult* result) = 0;
+  virtual void Forward(const StepBatch& batch, const ModelMemory& memory, StepResult* result) = 0;
 };
 
 }  // namespace hostler

@@ -16,7 +16,7 @@ namespace hostler {
 struct MoeConfig {
   int dim = 0;
   int experts = 0;
-  GateSpec gate;  // its bias is bound by the layer
+  GateSpec gate;                   // its bias is bound by the layer
   std::string gate_name = "gate";  // below the layer's prefix
   bool gate_bias = false;          // of the logits
   // Tensor that is added to the scores for choosing; "" for none.

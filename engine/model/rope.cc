@@ -68,11 +68,10 @@ void ScaleYarn(ConfigReader& scaling, int dims, double theta, int max_positions,
 
 // Phi's: every frequency has its own divisor, one list for short and one for
 // long sequences (LongRoPE, Ding et al. 2024).
-void ScaleLongRope(ConfigReader& scaling, ConfigReader& config, int max_positions,
-                   RopeSpec* rope) {
-  const int original = config.Int("original_max_position_embeddings", 1, 1 << 30,
-                                  scaling.Int("original_max_position_embeddings", 1, 1 << 30,
-                                              max_positions));
+void ScaleLongRope(ConfigReader& scaling, ConfigReader& config, int max_positions, RopeSpec* rope) {
+  const int original =
+      config.Int("original_max_position_embeddings", 1, 1 << 30,
+                 scaling.Int("original_max_position_embeddings", 1, 1 << 30, max_positions));
   const auto divided = [&](const char* key) {
     std::vector<float> freqs = rope->inv_freq;
     const std::vector<double> divisors = scaling.Doubles(key, freqs.size());

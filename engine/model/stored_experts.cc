@@ -22,9 +22,9 @@ void ToType(DType type, const float* values, int64_t n, std::byte* out) {
 // Slots in q8_0 of experts stored as plain [out, in] matrices.
 void QuantizeSlots(StoredExperts* experts) {
   const ExpertLayout from = experts->layout;
-  ExpertLayout to = ExpertLayout::Packed(from.dim, from.ffn, QuantizedType(from.gate_type, from.dim),
-                                         QuantizedType(from.up_type, from.dim),
-                                         QuantizedType(from.down_type, from.ffn));
+  ExpertLayout to = ExpertLayout::Packed(
+      from.dim, from.ffn, QuantizedType(from.gate_type, from.dim),
+      QuantizedType(from.up_type, from.dim), QuantizedType(from.down_type, from.ffn));
   to.activation = from.activation;
   experts->layout = to;
   experts->decode = [from, to](std::span<const std::byte> stored, std::byte* slot) {
@@ -45,9 +45,9 @@ StoredExperts BindFp8(const ExpertNames& names, int count, int64_t dim, int64_t 
   for (int e = 0; e < count; ++e) {
     auto& extents = experts.extents.emplace_back();
     const std::string base = fmt::format("{}experts.{}.", prefix, e);
-    for (const auto& [name, rows, cols] : {std::tuple{base + names.gate, ffn, dim},
-                                           std::tuple{base + names.up, ffn, dim},
-                                           std::tuple{base + names.down, dim, ffn}}) {
+    for (const auto& [name, rows, cols] :
+         {std::tuple{base + names.gate, ffn, dim}, std::tuple{base + names.up, ffn, dim},
+          std::tuple{base + names.down, dim, ffn}}) {
       const TensorInfo* tensor = binder.CheckFp8(name, rows, cols);
       const TensorInfo* scales = binder.CheckFp8Scales(name, rows, cols);
       if (tensor == nullptr || scales == nullptr) return experts;
@@ -76,9 +76,9 @@ StoredExperts BindSeparate(const ExpertNames& names, int count, int64_t dim, int
     return BindFp8(names, count, dim, ffn, prefix, binder);
   }
   StoredExperts experts;
-  experts.layout = ExpertLayout::Packed(dim, ffn, binder.TypeOf(first + names.gate),
-                                        binder.TypeOf(first + names.up),
-                                        binder.TypeOf(first + names.down));
+  experts.layout =
+      ExpertLayout::Packed(dim, ffn, binder.TypeOf(first + names.gate),
+                           binder.TypeOf(first + names.up), binder.TypeOf(first + names.down));
   for (int e = 0; e < count; ++e) {
     auto& extents = experts.extents.emplace_back();
     const std::string base = fmt::format("{}experts.{}.", prefix, e);
@@ -109,8 +109,8 @@ StoredExperts BindStacked(const ExpertNames& names, int count, int64_t dim, int6
   if (gate == nullptr || up == nullptr || down == nullptr) return experts;
   experts.layout = ExpertLayout::Packed(dim, ffn, gate->dtype, up->dtype, down->dtype);
   for (int e = 0; e < count; ++e) {
-    experts.extents.push_back({PartOf(*gate, e, count), PartOf(*up, e, count),
-                               PartOf(*down, e, count)});
+    experts.extents.push_back(
+        {PartOf(*gate, e, count), PartOf(*up, e, count), PartOf(*down, e, count)});
   }
   return experts;
 }
@@ -121,8 +121,7 @@ StoredExperts BindStackedGateUp(const ExpertNames& names, int count, int64_t dim
   const TensorInfo* gate_up = binder.CheckWeight(prefix + names.gate, {count, 2 * ffn, dim});
   const TensorInfo* down = binder.CheckWeight(prefix + names.down, {count, dim, ffn});
   if (gate_up == nullptr || down == nullptr) return experts;
-  experts.layout =
-      ExpertLayout::Packed(dim, ffn, gate_up->dtype, gate_up->dtype, down->dtype);
+  experts.layout = ExpertLayout::Packed(dim, ffn, gate_up->dtype, gate_up->dtype, down->dtype);
   for (int e = 0; e < count; ++e) {
     experts.extents.push_back({PartOf(*gate_up, e, count), PartOf(*down, e, count)});
   }
@@ -148,9 +147,8 @@ StoredExperts BindTransposed(const ExpertNames& names, int count, int64_t dim, i
   if (gate_up == nullptr || down == nullptr) return experts;
   const DType type = gate_up->dtype;
   if (GetDTypeInfo(type).block_elements != 1 || down->dtype != type) {
-    binder.Fail(absl::UnimplementedError(
-        fmt::format("tensor \"{}\": transposed experts must be of one plain type",
-                    prefix + names.gate)));
+    binder.Fail(absl::UnimplementedError(fmt::format(
+        "tensor \"{}\": transposed experts must be of one plain type", prefix + names.gate)));
     return experts;
   }
   for (int e = 0; e < count; ++e) {
@@ -196,8 +194,8 @@ StoredExperts BindMxfp4(const ExpertNames& names, int count, int64_t dim, int64_
                         const std::string& prefix, TensorBinder& binder) {
   StoredExperts experts;
   std::vector<const TensorInfo*> parts;
-  for (const auto& [name, rows, cols] : {std::tuple{prefix + names.gate, 2 * ffn, dim},
-                                         std::tuple{prefix + names.down, dim, ffn}}) {
+  for (const auto& [name, rows, cols] :
+       {std::tuple{prefix + names.gate, 2 * ffn, dim}, std::tuple{prefix + names.down, dim, ffn}}) {
     if (cols % 32 != 0) {
       binder.Fail(absl::InvalidArgumentError(
           fmt::format("tensor \"{}_blocks\": rows of {} are no whole MXFP4 blocks", name, cols)));
@@ -253,8 +251,8 @@ void AddInterleavedBiases(const ExpertNames& names, int count, const std::string
   }
   experts->layout = layout;
   experts->decode = [matrices = std::move(experts->decode), layout, matrix_bytes,
-                     up_type = gate_up->dtype, down_type = down->dtype](
-                        std::span<const std::byte> stored, std::byte* slot) {
+                     up_type = gate_up->dtype,
+                     down_type = down->dtype](std::span<const std::byte> stored, std::byte* slot) {
     matrices(stored.first(matrix_bytes), slot);
     const std::byte* in = stored.data() + matrix_bytes;
     std::vector<float> both(2 * layout.ffn), gate(layout.ffn), up(layout.ffn), down(layout.dim);

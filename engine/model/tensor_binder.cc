@@ -70,8 +70,9 @@ const TensorInfo* TensorBinder::Check(const std::string& name, const std::vector
 
 const TensorInfo* TensorBinder::CheckType(const TensorInfo* tensor, bool fits) {
   if (tensor == nullptr || fits) return tensor;
-  Fail(absl::UnimplementedError(fmt::format("tensor \"{}\" has type {}, which is not supported here",
-                                            tensor->name, GetDTypeInfo(tensor->dtype).name)));
+  Fail(
+      absl::UnimplementedError(fmt::format("tensor \"{}\" has type {}, which is not supported here",
+                                           tensor->name, GetDTypeInfo(tensor->dtype).name)));
   return nullptr;
 }
 
@@ -94,8 +95,7 @@ const TensorInfo* TensorBinder::CheckFp8(const std::string& name, int64_t rows, 
 
 const TensorInfo* TensorBinder::CheckFp8Scales(const std::string& name, int64_t rows,
                                                int64_t cols) {
-  const TensorInfo* tensor =
-      Check(name + "_scale_inv", {Fp8Blocks(rows), Fp8Blocks(cols)});
+  const TensorInfo* tensor = Check(name + "_scale_inv", {Fp8Blocks(rows), Fp8Blocks(cols)});
   return CheckType(tensor, tensor != nullptr && tensor->dtype == DType::kF32);
 }
 

@@ -31,8 +31,7 @@ FamilyConfig::FamilyConfig(const nlohmann::json& json) : reader(json, "config.js
   attention.dim = d.dim;
   attention.heads = reader.Int("num_attention_heads", 1, kMostHeads);
   attention.kv_heads = reader.Int("num_key_value_heads", 1, attention.heads, attention.heads);
-  attention.head_dim =
-      reader.Int("head_dim", 2, kMostHeads, std::max(2, d.dim / attention.heads));
+  attention.head_dim = reader.Int("head_dim", 2, kMostHeads, std::max(2, d.dim / attention.heads));
   attention.qkv_bias = attention.o_bias = reader.Bool("attention_bias", false);
   attention.norm_eps = d.norm_eps;
   attention.scale = 1.0f / std::sqrt(static_cast<float>(attention.head_dim));
@@ -101,7 +100,8 @@ absl::StatusOr<DecoderConfig> FamilyConfig::Finish() {
                          ? activation == "gelu_pytorch_tanh" || activation == "gelu_tanh"
                          : activation == "silu" || activation == "swish";
   if (!known) {
-    reader.Fail("hidden_act", fmt::format("is \"{}\", which this family does not have", activation));
+    reader.Fail("hidden_act",
+                fmt::format("is \"{}\", which this family does not have", activation));
   }
   HOSTLER_RETURN_IF_ERROR(reader.status());
   return std::move(decoder);

@@ -37,8 +37,8 @@ void ReadMla(FamilyConfig* family) {
   }
   mla.scale = static_cast<float>(scale);
 
-  RopeSpec rope = MakeRope(mla.rope_dim, family->rope_theta(), family->rope_scaling(),
-                           d.max_positions, reader);
+  RopeSpec rope =
+      MakeRope(mla.rope_dim, family->rope_theta(), family->rope_scaling(), d.max_positions, reader);
   rope.interleaved = reader.Bool("rope_interleave", true);
   rope.first = mla.kv_rank;  // a head is its latent, then the turned dimensions
   d.ropes = {rope};

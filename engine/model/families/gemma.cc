@@ -51,9 +51,9 @@ absl::StatusOr<DecoderConfig> ConfigureGemma3(const nlohmann::json& config) {
   const int pattern = family.reader.Int("sliding_window_pattern", 1, 1 << 20, 6);
   family.ReadSlidingLayers(window, [pattern](int layer) { return (layer + 1) % pattern != 0; });
   // Local layers see little of the context and keep unstretched positions.
-  family.decoder.ropes.push_back(
-      MakeRope(family.attention().head_dim, family.reader.Double("rope_local_base_freq", 10000.0),
-               nullptr, family.decoder.max_positions, family.reader));
+  family.decoder.ropes.push_back(MakeRope(family.attention().head_dim,
+                                          family.reader.Double("rope_local_base_freq", 10000.0),
+                                          nullptr, family.decoder.max_positions, family.reader));
   for (LayerConfig& layer : family.decoder.layers) {
     if (layer.attention->window > 0) layer.rope = 1;
   }

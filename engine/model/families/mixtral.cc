@@ -31,8 +31,8 @@ absl::StatusOr<DecoderConfig> ConfigureMinimaxM2(const nlohmann::json& config) {
   if (family.reader.Bool("use_qk_norm", true)) {
     family.ForAttention([](AttentionConfig& a) { a.qk_norm = QkNorm::kWhole; });
   }
-  const int turned = family.reader.Int("rotary_dim", 2, family.attention().head_dim,
-                                       family.attention().head_dim);
+  const int turned =
+      family.reader.Int("rotary_dim", 2, family.attention().head_dim, family.attention().head_dim);
   family.decoder.ropes = {MakeRope(turned / 2 * 2, family.rope_theta(), family.rope_scaling(),
                                    family.decoder.max_positions, family.reader)};
   GateSpec& gate = family.decoder.moe.gate;

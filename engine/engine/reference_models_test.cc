@@ -1,0 +1,213 @@
+// Every reference model of ../shared/golden: logits, greedy tokens and chosen
+// experts, alone and in a batch, with all experts in memory and with few.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "cache/policy.h"
+#include "cache/reader.h"
+#include "engine/engine/engine.h"
+#include "engine/model/loader.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace hostler {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kGolden = fs::path(HOSTLER_SOURCE_DIR) / "../shared/golden";
+
+struct ReferenceModel {
+  std::string name;
+  fs::path model;   // what to load
+  fs::path golden;  // golden.json and its .npy files
+};
+
+void PrintTo(const ReferenceModel& model, std::ostream* out) { *out << model.name; }
+
+std::vector<ReferenceModel> ReferenceModels() {
+  std::vector<ReferenceModel> models;
+  std::error_code missing;
+  for (const auto& entry : fs::directory_iterator(kGolden / "models", missing)) {
+    models.push_back({entry.path().filename().string(), entry.path(), entry.path()});
+  }
+  for (const auto& entry : fs::directory_iterator(kGolden / "gguf/models", missing)) {
+    if (entry.path().extension() != ".gguf") continue;
+    std::string name = entry.path().stem().string() + "_gguf";
+    std::replace(name.begin(), name.end(), '.', '_');
+    fs::path golden = entry.path();
+    models.push_back({name, entry.path(), golden.replace_extension(".golden")});
+  }
+  std::sort(models.begin(), models.end(),
+            [](const auto& a, const auto& b) { return a.name < b.name; });
+  if (models.empty()) models.push_back({"missing", "", ""});
+  return models;
+}
+
+std::vector<float> ReadNpy(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const size_t start = 10 + uint8_t(bytes[8]) + 256 * uint8_t(bytes[9]);
+  std::vector<float> values((bytes.size() - start) / sizeof(float));
+  std::memcpy(values.data(), bytes.data() + start, values.size() * sizeof(float));
+  return values;
+}
+
+class ReferenceModelTest : public ::testing::TestWithParam<ReferenceModel> {
+ protected:
+  void SetUp() override {
+    if (GetParam().model.empty()) GTEST_SKIP() << "needs ../shared/golden";
+    golden_ = nlohmann::json::parse(std::ifstream(GetParam().golden / "golden.json"));
+  }
+
+  std::unique_ptr<Engine> Load(bool few_experts) {
+    EngineOptions options;
+    options.precise = true;
+    options.threads = 2;
+    options.memory_bytes = uint64_t{256} << 20;
+    options.expert_memory_bytes = few_experts ? 40 << 10 : 0;  // one to three experts
+    auto engine = Engine::Load(GetParam().model.string(), options);
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    return engine.ok() ? *std::move(engine) : nullptr;
+  }
+
+  std::vector<int32_t> Prompt(const char* name) { return golden_["prompts"][name]; }
+  std::vector<int32_t> Greedy(const char* name) { return golden_["greedy"][name]["tokens"]; }
+  double tolerance() const { return GetParam().name == "qwen3_next" ? 2e-3 : 2e-4; }
+
+  void ExpectLogits(const std::vector<float>& got, const fs::path& file) {
+    const std::vector<float> expected = ReadNpy(GetParam().golden / file);
+    ASSERT_EQ(got.size(), expected.size());
+    double worst = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      worst = std::max(worst, std::fabs(double(got[i]) - expected[i]));
+      if (std::isnan(got[i])) worst = INFINITY;
+    }
+    EXPECT_LE(worst, tolerance()) << file;
+  }
+
+  // Greedy answers to `copies` times both prompts, asked at once.
+  void ExpectGreedy(Engine& engine, int copies) {
+    std::vector<std::pair<const char*, std::shared_ptr<GenerateStream>>> asked;
+    for (int i = 0; i < copies; ++i) {
+      for (const char* name : {"short", "long"}) {
+        GenerateRequest request;
+        request.prompt = Prompt(name);
+        request.sampling.temperature = 0;
+        request.ignore_eos = true;
+        request.max_tokens = static_cast<int>(Greedy(name).size());
+        auto stream = engine.Submit(request);
+        ASSERT_TRUE(stream.ok()) << stream.status();
+        asked.emplace_back(name, *stream);
+      }
+    }
+    for (auto& [name, stream] : asked) {
+      std::vector<int32_t> tokens;
+      while (auto event = stream->Pop()) tokens.push_back(event->token_ids[0]);
+      EXPECT_EQ(tokens, Greedy(name)) << name;
+    }
+  }
+
+  nlohmann::json golden_;
+};
+
+TEST_P(ReferenceModelTest, GivesTheLogits) {
+  for (const bool few_experts : {false, true}) {
+    auto engine = Load(few_experts);
+    ASSERT_NE(engine, nullptr);
+    const auto logits = engine->Logits(Prompt("short"));
+    ASSERT_TRUE(logits.ok()) << logits.status();
+    ExpectLogits(*logits, "logits_short.npy");
+    const auto all = engine->Logits(Prompt("long"));
+    ASSERT_TRUE(all.ok()) << all.status();
+    ExpectLogits({all->end() - engine->model().vocab, all->end()}, "logits_long_last.npy");
+  }
+}
+
+TEST_P(ReferenceModelTest, ContinuesGreedily) {
+  for (const bool few_experts : {false, true}) {
+    auto engine = Load(few_experts);
+    ASSERT_NE(engine, nullptr);
+    ExpectGreedy(*engine, 1);
+    ExpectGreedy(*engine, 4);
+  }
+}
+
+// The experts of every row, by layer.
+class Choices : public GateTrace {
+ public:
+  void Record(int layer, const ExpertSelection& selection) override {
+    auto& rows = layers[layer];
+    for (size_t r = 0; r + 1 < selection.offsets.size(); ++r) {
+      rows.emplace_back(selection.experts.begin() + selection.offsets[r],
+                        selection.experts.begin() + selection.offsets[r + 1]);
+    }
+  }
+  std::map<int, std::vector<std::set<int>>> layers;
+};
+
+TEST_P(ReferenceModelTest, ChoosesTheExperts) {
+  if (!golden_.contains("router") || golden_["router"]["long"].empty()) return;  // dense
+  auto backend = NewCpuBackend(1);
+  ASSERT_TRUE(backend.ok());
+  auto loaded = LoadModel(GetParam().model.string(), {}, *std::move(backend));
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  Model& model = *loaded->model;
+  auto reader = NewPreadReader(loaded->weights->files());
+  ASSERT_TRUE(reader.ok());
+  auto cache = ExpertCache::Create({uint64_t{64} << 20, 2}, model.experts(), *std::move(reader),
+                                   NewLruPolicy());
+  ASSERT_TRUE(cache.ok()) << cache.status();
+
+  for (const char* name : {"short", "long"}) {
+    const std::vector<int32_t> prompt = Prompt(name);
+    const int rows = static_cast<int>(prompt.size());
+    ASSERT_TRUE(model.AllocateWorkspace({rows, 1}).ok());
+    KvLayout layout = model.kv_layout();
+    layout.dtype = DType::kF32;
+    const int blocks = (rows + layout.block_tokens - 1) / layout.block_tokens;
+    auto kv = loaded->backend->Allocate(layout.block_bytes() * blocks);
+    auto state = loaded->backend->Allocate(std::max<size_t>(model.state_bytes(), 1));
+    std::vector<int32_t> table(blocks);
+    StepBatch batch;
+    batch.tokens = prompt;
+    for (int i = 0; i < blocks; ++i) table[i] = i;
+    for (int i = 0; i < rows; ++i) batch.positions.push_back(i);
+    batch.sequences = {{.rows = rows, .prompt_tokens = rows, .blocks = table, .state = 0}};
+    batch.logit_rows = {rows - 1};
+    Choices choices;
+    StepResult result;
+    result.trace = &choices;
+    model.Forward(batch,
+                  {{layout, (*kv)->data()}, {(*state)->data(), model.state_bytes()}, cache->get()},
+                  &result);
+
+    // Layers of the file are the model's; ours count MoE layers.
+    std::map<int, nlohmann::json> expected;
+    for (const auto& [layer, value] : golden_["router"][name].items()) {
+      expected[std::stoi(layer)] = value["ids"];
+    }
+    ASSERT_EQ(choices.layers.size(), expected.size());
+    int index = 0;
+    for (const auto& [layer, ids] : expected) {
+      const auto& chosen = choices.layers[index++];
+      ASSERT_EQ(chosen.size(), ids.size());
+      for (size_t row = 0; row < chosen.size(); ++row) {
+        EXPECT_EQ(chosen[row], ids[row].get<std::set<int>>()) << name << " " << layer << " " << row;
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, ReferenceModelTest, ::testing::ValuesIn(ReferenceModels()),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace hostler
