@@ -14,16 +14,24 @@ namespace {
 constexpr double kUsdPerActiveParameter = 0.1 / 1e9;
 constexpr char kDefaultVirtualModel[] = "auto";
 
-// One of the sizes that all models share.
+uint64_t FileBytes(const ModelInfo& info) { return info.file_bytes; }
+
+uint64_t AllExpertBytes(const ModelInfo& info) {
+  return info.expert_bytes * static_cast<uint64_t>(info.experts) * info.moe_layers;
+}
+
+// One of the sizes that all models share, and what their shares are in
+// proportion to.
 struct SharedSize {
   const char* key;
   uint64_t EngineOptions::*bytes;
+  uint64_t (*weight)(const ModelInfo& info);
 };
 
 constexpr SharedSize kSharedSizes[] = {
-    {"memory", &EngineOptions::memory_bytes},
-    {"expert_memory", &EngineOptions::expert_memory_bytes},
-    {"kv_memory", &EngineOptions::kv_memory_bytes},
+    {"memory", &EngineOptions::memory_bytes, FileBytes},
+    {"expert_memory", &EngineOptions::expert_memory_bytes, AllExpertBytes},
+    {"kv_memory", &EngineOptions::kv_memory_bytes, FileBytes},
 };
 
 uint64_t Fraction(uint64_t total, uint64_t part, uint64_t whole) {
@@ -34,14 +42,14 @@ uint64_t Fraction(uint64_t total, uint64_t part, uint64_t whole) {
 // Divides `total` over the models that do not name their own share.
 absl::Status Divide(const ServeConfig& config, const std::vector<ModelInfo>& infos,
                     const SharedSize& size, uint64_t total, std::vector<ModelDeployment>* models) {
-  uint64_t named = 0, sharing_bytes = 0;
+  uint64_t named = 0, weights = 0;
   bool any_shares = false;
   for (size_t i = 0; i < models->size(); ++i) {
     if (config.models[i].settings.contains(size.key)) {
       named += (*models)[i].options.*size.bytes;
     } else {
       any_shares = true;
-      sharing_bytes += infos[i].file_bytes;
+      weights += size.weight(infos[i]);
     }
   }
   if (named > total || (any_shares && named == total)) {
@@ -52,7 +60,7 @@ absl::Status Divide(const ServeConfig& config, const std::vector<ModelInfo>& inf
   for (size_t i = 0; i < models->size(); ++i) {
     if (config.models[i].settings.contains(size.key)) continue;
     (*models)[i].options.*size.bytes =
-        models->size() == 1 ? total : Fraction(total - named, infos[i].file_bytes, sharing_bytes);
+        models->size() == 1 ? total : Fraction(total - named, size.weight(infos[i]), weights);
   }
   return absl::OkStatus();
 }

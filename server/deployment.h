@@ -26,7 +26,8 @@ struct Deployment {
 
 // The memory budget (memory, or 80% of what there is) is the whole daemon's.
 // What models name for themselves comes off first; the rest is divided in
-// proportion to the files' sizes, and so are expert_memory and kv_memory.
+// proportion to the files' sizes; kv_memory is as well, expert_memory in
+// proportion to the experts' sizes.
 //
 // A model without a price costs 0.1 USD a million tokens for each billion of
 // its active parameters. With several models and no virtual_models configured

@@ -56,6 +56,24 @@ TEST(DeploymentTest, DividesMemoryByFileSize) {
   EXPECT_EQ(deployment->models[0].options.expert_memory_bytes, 0u);
 }
 
+TEST(DeploymentTest, OnlyModelsWithExpertsShareExpertMemory) {
+  ServeConfig config;
+  config.models = {Model("moe"), Model("dense"), Model("larger_moe")};
+  config.engine.memory_bytes = 64 * kGiB;
+  config.engine.expert_memory_bytes = 8 * kGiB;
+  ModelInfo moe = Info(1000);
+  moe.moe_layers = 2;
+  moe.experts = 16;
+  moe.expert_bytes = 10;
+  ModelInfo larger = moe;
+  larger.expert_bytes = 30;
+  const auto deployment = PlanDeployment(config, {moe, Info(5000), larger});
+  ASSERT_TRUE(deployment.ok());
+  EXPECT_EQ(deployment->models[0].options.expert_memory_bytes, 2 * kGiB);
+  EXPECT_EQ(deployment->models[1].options.expert_memory_bytes, 0u);
+  EXPECT_EQ(deployment->models[2].options.expert_memory_bytes, 6 * kGiB);
+}
+
 TEST(DeploymentTest, WhatAModelNamesForItselfComesOffFirst) {
   ServeConfig config;
   config.models = {Model("a", {{"memory", "5GiB"}, {"quantize", "q8"}}), Model("b"), Model("c")};

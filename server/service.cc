@@ -129,11 +129,8 @@ absl::StatusOr<std::unique_ptr<Call>> Service::Start(GenerateRequest request,
   summary.model = request.model;
   summary.n = request.n;
   summary.arrival = request.arrival;
-  const auto refuse = [&](absl::Status status) {
-    metrics_->CountRefused(record.target, status);
-    record.status = status;
-    record.timings.total_ms = SecondsBetween(summary.arrival, Clock::now()) * 1000;
-    log_->Write(record);
+  const auto refuse = [&](const absl::Status& status) {
+    LogRefused(record, status, summary.arrival);
     return status;
   };
   if (!ready()) return refuse(absl::UnavailableError("the server is shutting down"));
@@ -153,6 +150,19 @@ absl::StatusOr<std::unique_ptr<Call>> Service::Start(GenerateRequest request,
   if (!stream.ok()) return refuse(stream.status());
   return std::make_unique<Call>(std::move(summary), *std::move(decision), *std::move(stream), info,
                                 metrics_, log_);
+}
+
+void Service::CountMalformed(const absl::Status& status, const CallInfo& info) {
+  const GenerateRequest unread;
+  LogRefused(NewRecord(unread, info), status, unread.arrival);
+}
+
+void Service::LogRefused(RequestRecord record, const absl::Status& status,
+                         Clock::time_point arrival) {
+  metrics_->CountRefused(record.target, status);
+  record.status = status;
+  record.timings.total_ms = SecondsBetween(arrival, Clock::now()) * 1000;
+  log_->Write(record);
 }
 
 absl::StatusOr<Engine*> Service::EngineFor(const std::string& model) const {

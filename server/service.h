@@ -74,6 +74,10 @@ class Service {
   // Errors: the router's and the engine's.
   absl::StatusOr<std::unique_ptr<Call>> Start(GenerateRequest request, const CallInfo& info);
 
+  // For a request that a front end could not make a GenerateRequest of: counts
+  // and logs it as a refused one.
+  void CountMalformed(const absl::Status& status, const CallInfo& info);
+
   // The engine that would answer for `model`, for tokenizing; an explicit name
   // or "". Errors: NotFound, Unimplemented for a target without an engine here.
   absl::StatusOr<Engine*> EngineFor(const std::string& model) const;
@@ -88,6 +92,9 @@ class Service {
   void SetDraining();
 
  private:
+  void LogRefused(RequestRecord record, const absl::Status& status,
+                  std::chrono::steady_clock::time_point arrival);
+
   Router* router_;
   Metrics* metrics_;
   RequestLog* log_;

@@ -167,6 +167,15 @@ TEST_F(ServiceTest, RefusalsAreCountedAndLogged) {
   EXPECT_EQ(log_.records()[1].target, "large");
 }
 
+TEST_F(ServiceTest, RequestsThatCannotBeReadAreRefusalsToo) {
+  service_->CountMalformed(FieldError("n", "must be positive"), {"grpc", "Generate", "peer"});
+  EXPECT_THAT(Exposed(), HasSubstr("hostler:requests_refused_total{model_name=\"\",reason="
+                                   "\"invalid_argument\"} 1"));
+  ASSERT_EQ(log_.records().size(), 1u);
+  EXPECT_EQ(log_.records()[0].endpoint, "Generate");
+  EXPECT_EQ(ErrorField(log_.records()[0].status), "n");
+}
+
 TEST_F(ServiceTest, TakesNothingMoreOnceDraining) {
   EXPECT_TRUE(service_->ready());
   auto call = Start("small");

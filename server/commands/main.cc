@@ -10,8 +10,8 @@ namespace hostler {
 namespace {
 
 constexpr std::array kCommands = {
-    AddServeCommand,  AddRunCommand,        AddInspectCommand, AddTokenizeCommand,
-    AddLogitsCommand, AddPerplexityCommand, AddBenchCommand,
+    AddServeCommand,        AddRunCommand,    AddInspectCommand,    AddTokenizeCommand,
+    AddChatTemplateCommand, AddLogitsCommand, AddPerplexityCommand, AddBenchCommand,
 };
 
 int Main(int argc, char** argv) {

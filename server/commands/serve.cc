@@ -56,13 +56,13 @@ absl::StatusOr<ServeConfig> LoadConfig(const ServeFlags& flags) {
   return config;
 }
 
-absl::StatusOr<Deployment> PlanFromHeaders(const ServeConfig& config) {
+absl::StatusOr<std::vector<ModelInfo>> InspectModels(const ServeConfig& config) {
   std::vector<ModelInfo> infos;
   for (const ModelConfig& model : config.models) {
     HOSTLER_ASSIGN_OR_RETURN(ModelInfo info, InspectModel(model.path));
     infos.push_back(std::move(info));
   }
-  return PlanDeployment(config, infos);
+  return infos;
 }
 
 // SIGTERM and SIGINT, blocked in this thread and those it starts.
@@ -96,7 +96,9 @@ int Serve(const ServeFlags& flags) {
   const sigset_t signals = BlockStopSignals();
   const absl::StatusOr<ServeConfig> config = LoadConfig(flags);
   if (!config.ok()) return Fail(config.status());
-  const absl::StatusOr<Deployment> deployment = PlanFromHeaders(*config);
+  const absl::StatusOr<std::vector<ModelInfo>> infos = InspectModels(*config);
+  if (!infos.ok()) return FailRunning(infos.status());
+  const absl::StatusOr<Deployment> deployment = PlanDeployment(*config, *infos);
   if (!deployment.ok()) return Fail(deployment.status());
   if (flags.check) {
     fmt::print("the configuration is valid: {} model(s), {} virtual\n", deployment->models.size(),

@@ -70,9 +70,14 @@ class GenerateReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   static absl::StatusOr<std::unique_ptr<Call>> StartCall(const std::string& peer,
                                                          const v1::GenerateRequest& proto,
                                                          Service* service) {
-    HOSTLER_ASSIGN_OR_RETURN(GenerateRequest request, FromProto(proto));
-    request.id = Service::NewId("gen-");
-    return service->Start(std::move(request), {"grpc", "Generate", peer});
+    const CallInfo info = {"grpc", "Generate", peer};
+    absl::StatusOr<GenerateRequest> request = FromProto(proto);
+    if (!request.ok()) {
+      service->CountMalformed(request.status(), info);
+      return request.status();
+    }
+    request->id = Service::NewId("gen-");
+    return service->Start(*std::move(request), info);
   }
 
   void Pump() {

@@ -103,6 +103,8 @@ class GrpcServer::Impl {
           "cannot listen for gRPC on {}: the port is in use or the address is not this machine's",
           address));
     }
+    // Health can be asked of the server as a whole and of this service.
+    server_->GetHealthCheckService()->SetServingStatus(v1::Hostler::service_full_name(), true);
     return absl::OkStatus();
   }
 

@@ -313,9 +313,12 @@ std::string CallRaw(const std::shared_ptr<grpc::Channel>& channel, const std::st
 
 TEST_F(GrpcServerTest, HealthIsServedAndFollowsTheDrain) {
   const char* method = "/grpc.health.v1.Health/Check";
-  EXPECT_EQ(CallRaw(channel_, method, ""), "\x08\x01");  // status: SERVING
+  const std::string named = "\x0a\x12hostler.v1.Hostler";  // service: "hostler.v1.Hostler"
+  EXPECT_EQ(CallRaw(channel_, method, ""), "\x08\x01");    // status: SERVING
+  EXPECT_EQ(CallRaw(channel_, method, named), "\x08\x01");
   server_->SetNotServing();
   EXPECT_EQ(CallRaw(channel_, method, ""), "\x08\x02");  // status: NOT_SERVING
+  EXPECT_EQ(CallRaw(channel_, method, named), "\x08\x02");
 }
 
 TEST_F(GrpcServerTest, ReflectionListsTheService) {

@@ -24,6 +24,22 @@ constexpr size_t kWriteBytes = 32 << 10;
 constexpr auto kLinger = std::chrono::seconds(3);
 constexpr auto kNever = steady_clock::time_point::max();
 
+// The answer to what cannot be read as a request; none to a client that left.
+std::optional<Reply> ReplyToUnreadable(error_code ec, const HttpOptions& options) {
+  if (ec == http::error::body_limit) {
+    return ErrorReply(413, fmt::format("the body is larger than {} bytes", options.max_body_bytes));
+  }
+  if (ec == http::error::header_limit || ec == http::error::buffer_overflow) {
+    return ErrorReply(
+        431, fmt::format("the headers are larger than {} bytes", options.max_header_bytes));
+  }
+  const bool is_http = ec.category() == http::make_error_code(http::error::bad_method).category();
+  if (!is_http || ec == http::error::end_of_stream || ec == http::error::partial_message) {
+    return std::nullopt;
+  }
+  return ErrorReply(400, fmt::format("not an HTTP request: {}", ec.message()));
+}
+
 auto Redirect(error_code* ec) { return net::redirect_error(kAwait, *ec); }
 
 }  // namespace
@@ -36,11 +52,18 @@ Connection::Connection(TcpStream stream, ServerContext* server, std::function<vo
       buffer_(server->options.max_header_bytes + kMaxAheadBytes + kWatchBytes) {
   error_code ec;
   const tcp::endpoint peer = stream_.socket().remote_endpoint(ec);
-  if (!ec) peer_ = fmt::format("{}:{}", peer.address().to_string(), peer.port());
+  if (!ec) {
+    const std::string address = peer.address().to_string();
+    peer_ =
+        fmt::format("{}:{}", peer.address().is_v6() ? "[" + address + "]" : address, peer.port());
+  }
   stream_.socket().set_option(tcp::no_delay(true), ec);
 }
 
-Connection::~Connection() { on_close_(); }
+Connection::~Connection() {
+  DropBody();
+  on_close_();
+}
 
 void Connection::Start() {
   net::co_spawn(stream_.get_executor(), Run(shared_from_this()), net::detached);
@@ -98,36 +121,43 @@ Task<bool> Connection::ReadRequest() {
   stream_.expires_after(options.header_timeout);
   co_await http::async_read_header(stream_, buffer_, parser, Redirect(&ec));
   if (!ec && !parser.is_done()) {
+    if (!ReserveBody(parser)) {
+      co_await RefuseUnread(
+          ErrorReply(absl::UnavailableError("too many large requests at the same time")));
+      co_return false;
+    }
     if (WantsContinue(parser.get())) co_await Write("HTTP/1.1 100 Continue\r\n\r\n");
     stream_.expires_after(options.body_timeout);
     co_await http::async_read(stream_, buffer_, parser, Redirect(&ec));
   }
   if (ec) {
-    co_await RefuseUnread(ec);
+    const std::optional<Reply> reply = ReplyToUnreadable(ec, options);
+    if (reply.has_value()) co_await RefuseUnread(*reply);
     co_return false;
   }
   TakeRequest(&parser);
   co_return true;
 }
 
-Task<void> Connection::RefuseUnread(error_code ec) {
-  Reply reply;
-  if (ec == http::error::body_limit) {
-    reply = ErrorReply(
-        413, fmt::format("the body is larger than {} bytes", server_->options.max_body_bytes));
-  } else if (ec == http::error::header_limit || ec == http::error::buffer_overflow) {
-    reply = ErrorReply(431, fmt::format("the headers are larger than {} bytes",
-                                        server_->options.max_header_bytes));
-  } else if (ec.category() == http::make_error_code(http::error::bad_method).category() &&
-             ec != http::error::end_of_stream && ec != http::error::partial_message) {
-    reply = ErrorReply(400, fmt::format("not an HTTP request: {}", ec.message()));
-  } else {
-    co_return;
-  }
+bool Connection::ReserveBody(const Parser& parser) {
+  const auto length = parser.content_length();
+  const size_t bytes = length.has_value() ? size_t(*length) : server_->options.max_body_bytes;
+  if (!server_->bodies.Take(bytes)) return false;
+  reserved_bytes_ = bytes;
+  return true;
+}
+
+void Connection::DropBody() {
+  request_.body = std::string();
+  server_->bodies.Give(std::exchange(reserved_bytes_, 0));
+}
+
+Task<void> Connection::RefuseUnread(Reply reply) {
   keep_alive_ = false;
   head_only_ = false;
   request_id_.clear();
-  if (co_await SendReply(reply)) co_await Linger();
+  const bool sent = co_await SendReply(reply);
+  if (sent) co_await Linger();
 }
 
 void Connection::TakeRequest(Parser* parser) {
@@ -142,8 +172,13 @@ void Connection::TakeRequest(Parser* parser) {
 
 Task<bool> Connection::Answer() {
   Outcome outcome;
-  co_await RunDispatch(&outcome);
-  request_.body = std::string();
+  if (request_.body.empty()) {
+    // Nothing to parse. A health check must not wait for long prompts.
+    outcome = Dispatch(server_->service, request_);
+  } else {
+    co_await RunDispatch(&outcome);
+  }
+  DropBody();
   if (gone_) co_return false;
   if (const Reply* reply = std::get_if<Reply>(&outcome)) co_return co_await SendReply(*reply);
   generation_ = std::move(std::get<std::unique_ptr<Generation>>(outcome));

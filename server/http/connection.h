@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -16,11 +17,32 @@
 
 namespace hostler {
 
+// Bounds the bytes of the bodies that all connections hold together.
+// Thread-safe.
+class BodyBudget {
+ public:
+  explicit BodyBudget(size_t bytes) : left_(static_cast<int64_t>(bytes)) {}
+
+  bool Take(size_t bytes) {
+    if (left_.fetch_sub(static_cast<int64_t>(bytes)) >= static_cast<int64_t>(bytes)) return true;
+    Give(bytes);
+    return false;
+  }
+  void Give(size_t bytes) { left_.fetch_add(static_cast<int64_t>(bytes)); }
+
+ private:
+  std::atomic<int64_t> left_;
+};
+
 // What all connections of a server share. Outlives them.
 struct ServerContext {
-  HttpOptions options;
-  Service* service = nullptr;
-  net::thread_pool* workers = nullptr;  // for Dispatch
+  ServerContext(const HttpOptions& options, Service* service, net::thread_pool* workers)
+      : options(options), service(service), workers(workers), bodies(options.max_bodies_bytes) {}
+
+  const HttpOptions options;
+  Service* const service;
+  net::thread_pool* const workers;  // for Dispatch
+  BodyBudget bodies;
   std::atomic<bool> stopping{false};
 };
 
@@ -55,7 +77,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Task<bool> AwaitRequest();
   // Reads one request into request_. False: close (an answer may have been sent).
   Task<bool> ReadRequest();
-  Task<void> RefuseUnread(boost::system::error_code ec);
+  // Room in the server's budget for the body whose head `parser` has read.
+  bool ReserveBody(const Parser& parser);
+  void DropBody();
+  Task<void> RefuseUnread(Reply reply);
   void TakeRequest(Parser* parser);
 
   // Runs Dispatch on a worker, then writes what came of it. False: close.
@@ -97,6 +122,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool signalled_ = false;
 
   HttpRequest request_;
+  size_t reserved_bytes_ = 0;  // for the body
   bool keep_alive_ = false;
   bool head_only_ = false;
   unsigned http_version_ = 11;

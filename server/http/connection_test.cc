@@ -159,6 +159,27 @@ TEST_F(ConnectionTest, TakesABodyOfTheLargestSize) {
   EXPECT_EQ(client.Post("/v1/completions", body).status, 200);
 }
 
+TEST_F(ConnectionTest, RefusesMoreBodiesThanItMayHold) {
+  AnswerAtOnce(small_);
+  options_.max_bodies_bytes = 1000;
+  StartServer();
+  const std::string head = "POST /v1/completions HTTP/1.1\r\nContent-Length: ";
+  auto holder = std::make_unique<TestClient>(port());
+  holder->Send(head + "900\r\nExpect: 100-continue\r\n\r\n");
+  EXPECT_THAT(holder->ReadUntil("\r\n\r\n"), HasSubstr("100 Continue"));
+  TestClient refused(port());
+  refused.Send(head + "101\r\n\r\n");
+  EXPECT_EQ(refused.Read().status, 503);
+  // What was answered or given up is free again.
+  TestClient client(port());
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_EQ(client.Post("/v1/completions", kCompletion).status, 200) << i;
+  }
+  holder->Send(std::string(900, ' '));
+  EXPECT_EQ(holder->Read().status, 400);
+  EXPECT_EQ(holder->Post("/v1/completions", std::string(900, ' ')).status, 400);
+}
+
 TEST_F(ConnectionTest, RefusesHeadersThatAreTooLarge) {
   options_.max_header_bytes = 1000;
   StartServer();

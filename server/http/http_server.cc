@@ -20,8 +20,9 @@ namespace {
 using boost::system::error_code;
 using Acceptor = net::basic_socket_acceptor<tcp, Strand>;
 
-// Parsing and tokenizing long prompts must not hold up the I/O threads.
-constexpr int kWorkers = 2;
+// Parse and tokenize, which takes long for long prompts. More than there are
+// cores, so that short ones need not wait for those.
+constexpr int kWorkers = 8;
 constexpr auto kAcceptRetry = std::chrono::milliseconds(100);
 // Files that a process has open besides its connections.
 constexpr rlim_t kOtherFiles = 256;
@@ -115,11 +116,9 @@ class ConnectionSet {
 
 struct HttpServer::Impl {
   explicit Impl(const Options& options, Service* service)
-      : connections(&service->metrics()), acceptor(net::make_strand(io)) {
-    context.options = options;
-    context.service = service;
-    context.workers = &workers;
-  }
+      : context(options, service, &workers),
+        connections(&service->metrics()),
+        acceptor(net::make_strand(io)) {}
 
   static Task<void> Accept(Impl* self) {
     net::steady_timer retry(self->acceptor.get_executor());

@@ -18,6 +18,7 @@ struct HttpOptions {
   int max_connections = 8192;  // more are closed at once
   size_t max_header_bytes = 16 << 10;
   size_t max_body_bytes = 16 << 20;
+  size_t max_bodies_bytes = 512 << 20;               // of all requests being read or parsed
   std::chrono::milliseconds header_timeout{10'000};  // from its first byte to its last
   std::chrono::milliseconds body_timeout{60'000};
   std::chrono::milliseconds idle_timeout{75'000};   // between requests

@@ -1,7 +1,7 @@
 // A blocking HTTP client for tests, close to the wire.
 #pragma once
 
-#include <sys/socket.h>
+#include <poll.h>
 
 #include <map>
 #include <string>
@@ -17,15 +17,36 @@ struct TestResponse {
   std::map<std::string, std::string> headers;  // names in lower case
 };
 
-// Nothing it waits for takes longer than ten seconds.
+// A socket whose reads fail after ten seconds without data.
+class TimedSocket {
+ public:
+  explicit TimedSocket(tcp::socket* socket) : socket_(socket) {}
+
+  template <typename Buffers>
+  size_t read_some(const Buffers& buffers, boost::system::error_code& ec) {
+    pollfd wait = {socket_->native_handle(), POLLIN, 0};
+    if (poll(&wait, 1, 10'000) > 0) return socket_->read_some(buffers, ec);
+    ec = net::error::timed_out;
+    return 0;
+  }
+  template <typename Buffers>
+  size_t read_some(const Buffers& buffers) {
+    boost::system::error_code ec;
+    const size_t bytes = read_some(buffers, ec);
+    if (ec) throw boost::system::system_error(ec);
+    return bytes;
+  }
+
+ private:
+  tcp::socket* socket_;
+};
+
 class TestClient {
  public:
   explicit TestClient(int port) : socket_(io_) {
     boost::system::error_code ec;
     socket_.connect({net::ip::address_v4::loopback(), static_cast<uint16_t>(port)}, ec);
     EXPECT_FALSE(ec) << ec.message();
-    const timeval limit{10, 0};
-    setsockopt(socket_.native_handle(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
   }
 
   bool Send(const std::string& text) {
@@ -57,7 +78,7 @@ class TestClient {
     parser.body_limit(64 << 20);
     parser.skip(!has_body);
     boost::system::error_code ec;
-    http::read(socket_, buffer_, parser, ec);
+    http::read(timed_, buffer_, parser, ec);
     TestResponse response;
     if (ec) return response;
     response.status = parser.get().result_int();
@@ -75,7 +96,7 @@ class TestClient {
     boost::system::error_code ec;
     std::string text = Take();
     while (text.find(mark) == text.npos && !ec) {
-      buffer_.commit(socket_.read_some(buffer_.prepare(4096), ec));
+      buffer_.commit(timed_.read_some(buffer_.prepare(4096), ec));
       text += Take();
     }
     const size_t found = text.find(mark);
@@ -89,7 +110,7 @@ class TestClient {
   // Everything until the server closes.
   std::string ReadAll() {
     boost::system::error_code ec;
-    while (!ec) buffer_.commit(socket_.read_some(buffer_.prepare(4096), ec));
+    while (!ec) buffer_.commit(timed_.read_some(buffer_.prepare(4096), ec));
     closed_ = ec == net::error::eof || ec == net::error::connection_reset;
     return Take();
   }
@@ -97,7 +118,6 @@ class TestClient {
   bool closed() const { return closed_; }
 
   tcp::socket& socket() { return socket_; }
-  void Close() { socket_.close(); }
 
  private:
   std::string Take() {
@@ -108,6 +128,7 @@ class TestClient {
 
   net::io_context io_;
   tcp::socket socket_;
+  TimedSocket timed_{&socket_};
   beast::flat_buffer buffer_;
   bool closed_ = false;
 };

@@ -89,12 +89,12 @@ class Context {
     return NewSequence(Sequence{.items = std::move(items)}, kind);
   }
   Value NewSequence(Sequence sequence, Kind kind) {
-    if (!Charge(4 + 4 * sequence.items.size())) return Value();
-    return CheckDepth(Value::Of(std::move(sequence), kind));
+    if (!Charge(4 + sequence.items.size())) return Value();
+    return CheckBounds(Value::Of(std::move(sequence), kind));
   }
   Value NewDict(Dict dict) {
-    if (!Charge(4 + 16 * dict.entries.size())) return Value();
-    return CheckDepth(Value::Of(std::move(dict)));
+    if (!Charge(4 + 8 * dict.entries.size())) return Value();
+    return CheckBounds(Value::Of(std::move(dict)));
   }
   Namespace* NewNamespace() {
     Charge(64);
@@ -110,8 +110,9 @@ class Context {
   void Leave() { --depth_; }
 
  private:
-  Value CheckDepth(Value value) {
+  Value CheckBounds(Value value) {
     if (value.depth() > kMaxNesting) return Fail("lists nested deeper than {}", kMaxNesting);
+    if (value.weight() > kMaxWeight) return Fail("a list with too much in it");
     return value;
   }
 

@@ -14,6 +14,7 @@ Value ApplyFilter(Context& context, std::string_view name, const Value& input,
                   const Arguments& arguments) {
   const Filter filter = Find(name);
   if (filter == nullptr) return context.Fail("No filter named '{}'.", name);
+  if (!context.Charge(input.weight())) return {};
   return filter(context, input, arguments);
 }
 

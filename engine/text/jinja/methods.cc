@@ -323,6 +323,7 @@ Value Copy(Context&, const Value& self, const Arguments&) { return self; }
 Value IndexOf(Context& context, const Value& self, const Arguments& arguments) {
   if (!Require(context, arguments, 1)) return {};
   const ValueList& items = self.items();
+  context.Charge(self.weight());
   const auto at = std::find_if(items.begin(), items.end(), [&](const Value& item) {
     return Equal(item, arguments.positional[0]);
   });
@@ -333,6 +334,7 @@ Value IndexOf(Context& context, const Value& self, const Arguments& arguments) {
 Value CountItems(Context& context, const Value& self, const Arguments& arguments) {
   if (!Require(context, arguments, 1)) return {};
   const ValueList& items = self.items();
+  context.Charge(self.weight());
   return Value::Int(std::count_if(items.begin(), items.end(), [&](const Value& item) {
     return Equal(item, arguments.positional[0]);
   }));
@@ -375,6 +377,7 @@ std::optional<Value> FindIn(const Methods& methods, const Value& object, std::st
     return Value::Of(
         Callable{fmt::format("<built-in method {} of {} object>", name, TypeName(object)),
                  [call = method.call, object](Context& context, const Arguments& arguments) {
+                   if (!context.Charge(object.is_string() ? object.weight() : 1)) return Value();
                    return call(context, object, arguments);
                  }});
   }

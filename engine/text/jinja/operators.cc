@@ -158,6 +158,7 @@ bool Less(Context& context, const Value& a, const Value& b) {
 }
 
 bool Compare(Context& context, std::string_view op, const Value& a, const Value& b) {
+  context.Charge(std::min(a.weight(), b.weight()));
   if (op == "==") return Equal(a, b);
   if (op == "!=") return !Equal(a, b);
   if (op == "in") return Contains(context, b, a);
@@ -178,7 +179,7 @@ bool Contains(Context& context, const Value& container, const Value& item) {
         context.Fail("'in <string>' requires string as left operand, not {}", TypeName(item));
         return false;
       }
-      context.Charge(container.string().size() / 256);
+      context.Charge(container.weight());
       return container.string().find(item.string()) != std::string::npos;
     case Kind::kDict:
       if (!HashIdentity(item).has_value()) context.Fail("unhashable type: '{}'", TypeName(item));
@@ -191,7 +192,7 @@ bool Contains(Context& context, const Value& container, const Value& item) {
     return false;
   }
   const ValueList items = Iterate(context, container);
-  context.Charge(items.size());
+  context.Charge(container.weight());
   return std::any_of(items.begin(), items.end(),
                      [&](const Value& other) { return Equal(other, item); });
 }
@@ -202,6 +203,7 @@ bool IsIterable(const Value& value) {
 }
 
 ValueList Iterate(Context& context, const Value& value) {
+  if (value.is_sequence() && !context.Charge(value.items().size() / 8)) return {};
   switch (value.kind()) {
     case Kind::kUndefined:
       return {};
@@ -427,7 +429,7 @@ Value GetAttribute(Context& context, const Value& object, std::string_view name)
 Value GetItem(Context& context, const Value& object, const Value& key) {
   if (object.is_undefined()) return context.Fail("{}", object.undefined_message());
   if (std::optional<Value> value = PythonItem(object, key); value.has_value()) {
-    if (object.is_string()) context.Charge(object.string().size() / 64);
+    if (object.is_string()) context.Charge(object.weight());
     return *std::move(value);
   }
   if (key.is_string()) {

@@ -11,8 +11,9 @@
 namespace hostler::jinja {
 namespace {
 
-// Namespaces can hold themselves.
+// Namespaces can hold themselves, so what they hold has no bounds.
 constexpr int kMaxReprDepth = 2 * kMaxNesting;
+constexpr size_t kMaxReprBytes = (size_t{64} << 20) + 1;  // too long for any string
 
 void AppendRepr(const Value& value, int depth, std::string* out);
 
@@ -66,6 +67,7 @@ void AppendEntries(const Entries& entries, int depth, AppendKey append_key, std:
 }
 
 void AppendRepr(const Value& value, int depth, std::string* out) {
+  if (out->size() > kMaxReprBytes) return;
   if (depth > kMaxReprDepth) {
     out->append("...");
     return;

@@ -143,9 +143,11 @@ class PercentFormatter {
       if (pos_ < format_.size()) Conversion();
       if (!context_.CheckSize(static_cast<double>(out_.size()))) break;
     }
-    const bool all_used = values_.is(Kind::kTuple)
-                              ? next_ >= values_.items().size()
-                              : next_ > 0 || values_.is(Kind::kDict) || values_.is(Kind::kList);
+    // A value that is not a tuple but has items may go unused.
+    const bool has_items = values_.is(Kind::kDict) || values_.is(Kind::kList) ||
+                           values_.is(Kind::kRange) || values_.is_undefined();
+    const bool all_used =
+        values_.is(Kind::kTuple) ? next_ >= values_.items().size() : next_ > 0 || has_items;
     if (!context_.failed() && !all_used) {
       return context_.Fail("not all arguments converted during string formatting");
     }

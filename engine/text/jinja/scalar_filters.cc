@@ -234,11 +234,14 @@ Value Truncate(Context& context, const Value& input, const Arguments& arguments)
   const bool kill_words = BoolArgument(arguments, 1, "killwords", false);
   const std::string end = TextArgument(context, arguments, 2, "end", "...");
   const int64_t leeway = NumberArgument(context, arguments, 3, "leeway", 5);
+  const std::optional<int64_t> size = LengthOf(input);
+  if (!size.has_value()) return context.Fail("object of type '{}' has no len()", TypeName(input));
   const std::string text = Str(input);
   const std::vector<size_t> offsets = CharacterOffsets(text);
   const int64_t keep = length - Length(end);
   if (keep < 0) return context.Fail("expected length >= {}, got {}", Length(end), length);
-  if (static_cast<int64_t>(offsets.size()) - 1 <= length + leeway) return input;
+  if (*size <= length + leeway) return input;
+  if (!input.is_string()) return context.Fail("cannot truncate a {}", TypeName(input));
   std::string kept = text.substr(0, offsets[keep]);
   if (!kill_words) kept = kept.substr(0, kept.rfind(' '));
   return context.NewString(kept + end);
@@ -285,16 +288,39 @@ Value Escape(Context& context, const Value& input, const Arguments&) {
   return context.NewString(std::move(out));
 }
 
+std::string Quoted(std::string_view text, bool in_query) {
+  std::string out;
+  for (unsigned char c : text) {
+    const bool alphanumeric =
+        (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    const std::string_view marks = in_query ? "_.-~" : "_.-~/";
+    if (alphanumeric || marks.find(static_cast<char>(c)) != std::string_view::npos) {
+      out.push_back(static_cast<char>(c));
+    } else if (in_query && c == ' ') {
+      out.push_back('+');
+    } else {
+      out += fmt::format("%{:02X}", c);
+    }
+  }
+  return out;
+}
+
 Value UrlEncode(Context& context, const Value& input, const Arguments&) {
-  if (!input.is_string() && IsIterable(input)) {
-    return context.Fail("urlencode of a {} is not supported", TypeName(input));
+  if (input.is_string() || !IsIterable(input)) return context.NewString(Quoted(Str(input), false));
+  ValueList pairs;
+  if (input.is(Kind::kDict)) {
+    for (const auto& [key, value] : input.dict().entries) {
+      pairs.push_back(Value::List({key, value}, Kind::kTuple));
+    }
+  } else {
+    pairs = Iterate(context, input);
   }
   std::string out;
-  for (unsigned char c : Str(input)) {
-    const bool plain =
-        (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-        std::string_view("_.-~/").find(static_cast<char>(c)) != std::string_view::npos;
-    out += plain ? std::string(1, static_cast<char>(c)) : fmt::format("%{:02X}", c);
+  for (const Value& pair : pairs) {
+    const ValueList both = Iterate(context, pair);
+    if (both.size() != 2) return context.Fail("urlencode needs pairs");
+    if (!out.empty()) out += "&";
+    out += Quoted(Str(both[0]), true) + "=" + Quoted(Str(both[1]), true);
   }
   return context.NewString(std::move(out));
 }

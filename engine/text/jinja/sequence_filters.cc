@@ -271,7 +271,7 @@ Value Batch(Context& context, const Value& input, const Arguments& arguments) {
   }
   if (!batch.empty()) {
     const bool filled = fill != nullptr && !fill->is_none();
-    while (filled && static_cast<int64_t>(batch.size()) < size && context.Charge(1)) {
+    while (filled && static_cast<int64_t>(batch.size()) < size && context.Charge(8)) {
       batch.push_back(*fill);
     }
     batches.push_back(Value::List(std::move(batch)));
@@ -288,7 +288,7 @@ Value SliceInto(Context& context, const Value& input, const Arguments& arguments
   const int64_t each = count / slices, extra = count % slices;
   ValueList result;
   auto next = items.begin();
-  for (int64_t i = 0; i < slices && context.Charge(4); ++i) {
+  for (int64_t i = 0; i < slices && context.Charge(16); ++i) {
     const auto end = next + each + (i < extra ? 1 : 0);
     ValueList slice(next, end);
     if (fill != nullptr && !fill->is_none() && i >= extra) slice.push_back(*fill);

@@ -64,6 +64,8 @@ Value Value::Of(Sequence sequence, Kind kind) {
   Value v;
   v.kind_ = kind;
   sequence.depth = NestedDepth(sequence.items);
+  sequence.weight = 1;
+  for (const Value& item : sequence.items) sequence.weight += item.weight();
   v.object_ = std::make_shared<Sequence>(std::move(sequence));
   return v;
 }
@@ -72,8 +74,10 @@ Value Value::Of(Dict dict) {
   Value v;
   v.kind_ = Kind::kDict;
   dict.depth = 1;
+  dict.weight = 1;
   for (const auto& [key, value] : dict.entries) {
     dict.depth = std::max({dict.depth, key.depth() + 1, value.depth() + 1});
+    dict.weight += key.weight() + value.weight();
   }
   v.object_ = std::make_shared<Dict>(std::move(dict));
   return v;
@@ -132,6 +136,12 @@ int Value::depth() const {
   if (is_sequence()) return sequence().depth;
   if (kind_ == Kind::kDict) return dict().depth;
   return 0;
+}
+
+uint64_t Value::weight() const {
+  if (is_sequence()) return sequence().weight;
+  if (kind_ == Kind::kDict) return dict().weight;
+  return kind_ == Kind::kString ? 1 + string().size() / 64 : 1;
 }
 
 bool Dict::Set(const Value& key, const Value& value) {

@@ -43,9 +43,9 @@ struct Sequence;
 using ValueList = std::vector<Value>;
 
 // Immutable (but for namespaces, loops and how far a generator has been read)
-// and cheap to copy. Containers nest at most kMaxNesting deep, so that walking
-// and freeing them cannot exhaust the stack. A value lives no longer than the
-// Context that made it.
+// and cheap to copy. Containers nest at most kMaxNesting deep and weigh at most
+// kMaxWeight, so that walking and freeing them cannot exhaust stack or time. A value lives no
+// longer than the Context that made it.
 class Value {
  public:
   Value() = default;  // undefined, without a word why
@@ -92,6 +92,10 @@ class Value {
   // How deep containers nest in this one: 0 for anything else.
   int depth() const;
 
+  // How much there is to walk: 1 and more for long text, and for containers
+  // the sum over their items, each as often as it is there.
+  uint64_t weight() const;
+
  private:
   Kind kind_ = Kind::kUndefined;
   union {
@@ -102,10 +106,12 @@ class Value {
 };
 
 inline constexpr int kMaxNesting = 200;
+inline constexpr uint64_t kMaxWeight = 16'000'000;
 
 struct Sequence {
   ValueList items;
-  int depth = 1;                // set by Value::Of
+  int depth = 1;  // set by Value::Of, as is
+  uint64_t weight = 1;
   std::string view = {};        // kView: "dict_keys", ...
   int64_t range[3] = {};        // kRange: start, stop, step
   std::string lazy_error = {};  // kGenerator: what reading it raises
@@ -120,7 +126,8 @@ struct Dict {
   const Value* Find(std::string_view key) const;
 
   std::vector<std::pair<Value, Value>> entries;
-  int depth = 1;  // set by Value::Of
+  int depth = 1;  // set by Value::Of, as is
+  uint64_t weight = 1;
 
  private:
   std::unordered_map<std::string, size_t> index_;  // key's identity → entry

@@ -132,6 +132,7 @@ Test Find(std::string_view name) {
 bool ApplyTest(Context& context, std::string_view name, const Value& input,
                const Arguments& arguments) {
   const Test test = Find(name);
+  context.Charge(input.is_string() ? input.weight() : 1);
   if (test == nullptr) {
     context.Fail("No test named '{}'.", name);
     return false;
