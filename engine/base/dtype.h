@@ -25,7 +25,9 @@ enum class DType : uint8_t {
   kQ6_K,
   kIQ4_NL,
   kIQ4_XS,
-  kMXFP4,   // OCP microscaling: an E8M0 scale, then 32 E2M1
+  kMXFP4,  // OCP microscaling: an E8M0 scale, then 32 E2M1
+  kTQ1_0,
+  kTQ2_0,
   kF8E4M3,  // the finite ("fn") variant: no infinities, largest value 448
   // Types that occur in files without being weights.
   kF64,

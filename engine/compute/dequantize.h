@@ -40,6 +40,10 @@ void DequantizeIQ4_NL(const std::byte* in, int64_t n, float* out);
 void DequantizeIQ4_XS(const std::byte* in, int64_t n, float* out);
 void DequantizeMxfp4(const std::byte* in, int64_t n, float* out);
 
+// Ternary values (dequantize_ternary.cc).
+void DequantizeTQ1_0(const std::byte* in, int64_t n, float* out);
+void DequantizeTQ2_0(const std::byte* in, int64_t n, float* out);
+
 // For the files of this family: f(block, values) for each block of a type.
 template <int kElements, int kBytes, typename F>
 void ForBlocks(const std::byte* in, int64_t n, float* out, F f) {

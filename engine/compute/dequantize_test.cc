@@ -25,7 +25,8 @@ constexpr GoldenType kGoldenTypes[] = {
     {DType::kQ3_K, "Q3_K", false},     {DType::kQ4_K, "Q4_K", false},
     {DType::kQ5_K, "Q5_K", false},     {DType::kQ6_K, "Q6_K", false},
     {DType::kIQ4_NL, "IQ4_NL", false}, {DType::kIQ4_XS, "IQ4_XS", false},
-    {DType::kMXFP4, "MXFP4", true},
+    {DType::kMXFP4, "MXFP4", true},    {DType::kTQ1_0, "TQ1_0", false},
+    {DType::kTQ2_0, "TQ2_0", false},
 };
 
 // Bits, but any NaN for any NaN.

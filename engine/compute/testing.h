@@ -69,6 +69,10 @@ inline std::vector<int> ScaleOffsets(DType type) {
       return {108};
     case DType::kQ6_K:
       return {208};
+    case DType::kTQ1_0:
+      return {52};
+    case DType::kTQ2_0:
+      return {64};
     default:
       return {0};  // Q5_0, IQ4_NL, IQ4_XS
   }

@@ -92,6 +92,24 @@ TEST_P(WeightTypesTest, EmbedAsTheirValues) {
   }
 }
 
+TEST_P(WeightTypesTest, GainsMayHaveThem) {
+  for (DType type : testing::kAllWeightTypes) {
+    const OwnedWeight gain(type, 1, 768, 12);
+    const OwnedWeight bias(type, 1, 768, 13);
+    const auto as_f32 = [](const OwnedWeight& w) {
+      return Weight{DType::kF32, 1, 768, reinterpret_cast<const std::byte*>(w.values.data())};
+    };
+    const OwnedMat x(3, 768, 14);
+    OwnedMat out(3, 768), expected(3, 768);
+    one_->RmsNorm(x.mat, gain.weight, 1e-5f, out.mat);
+    one_->RmsNorm(x.mat, as_f32(gain), 1e-5f, expected.mat);
+    EXPECT_EQ(out.values, expected.values) << GetDTypeInfo(type).name;
+    one_->LayerNorm(x.mat, gain.weight, bias.weight, 1e-5f, out.mat);
+    one_->LayerNorm(x.mat, as_f32(gain), as_f32(bias), 1e-5f, expected.mat);
+    EXPECT_EQ(out.values, expected.values) << GetDTypeInfo(type).name;
+  }
+}
+
 // An expert whose three matrices have types of their own gives what the
 // operations give one after another.
 TEST_P(WeightTypesTest, ExpertsMayMixThem) {

@@ -38,8 +38,8 @@ const TensorType* FindTensorType(uint32_t number) {
       {20, "IQ4_NL", DType::kIQ4_NL}, {21, "IQ3_S", std::nullopt},   {22, "IQ2_S", std::nullopt},
       {23, "IQ4_XS", DType::kIQ4_XS}, {24, "I8", DType::kI8},        {25, "I16", DType::kI16},
       {26, "I32", DType::kI32},       {27, "I64", DType::kI64},      {28, "F64", DType::kF64},
-      {29, "IQ1_M", std::nullopt},    {30, "BF16", DType::kBF16},    {34, "TQ1_0", std::nullopt},
-      {35, "TQ2_0", std::nullopt},    {39, "MXFP4", DType::kMXFP4},  {40, "NVFP4", std::nullopt},
+      {29, "IQ1_M", std::nullopt},    {30, "BF16", DType::kBF16},    {34, "TQ1_0", DType::kTQ1_0},
+      {35, "TQ2_0", DType::kTQ2_0},   {39, "MXFP4", DType::kMXFP4},  {40, "NVFP4", std::nullopt},
   }};
   for (const TensorType& type : kTable) {
     if (type.number == number) return &type;
@@ -289,8 +289,10 @@ class Parser {
 
   // Turns offsets from the start of the data into offsets from the file's.
   absl::Status PlaceTensors() {
-    const uint64_t begin = (at_ + alignment_ - 1) / alignment_ * alignment_;
-    const uint64_t data_bytes = file_.size() > begin ? file_.size() - begin : 0;
+    // A file without data may end before the padding.
+    const uint64_t begin =
+        std::min<uint64_t>((at_ + alignment_ - 1) / alignment_ * alignment_, file_.size());
+    const uint64_t data_bytes = file_.size() - begin;
     for (TensorInfo& tensor : header_.tensors) {
       if (tensor.offset > data_bytes || tensor.bytes > data_bytes - tensor.offset) {
         where_ = fmt::format("tensor {}: ", Quoted(tensor.name));

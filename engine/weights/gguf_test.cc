@@ -70,6 +70,7 @@ TEST(GgufTest, ReadsEveryTypeThatIsAWeight) {
       {6, DType::kQ5_0},    {7, DType::kQ5_1},    {8, DType::kQ8_0},  {10, DType::kQ2_K},
       {11, DType::kQ3_K},   {12, DType::kQ4_K},   {13, DType::kQ5_K}, {14, DType::kQ6_K},
       {20, DType::kIQ4_NL}, {23, DType::kIQ4_XS}, {30, DType::kBF16}, {39, DType::kMXFP4},
+      {34, DType::kTQ1_0},  {35, DType::kTQ2_0},
   };
   for (const auto& [number, dtype] : types) {
     const std::string bytes(RowBytes(dtype, 256), 'd');
@@ -351,6 +352,16 @@ TEST(OpenGgufTest, GivesTensorsAndMetadata) {
   EXPECT_EQ((*source)->Find("blk.x"), nullptr);
   EXPECT_EQ(*(*source)->metadata().GetString("general.architecture"), "test");
   EXPECT_TRUE((*source)->Health().ok());
+}
+
+TEST(OpenGgufTest, AFileOfEmptyTensorsNeedsNoPadding) {
+  TempDir dir;
+  GgufWriter writer;
+  writer.AddTensorEntry("empty", {0}, kF32, 0);
+  ASSERT_NE(writer.File().size() % 32, 0u);
+  auto source = OpenGguf(dir.Write("m.gguf", writer.File()));
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_TRUE((*source)->Data(*(*source)->Find("empty")).empty());
 }
 
 TEST(OpenGgufTest, ATruncationAfterOpeningShowsInHealth) {

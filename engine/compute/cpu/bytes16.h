@@ -25,6 +25,15 @@ HOSTLER_INLINE Bytes16 OrShifted(Bytes16 a, Bytes16 b, int shift) {
   return {_mm_or_si128(a.v, _mm_slli_epi16(b.v, shift))};
 }
 
+// `value` in lane i where bit i is set, 0 elsewhere.
+HOSTLER_INLINE Bytes16 SpreadBits(uint16_t bits, uint8_t value) {
+  const __m128i halves = _mm_set1_epi16(static_cast<short>(bits));
+  const __m128i byte_of_lane = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+  const __m128i bit_of_lane = _mm_set1_epi64x(static_cast<long long>(0x8040201008040201u));
+  const __m128i bit = _mm_and_si128(_mm_shuffle_epi8(halves, byte_of_lane), bit_of_lane);
+  return {_mm_and_si128(_mm_cmpeq_epi8(bit, bit_of_lane), _mm_set1_epi8(static_cast<char>(value)))};
+}
+
 #else
 
 struct Bytes16 {
@@ -43,6 +52,12 @@ HOSTLER_INLINE Bytes16 Bits(Bytes16 a, int shift, uint8_t mask) {
 HOSTLER_INLINE Bytes16 OrShifted(Bytes16 a, Bytes16 b, int shift) {
   for (int i = 0; i < kLanes; ++i) a.v[i] |= static_cast<uint8_t>(b.v[i] << shift);
   return a;
+}
+
+HOSTLER_INLINE Bytes16 SpreadBits(uint16_t bits, uint8_t value) {
+  Bytes16 result;
+  for (int i = 0; i < kLanes; ++i) result.v[i] = bits >> i & 1 ? value : 0;
+  return result;
 }
 
 #endif
