@@ -119,7 +119,8 @@ void Attention(benchmark::State& state, std::string isa, DType type) {
   Backend& backend = **created;
   const KvLayout layout = {.layers = 1,
                            .kv_heads = kKvHeads,
-                           .head_dim = kHeadDim,
+                           .k_dim = kHeadDim,
+                           .v_dim = kHeadDim,
                            .block_tokens = kBlockTokens,
                            .dtype = type};
   const int count = context / kBlockTokens;
@@ -132,7 +133,8 @@ void Attention(benchmark::State& state, std::string isa, DType type) {
   StepBatch batch;
   batch.tokens.assign(static_cast<size_t>(rows), 0);
   for (int i = 0; i < rows; ++i) batch.positions.push_back(context - rows + i);
-  batch.sequences.push_back({0, rows, context - rows, blocks});
+  batch.sequences.push_back(
+      {.rows = rows, .first_position = context - rows, .prompt_tokens = context, .blocks = blocks});
   for (auto _ : state) {
     backend.Attention({.heads = kHeads, .scale = 0.1f}, batch, 0,
                       AsMat(*q, rows, kHeads * kHeadDim), {layout, memory->data()},
@@ -150,7 +152,7 @@ void ExpertFfn(benchmark::State& state, std::string isa, DType type) {
   auto created = NewCpuBackend(2, isa);
   if (!created.ok()) return state.SkipWithError("not on this CPU");
   Backend& backend = **created;
-  const ExpertLayout layout = ExpertLayout::Packed(kDim, kFfn, type);
+  const ExpertLayout layout = ExpertLayout::Packed(kDim, kFfn, type, type, type);
   const auto one = RandomBuffer(backend, type, 3 * kDim * kFfn);
   const auto slots = *backend.Allocate(layout.bytes * kExperts);
   for (int e = 0; e < kExperts; ++e) {

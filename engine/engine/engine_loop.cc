@@ -103,9 +103,11 @@ void EngineLoop::Run() {
       Wake();
     }
     PublishStats();
+    Deliver();
   }
   EndAll(absl::UnavailableError("the server is shutting down"));
   PublishStats();
+  Deliver();
 }
 
 void EngineLoop::DropCancelled() {
@@ -210,7 +212,7 @@ void EngineLoop::Generate(const ScheduledSequence& part) {
   if (state->timings.first_token_ms == 0) state->timings.first_token_ms = state->MsSinceArrival();
   ++totals_.generated_tokens;
   const bool finished = event.finish_reason.has_value();
-  state->stream->Push(std::move(event));
+  outbox_.push_back({state, std::move(event), {}});
   if (!finished) return;
   scheduler_.Remove(&sequence);
   if (--state->live == 0) EndRequest(state, absl::OkStatus());
@@ -221,7 +223,7 @@ void EngineLoop::EndRequest(std::shared_ptr<RequestState> state, const absl::Sta
     if (sequence->request == state) scheduler_.Remove(sequence);
   }
   state->timings.total_ms = state->MsSinceArrival();
-  state->stream->End(status, state->usage, state->timings);
+  outbox_.push_back({std::move(state), std::nullopt, status});
 }
 
 void EngineLoop::EndAll(const absl::Status& status) {
@@ -249,7 +251,22 @@ void EngineLoop::PublishStats() {
     stats_ = stats;
     queued_ = stats.waiting + static_cast<int>(submitted_.size());
     stats_.waiting = queued_;
-    busy_ = stats.running + stats.waiting > 0;
+  }
+}
+
+void EngineLoop::Deliver() {
+  for (Delivery& news : outbox_) {
+    GenerateStream& stream = *news.state->stream;
+    if (news.event.has_value()) {
+      stream.Push(*std::move(news.event));
+    } else {
+      stream.End(news.status, news.state->usage, news.state->timings);
+    }
+  }
+  outbox_.clear();
+  {
+    std::lock_guard lock(mutex_);
+    busy_ = scheduler_.running() + scheduler_.waiting() > 0;
   }
   idle_.notify_all();
 }

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -50,7 +51,9 @@ class EngineLoop {
   // Ends the request and removes its sequences.
   void EndRequest(std::shared_ptr<RequestState> state, const absl::Status& status);
   void EndAll(const absl::Status& status);
+  // What clients are told goes out after the stats it belongs to.
   void PublishStats();
+  void Deliver();
 
   const LoadedModel& model_;
   const ModelMemory memory_;
@@ -62,6 +65,13 @@ class EngineLoop {
   StepResult result_;
   absl::Status health_;
   EngineStats totals_;
+  // News for a stream: an event, or without one the request's end.
+  struct Delivery {
+    std::shared_ptr<RequestState> state;
+    std::optional<GenerateEvent> event;
+    absl::Status status;
+  };
+  std::vector<Delivery> outbox_;
 
   mutable std::mutex mutex_;  // guards all below; never held during a step
   std::condition_variable wake_;

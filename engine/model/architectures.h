@@ -25,6 +25,9 @@ struct Architecture {
 // Null when no row fits.
 const Architecture* FindArchitecture(const nlohmann::json& config);
 
+// The architecture a configuration names, known or not.
+std::string ArchitectureName(const nlohmann::json& config);
+
 // "deepseek_v2, deepseek_v3, ...": for messages.
 std::string ArchitectureNames();
 

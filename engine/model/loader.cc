@@ -15,13 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// generation_config.json, or {} when there is none.
-absl::StatusOr<nlohmann::json> ReadGenerationConfig(const std::string& path) {
-  const std::string file = (fs::path(path) / "generation_config.json").string();
-  if (!fs::exists(file)) return nlohmann::json::object();
-  return ReadJsonFile(file);
-}
-
 // "eos_token_id" is a number or a list of them; generation_config.json's
 // counts before config.json's.
 absl::StatusOr<std::vector<int32_t>> ReadEosIds(const nlohmann::json& generation,
@@ -97,28 +90,26 @@ absl::Status LoadText(const std::string& path, LoadedModel* loaded) {
 
 absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOptions& options,
                                       std::unique_ptr<Backend> backend) {
-  HOSTLER_ASSIGN_OR_RETURN(ModelInfo info, InspectModel(path));
+  HOSTLER_ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(path));
+  ModelInfo info = DescribeModel(path, files);
   if (!info.unsupported.empty()) {
     return absl::UnimplementedError(fmt::format("{}: cannot serve {}", path, info.unsupported[0]));
   }
-  HOSTLER_ASSIGN_OR_RETURN(const nlohmann::json config,
-                           ReadJsonFile((fs::path(path) / "config.json").string()));
-  HOSTLER_ASSIGN_OR_RETURN(const nlohmann::json generation, ReadGenerationConfig(path));
-  HOSTLER_ASSIGN_OR_RETURN(info.eos_ids, ReadEosIds(generation, config, info.vocab));
+  HOSTLER_ASSIGN_OR_RETURN(info.eos_ids, ReadEosIds(files.generation, files.config, info.vocab));
 
   LoadedModel loaded;
   loaded.backend = std::move(backend);
-  HOSTLER_ASSIGN_OR_RETURN(loaded.weights, OpenWeights(path));
-  HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, FindArchitecture(config)->configure(config));
+  HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, files.Configure());
   auto model =
-      NewDecoder(std::move(decoder), info, loaded.weights.get(), options, loaded.backend.get());
+      NewDecoder(std::move(decoder), info, files.weights.get(), options, loaded.backend.get());
   if (!model.ok()) {
     return absl::Status(model.status().code(),
                         fmt::format("{}: {}", path, std::string(model.status().message())));
   }
   loaded.model = *std::move(model);
-  HOSTLER_ASSIGN_OR_RETURN(loaded.defaults, ReadDefaults(generation));
-  HOSTLER_RETURN_IF_ERROR(LoadText(path, &loaded));
+  HOSTLER_ASSIGN_OR_RETURN(loaded.defaults, ReadDefaults(files.generation));
+  if (files.gguf == nullptr) HOSTLER_RETURN_IF_ERROR(LoadText(path, &loaded));
+  loaded.weights = std::move(files.weights);
   return loaded;
 }
 

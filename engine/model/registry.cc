@@ -1,14 +1,12 @@
 #include "engine/model/registry.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <string>
 
 #include "engine/base/status.h"
 #include "engine/model/architectures.h"
-#include "engine/model/config_reader.h"
-#include "fmt/format.h"
+#include "engine/model/model_files.h"
 
 namespace hostler {
 namespace {
@@ -53,7 +51,9 @@ std::string ModelType(const nlohmann::json& config) {
 }
 
 bool IsExpertTensor(std::string_view name) {
-  return name.find(".experts.") != std::string_view::npos;
+  return name.find(".experts.") != std::string_view::npos ||
+         name.find(".block_sparse_moe.input_linear") != std::string_view::npos ||
+         name.find(".block_sparse_moe.output_linear") != std::string_view::npos;
 }
 
 uint64_t Elements(const TensorInfo& tensor) {
@@ -110,29 +110,29 @@ std::string ArchitectureNames() {
   return names;
 }
 
-absl::StatusOr<ModelInfo> InspectModel(const std::string& path) {
-  HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<WeightSource> weights, OpenWeights(path));
-  HOSTLER_ASSIGN_OR_RETURN(const nlohmann::json config,
-                           ReadJsonFile((std::filesystem::path(path) / "config.json").string()));
+std::string ArchitectureName(const nlohmann::json& config) {
+  const std::string type = ModelType(config);
+  return type.empty() ? ClassName(config) : type;
+}
+
+ModelInfo DescribeModel(const std::string& path, const ModelFiles& files) {
   ModelInfo info;
   info.path = path;
-  info.format = weights->format();
-  info.architecture = ModelType(config);
-  const Architecture* architecture = FindArchitecture(config);
-  if (architecture == nullptr) {
-    info.unsupported.push_back(fmt::format(
-        "architecture \"{}\" (supported: {})",
-        info.architecture.empty() ? ClassName(config) : info.architecture, ArchitectureNames()));
+  info.format = files.weights->format();
+  info.architecture = ArchitectureName(files.config);
+  const absl::StatusOr<DecoderConfig> decoder = files.Configure();
+  if (decoder.ok()) {
+    DescribeDecoder(*decoder, &info);
   } else {
-    const absl::StatusOr<DecoderConfig> decoder = architecture->configure(config);
-    if (decoder.ok()) {
-      DescribeDecoder(*decoder, &info);
-    } else {
-      info.unsupported.emplace_back(decoder.status().message());
-    }
+    info.unsupported.emplace_back(decoder.status().message());
   }
-  CountTensors(*weights, &info);
+  CountTensors(*files.weights, &info);
   return info;
+}
+
+absl::StatusOr<ModelInfo> InspectModel(const std::string& path) {
+  HOSTLER_ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(path));
+  return DescribeModel(path, files);
 }
 
 }  // namespace hostler

@@ -6,13 +6,18 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "engine/model/model_files.h"
 #include "engine/model/model_info.h"
 
 namespace hostler {
 
-// Reads configuration and tensor headers only. A model that cannot be served
-// is described as far as it goes, with ModelInfo::unsupported filled in.
-// Errors: NotFound; InvalidArgument for a malformed configuration or file.
+// What an opened model's configuration and tensor headers tell. A model that
+// cannot be served is described as far as it goes, with
+// ModelInfo::unsupported filled in.
+ModelInfo DescribeModel(const std::string& path, const ModelFiles& files);
+
+// The same for a path; reads configuration and tensor headers only. Errors: NotFound;
+// InvalidArgument for a malformed configuration or file.
 absl::StatusOr<ModelInfo> InspectModel(const std::string& path);
 
 }  // namespace hostler

@@ -64,6 +64,7 @@ void FamilyConfig::ReadRope() {
   }
   decoder.ropes = {MakeRope(static_cast<int>(turned) / 2 * 2, rope_theta_, rope_scaling_,
                             decoder.max_positions, reader)};
+  decoder.ropes[0].interleaved = reader.Bool("rope_interleaved", false);  // from GGUF
 }
 
 void FamilyConfig::ReadMoe(const char* experts_key, const char* top_k_key, const char* ffn_key) {

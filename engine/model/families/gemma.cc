@@ -14,7 +14,9 @@ namespace {
 
 void ReadGemma(FamilyConfig* family) {
   DecoderConfig& d = family->decoder;
-  d.gain_offset = 1;
+  // GGUF files have the 1 in the gains.
+  const float gain_offset = static_cast<float>(family->reader.Double("gain_offset", 1));
+  d.gain_offset = gain_offset;
   d.embedding_scale = std::sqrt(static_cast<float>(d.dim));
   d.tied_embeddings = family->reader.Bool("tie_word_embeddings", true);
   d.ffn_norm = "pre_feedforward_layernorm";
@@ -27,7 +29,7 @@ void ReadGemma(FamilyConfig* family) {
   if (!(scalar > 0)) family->reader.Fail("query_pre_attn_scalar", "must be positive");
   d.logit_soft_cap = static_cast<float>(family->reader.Double("final_logit_softcapping", 0));
   family->ForAttention([&](AttentionConfig& attention) {
-    attention.gain_offset = 1;
+    attention.gain_offset = gain_offset;
     attention.scale = static_cast<float>(1.0 / std::sqrt(scalar));
     attention.soft_cap = static_cast<float>(cap);
   });

@@ -1,0 +1,25 @@
+// A GGUF file seen as a Hugging Face model: its metadata as a config.json, its
+// tensors under the names that the decoder binds.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "engine/model/decoder.h"
+#include "engine/weights/gguf.h"
+#include "nlohmann/json.hpp"
+
+namespace hostler {
+
+// Errors: Unimplemented naming an architecture that is not read from GGUF;
+// the metadata getters'.
+absl::StatusOr<nlohmann::json> GgufConfig(const GgufSource& gguf);
+
+// The same tensors, renamed. Keeps `gguf`.
+std::unique_ptr<WeightSource> RenameGgufTensors(std::unique_ptr<GgufSource> gguf);
+
+// Changes what a family's configuration says of tensor names to where
+// RenameGgufTensors puts them, and experts to GGUF's stacked form.
+void AdaptToGguf(DecoderConfig* config);
+
+}  // namespace hostler

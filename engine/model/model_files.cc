@@ -1,0 +1,45 @@
+#include "engine/model/model_files.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "engine/base/status.h"
+#include "engine/model/architectures.h"
+#include "engine/model/config_reader.h"
+#include "engine/model/gguf_model.h"
+#include "fmt/format.h"
+
+namespace hostler {
+
+absl::StatusOr<DecoderConfig> ModelFiles::Configure() const {
+  const Architecture* architecture = FindArchitecture(config);
+  if (architecture == nullptr) {
+    return absl::UnimplementedError(fmt::format("architecture \"{}\" (supported: {})",
+                                                ArchitectureName(config), ArchitectureNames()));
+  }
+  HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, architecture->configure(config));
+  if (gguf != nullptr) AdaptToGguf(&decoder);
+  return decoder;
+}
+
+absl::StatusOr<ModelFiles> OpenModelFiles(const std::string& path) {
+  ModelFiles files;
+  HOSTLER_ASSIGN_OR_RETURN(files.weights, OpenWeights(path));
+  files.generation = nlohmann::json::object();
+  if (auto* gguf = dynamic_cast<GgufSource*>(files.weights.get())) {
+    HOSTLER_ASSIGN_OR_RETURN(files.config, GgufConfig(*gguf));
+    files.gguf = &gguf->metadata();
+    files.weights.release();
+    files.weights = RenameGgufTensors(std::unique_ptr<GgufSource>(gguf));
+    return files;
+  }
+  const std::filesystem::path directory(path);
+  HOSTLER_ASSIGN_OR_RETURN(files.config, ReadJsonFile((directory / "config.json").string()));
+  const std::string generation = (directory / "generation_config.json").string();
+  if (std::filesystem::exists(generation)) {
+    HOSTLER_ASSIGN_OR_RETURN(files.generation, ReadJsonFile(generation));
+  }
+  return files;
+}
+
+}  // namespace hostler
