@@ -10,6 +10,7 @@ namespace hostler {
 namespace {
 
 bool IsWordCharacter(char32_t c) {
+  if (c == 0x200C || c == 0x200D) return true;  // the joiners
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:

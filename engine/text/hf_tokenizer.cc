@@ -96,10 +96,26 @@ absl::StatusOr<AddedToken> ReadAddedToken(const json& spec, const json& id) {
   return token;
 }
 
+bool Known(const TokenizerParts& parts, const AddedToken& token) {
+  return parts.vocabulary->Has(token.id) || parts.extra.Has(token.id) ||
+         parts.vocabulary->Find(token.content) || parts.extra.Find(token.content);
+}
+
 // The model's vocabulary may hold the token already, under the same id.
 absl::Status AddToken(AddedToken token, TokenizerParts* parts) {
-  if (!(parts->vocabulary->Has(token.id) && parts->vocabulary->Text(token.id) == token.content)) {
-    HOSTLER_RETURN_IF_ERROR(parts->vocabulary->Add(token.content, token.id));
+  const Vocabulary& own = *parts->vocabulary;
+  const std::optional<int32_t> own_id = own.Find(token.content);
+  if (own_id.has_value() && *own_id != token.id) {
+    return absl::InvalidArgumentError(
+        fmt::format("added token '{}' has both id {} and id {}", token.content, *own_id, token.id));
+  }
+  if (!own_id.has_value() && own.Has(token.id)) {
+    return absl::InvalidArgumentError(
+        fmt::format("added token: id {} belongs to both '{}' and '{}'", token.id,
+                    own.Text(token.id), token.content));
+  }
+  if (!own_id.has_value()) {
+    HOSTLER_RETURN_IF_ERROR(parts->extra.Add(token.content, token.id));
   }
   parts->added.push_back(std::move(token));
   return absl::OkStatus();
@@ -122,7 +138,7 @@ absl::Status AddTokens(const json& file, const json& config, TokenizerParts* par
     HOSTLER_ASSIGN_OR_RETURN(
         AddedToken token,
         ReadAddedToken(spec, json::parse(key, nullptr, /*allow_exceptions=*/false)));
-    if (parts->vocabulary->Has(token.id) || parts->vocabulary->Find(token.content)) continue;
+    if (Known(*parts, token)) continue;
     HOSTLER_RETURN_IF_ERROR(AddToken(std::move(token), parts));
   }
   return absl::OkStatus();
@@ -159,11 +175,13 @@ absl::StatusOr<TokenSpelling> ReadDecoder(const json& spec, int depth = 0) {
 
 // "<s>", {"content": "<s>"} or null.
 std::optional<int32_t> ConfiguredToken(const json& config, std::string_view field,
-                                       const Vocabulary& vocabulary) {
+                                       const TokenizerParts& parts) {
   const json* value = &FieldOrNull(config, field);
   if (value->is_object()) value = &FieldOrNull(*value, "content");
   if (!value->is_string()) return std::nullopt;
-  return vocabulary.Find(value->get_ref<const std::string&>());
+  const auto& text = value->get_ref<const std::string&>();
+  const std::optional<int32_t> id = parts.vocabulary->Find(text);
+  return id.has_value() ? id : parts.extra.Find(text);
 }
 
 absl::StatusOr<TokenizerParts> ReadParts(const json& file, const json& config) {
@@ -179,11 +197,13 @@ absl::StatusOr<TokenizerParts> ReadParts(const json& file, const json& config) {
   HOSTLER_ASSIGN_OR_RETURN(parts.spelling, ReadDecoder(FieldOrNull(file, "decoder")));
   HOSTLER_ASSIGN_OR_RETURN(
       PostProcessor post,
-      ParsePostProcessor(FieldOrNull(file, "post_processor"), *parts.vocabulary));
+      ParsePostProcessor(FieldOrNull(file, "post_processor"), [&parts](int32_t id) {
+        return parts.vocabulary->Has(id) || parts.extra.Has(id);
+      }));
   parts.prefix = std::move(post.prefix);
   parts.suffix = std::move(post.suffix);
-  parts.bos_id = ConfiguredToken(config, "bos_token", *parts.vocabulary);
-  parts.eos_id = ConfiguredToken(config, "eos_token", *parts.vocabulary);
+  parts.bos_id = ConfiguredToken(config, "bos_token", parts);
+  parts.eos_id = ConfiguredToken(config, "eos_token", parts);
   return parts;
 }
 

@@ -100,6 +100,10 @@ TEST_F(HfTokenizerTest, IgnoreMergesTakesAWordThatIsAToken) {
   EXPECT_THAT(Encode(file, "cab"), ElementsAre(2, 4));
   file["model"]["ignore_merges"] = true;
   EXPECT_THAT(Encode(file, "cab"), ElementsAre(22));
+  // Added tokens are no words of the model.
+  file["normalizer"] = {{"type", "Lowercase"}};
+  file["added_tokens"].push_back({{"id", 23}, {"content", "aaa"}, {"normalized", false}});
+  EXPECT_THAT(Encode(file, "AAA aaa"), ElementsAre(14, 0, 3, 23));
 }
 
 TEST_F(HfTokenizerTest, SpecialTokensAreTextUnlessAskedFor) {

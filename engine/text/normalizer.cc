@@ -108,9 +108,9 @@ class StripAccents : public Normalizer {
     std::string out;
     for (size_t pos = 0; pos < text.size();) {
       const char32_t c = NextCodePoint(text, &pos);
-      if (utf8proc_category(static_cast<utf8proc_int32_t>(c)) != UTF8PROC_CATEGORY_MN) {
-        AppendUtf8(c, &out);
-      }
+      const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+      const bool mark = category >= UTF8PROC_CATEGORY_MN && category <= UTF8PROC_CATEGORY_ME;
+      if (!mark) AppendUtf8(c, &out);
     }
     return out;
   }

@@ -1,5 +1,6 @@
 #include "engine/text/pipeline_tokenizer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/text/byte_level.h"
@@ -49,8 +50,9 @@ class PipelineTokenizer : public Tokenizer {
  public:
   explicit PipelineTokenizer(TokenizerParts parts) : parts_(std::move(parts)) {
     const Vocabulary& vocabulary = *parts_.vocabulary;
-    bytes_.resize(vocabulary.size());
-    special_.resize(vocabulary.size());
+    const int size = std::max(vocabulary.size(), parts_.extra.size());
+    bytes_.resize(size);
+    special_.resize(size);
     for (int id = 0; id < vocabulary.size(); ++id) {
       bytes_[id] = SpeltBytes(vocabulary.Text(id), parts_.spelling);
     }
@@ -61,7 +63,7 @@ class PipelineTokenizer : public Tokenizer {
     }
   }
 
-  int vocab_size() const override { return parts_.vocabulary->size(); }
+  int vocab_size() const override { return static_cast<int>(bytes_.size()); }
 
   std::vector<int32_t> Encode(std::string_view text, const EncodeOptions& options) const override {
     std::string mended;
@@ -94,7 +96,8 @@ class PipelineTokenizer : public Tokenizer {
   bool IsSpecial(int32_t id) const override { return id >= 0 && id < vocab_size() && special_[id]; }
 
   std::optional<int32_t> FindToken(std::string_view text) const override {
-    return parts_.vocabulary->Find(text);
+    const std::optional<int32_t> id = parts_.vocabulary->Find(text);
+    return id.has_value() ? id : parts_.extra.Find(text);
   }
 
   std::optional<int32_t> bos_id() const override { return parts_.bos_id; }

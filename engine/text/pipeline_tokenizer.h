@@ -25,9 +25,11 @@ enum class TokenSpelling {
 };
 
 struct TokenizerParts {
-  // The model's tokens and the added ones.
+  // The model's own tokens: what it may make of a word.
   std::unique_ptr<Vocabulary> vocabulary;
+  // The added tokens, and those of them that `vocabulary` lacks.
   std::vector<AddedToken> added;
+  Vocabulary extra;
   std::unique_ptr<Normalizer> normalizer;       // null: none
   std::unique_ptr<PreTokenizer> pre_tokenizer;  // null: none
   std::unique_ptr<WordModel> model;             // may refer to `vocabulary`

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "engine/text/vocabulary.h"
 #include "nlohmann/json.hpp"
 
 namespace hostler {
@@ -16,8 +16,9 @@ struct PostProcessor {
 };
 
 // The "post_processor" of a tokenizer.json (null: none), as it treats a single
-// text. Errors: InvalidArgument; Unimplemented naming the type.
+// text. `is_token` says which ids there are. Errors: InvalidArgument; Unimplemented naming the
+// type.
 absl::StatusOr<PostProcessor> ParsePostProcessor(const nlohmann::json& json,
-                                                 const Vocabulary& vocabulary);
+                                                 const std::function<bool(int32_t)>& is_token);
 
 }  // namespace hostler

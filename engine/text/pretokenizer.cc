@@ -253,6 +253,9 @@ absl::StatusOr<PreTokenizerPtr> ParseMetaspace(const json& spec, const std::stri
   return NewPreTokenizerSequence(std::move(steps));
 }
 
+// \w as Rust's regular expressions have it.
+constexpr char kWordCharacters[] = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200c}\x{200d})";
+
 // ASCII punctuation as Unicode and as C see it.
 constexpr char kPunctuation[] = R"([\p{P}!-/:-@\[-`{-~])";
 
@@ -288,7 +291,8 @@ absl::StatusOr<PreTokenizerPtr> ParseStep(const json& spec, int depth) {
   if (type == "ByteLevel") return ParseByteLevel(spec, where);
   if (type == "Metaspace") return ParseMetaspace(spec, where);
   if (type == "Whitespace") {
-    return SplitBy("\\w+|[^\\w\\s]+", SplitBehavior::kRemoved, /*invert=*/true);
+    return SplitBy(fmt::format("[{0}]+|[^{0}\\s]+", kWordCharacters), SplitBehavior::kRemoved,
+                   /*invert=*/true);
   }
   if (type == "WhitespaceSplit") return SplitBy("\\s", SplitBehavior::kRemoved);
   if (type == "BertPreTokenizer") return ParseBert();

@@ -16,6 +16,8 @@ namespace {
 constexpr std::string_view kSpace =
     R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+// Outside of [] Oniguruma counts Latin-1's superscripts and fractions, too.
+constexpr std::string_view kLatinNumbers = R"(\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 
 absl::StatusOr<std::string> ToPcre(std::string_view pattern) {
   std::string out;
@@ -33,7 +35,8 @@ absl::StatusOr<std::string> ToPcre(std::string_view pattern) {
       } else if (in_class) {
         out.append(set);
       } else {
-        out.append(fmt::format("[{}{}]", negated ? "^" : "", set));
+        out.append(fmt::format("[{}{}{}]", negated ? "^" : "", set,
+                               set == kWord ? kLatinNumbers : std::string_view()));
       }
       continue;
     }

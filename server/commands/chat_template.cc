@@ -10,21 +10,23 @@
 #include "server/commands/model_commands.h"
 #include "server/commands/terminal.h"
 #include "server/commands/text_streams.h"
+#include "server/settings.h"
 
 namespace hostler {
 namespace {
 
 struct TemplateFlags {
-  std::string model;
+  ModelFlags model;  // only where it lies
   std::string file;
   bool lines = false;
 };
 
 absl::StatusOr<std::string> ReadSource(const TemplateFlags& flags) {
   if (!flags.file.empty()) return ReadFile(flags.file);
-  HOSTLER_ASSIGN_OR_RETURN(const std::optional<std::string> source, ReadChatTemplate(flags.model));
+  HOSTLER_ASSIGN_OR_RETURN(const std::optional<std::string> source,
+                           ReadChatTemplate(flags.model.path));
   if (source.has_value()) return *source;
-  return absl::NotFoundError(fmt::format("{} has no chat template", flags.model));
+  return absl::NotFoundError(fmt::format("{} has no chat template", flags.model.path));
 }
 
 int RenderChat(const TemplateFlags& flags) {
@@ -55,9 +57,14 @@ void AddChatTemplateCommand(CLI::App* app, RunCommand* run) {
       "Each of its keys is a template variable: messages, tools, add_generation_prompt,\n"
       "bos_token, ...; \"now\" (ISO time) is what strftime_now uses. None is added");
   CLI::Option_group* source = command->add_option_group("source");
-  source->add_option("model,--model", flags->model, "Directory of the model")->type_name("MODEL");
+  source->add_option("model,--model", flags->model.path, "Directory of the model")
+      ->type_name("MODEL");
   source->add_option("--template", flags->file, "A file with the template itself");
   source->require_option(1);
+  // As every command that takes a model.
+  for (const Setting& setting : ModelSettings(&flags->model.options)) {
+    AddSettingFlag(command, setting, setting.set);
+  }
   command->add_flag("--jsonl", flags->lines,
                     "One object a line; prints {\"text\": ...} or {\"error\": ...} a line");
   command->footer(

@@ -8,14 +8,23 @@ from support import DENSE, MOE, SHARED, grpc_stub, serving
 @pytest.fixture(scope="session")
 def server():
     """Both sample models in one daemon, the experts in a quarter of their memory."""
-    with serving("--model", f"moe={MOE}", "--model", f"dense={DENSE}", "--threads", 2,
-                 "--expert-memory", "13MiB") as running:
+    with serving(
+        "--model",
+        f"moe={MOE}",
+        "--model",
+        f"dense={DENSE}",
+        "--threads",
+        2,
+        "--expert-memory",
+        "13MiB",
+    ) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def client(server):
     import openai
+
     return openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,14 +23,22 @@ MOE = ROOT / "models/sample-moe"
 DENSE = ROOT / "models/sample-dense"
 
 
-def hostler(*args, stdin="", check=True, timeout=100):
-    """Runs a command to its end. With check, it must succeed."""
+def hostler(command, *args, stdin="", check=True, timeout=100):
+    """Runs a command ("run --json", words apart) to its end. With check, it must succeed."""
     done = subprocess.run(
-        [BINARY, *map(str, args)], input=stdin, capture_output=True, encoding="utf-8",
-        timeout=timeout * TIME_SCALE)
+        [BINARY, *command.split(), *map(str, args)],
+        input=stdin,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=timeout * TIME_SCALE,
+    )
     if check:
-        assert done.returncode == 0, f"{args}: exit code {done.returncode}\n{done.stderr}"
+        assert done.returncode == 0, f"{command} {args}: exit {done.returncode}\n{done.stderr}"
     return done
+
+
+def hostler_json(command, *args, **how):
+    return json.loads(hostler(command + " --json", *args, **how).stdout)
 
 
 def wait_for(condition, what, timeout=20):
@@ -43,12 +50,6 @@ def wait_for(condition, what, timeout=20):
             return value
         assert time.monotonic() < deadline, f"waited in vain for: {what}"
         time.sleep(0.02)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @dataclass
@@ -69,14 +70,24 @@ class Reply:
 class Server:
     """A running `hostler serve`; made by serving()."""
 
-    def __init__(self, process, port, grpc_port, log):
-        self.process, self.port, self.grpc_port, self._log = process, port, grpc_port, log
-        self.url = f"http://127.0.0.1:{port}"
-        self.grpc_address = f"127.0.0.1:{grpc_port}"
+    def __init__(self, process, log):
+        self.process, self._log = process, log
+
+    def find_ports(self):
+        """Whether the start-up output tells them yet."""
+        http_port = re.search(r"HTTP +http://127\.0\.0\.1:(\d+)/", self.log())
+        grpc_port = re.search(r"gRPC +127\.0\.0\.1:(\d+)\n", self.log())
+        if not http_port or not grpc_port:
+            return False
+        self.port = int(http_port[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.grpc_address = f"127.0.0.1:{grpc_port[1]}"
+        return True
 
     def connect(self):
         return contextlib.closing(
-            http.client.HTTPConnection("127.0.0.1", self.port, timeout=60 * TIME_SCALE))
+            http.client.HTTPConnection("127.0.0.1", self.port, timeout=60 * TIME_SCALE)
+        )
 
     def request(self, method, path, body=None, headers={}):
         if isinstance(body, dict):
@@ -95,8 +106,12 @@ class Server:
     def stream(self, path, body):
         """The events of a streamed answer. Closing the generator hangs up."""
         with self.connect() as connection:
-            connection.request("POST", path, json.dumps({**body, "stream": True}),
-                               {"Content-Type": "application/json"})
+            connection.request(
+                "POST",
+                path,
+                json.dumps({**body, "stream": True}),
+                {"Content-Type": "application/json"},
+            )
             answer = connection.getresponse()
             assert answer.status == 200, answer.read()
             for line in answer:
@@ -136,15 +151,14 @@ class Server:
 @contextlib.contextmanager
 def serving(*args):
     """Serves with these flags until the block ends. Its end must be a clean one."""
-    port, grpc_port = free_port(), free_port()
-    command = [BINARY, "serve", *args, "--host", "127.0.0.1", "--port", port,
-               "--grpc-port", grpc_port]
+    command = [BINARY, "serve", *args, "--port", 0, "--grpc-port", 0]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        server = Server(process, port, grpc_port, log)
+            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+        server = Server(process, log)
         try:
-            wait_for(lambda: not server.alive() or is_healthy(server), "the server's start", 60)
+            wait_for(lambda: not server.alive() or server.find_ports(), "the server's start", 60)
             assert server.alive(), "the server did not start"
             yield server
             code = server.terminate()
@@ -158,17 +172,15 @@ def serving(*args):
                 process.wait()
 
 
-def is_healthy(server):
-    try:
-        return server.get("/health").status == 200
-    except OSError:
-        return False
-
-
 def wait_for_rest(server):
     """Nothing runs, waits or holds anything."""
-    for name in ["num_requests_running", "num_requests_waiting", "num_requests_paused",
-                 "kv_blocks_used", "expert_cache_pinned_slots"]:
+    for name in [
+        "num_requests_running",
+        "num_requests_waiting",
+        "num_requests_paused",
+        "kv_blocks_used",
+        "expert_cache_pinned_slots",
+    ]:
         wait_for(lambda: server.metric(name) == 0, f"hostler:{name} to be 0")
 
 
@@ -176,17 +188,28 @@ def wait_for_rest(server):
 def grpc_api():
     """(hostler_pb2, hostler_pb2_grpc), generated from proto/hostler.proto."""
     from grpc_tools import protoc
-    out = tempfile.mkdtemp(prefix="hostler-proto-")
-    failed = protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"--python_out={out}",
-                          f"--grpc_python_out={out}", "hostler.proto"])
-    assert not failed
-    sys.path.insert(0, out)
-    return importlib.import_module("hostler_pb2"), importlib.import_module("hostler_pb2_grpc")
+
+    with tempfile.TemporaryDirectory() as out:
+        failed = protoc.main(
+            [
+                "protoc",
+                f"-I{ROOT / 'proto'}",
+                f"--python_out={out}",
+                f"--grpc_python_out={out}",
+                "hostler.proto",
+            ]
+        )
+        assert not failed
+        sys.path.insert(0, out)
+        modules = [importlib.import_module(name) for name in ["hostler_pb2", "hostler_pb2_grpc"]]
+        sys.path.remove(out)
+    return modules
 
 
 @contextlib.contextmanager
 def grpc_stub(server):
     import grpc
+
     with grpc.insecure_channel(server.grpc_address) as channel:
         yield grpc_api()[1].HostlerStub(channel)
 

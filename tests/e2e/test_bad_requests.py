@@ -57,12 +57,17 @@ COMPLETIONS = [
     ("bias too high", {"prompt": "a", "logit_bias": {"5": 1000}}, "logit_bias.5"),
     ("model", {"prompt": "a", "model": 5}, "model"),
     ("echo", {"prompt": "a", "echo": 1}, "echo"),
-    ("stream options", {"prompt": "a", "stream_options": {"include_usage": True}}, "stream_options"),
+    (
+        "stream options",
+        {"prompt": "a", "stream_options": {"include_usage": True}},
+        "stream_options",
+    ),
 ]
 
 
-@pytest.mark.parametrize("fields, param", [row[1:] for row in COMPLETIONS],
-                         ids=[row[0] for row in COMPLETIONS])
+@pytest.mark.parametrize(
+    "fields, param", [row[1:] for row in COMPLETIONS], ids=[row[0] for row in COMPLETIONS]
+)
 def test_a_bad_field_is_named(server, fields, param):
     reply = server.post("/v1/completions", {"model": "moe", **fields})
     assert reply.status == 400, reply.body
@@ -70,24 +75,48 @@ def test_a_bad_field_is_named(server, fields, param):
     assert reply.error["type"] == "invalid_request_error"
 
 
-@pytest.mark.parametrize("messages", [
-    None, {}, "Hi", [], [5], [{}], [{"role": 5, "content": "Hi"}], [{"role": "user", "content": 5}],
-    [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
-    [{"role": "user", "content": "word " * 5000}],
-])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        None,
+        {},
+        "Hi",
+        [],
+        [5],
+        [{}],
+        [{"role": 5, "content": "Hi"}],
+        [{"role": "user", "content": 5}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],
+        [{"role": "user", "content": "word " * 5000}],
+    ],
+)
 def test_bad_messages_are_named(server, messages):
     reply = server.post("/v1/chat/completions", {"model": "moe", "messages": messages})
     assert reply.status == 400, reply.body
     assert reply.error["param"].startswith("messages")
 
 
-NOT_JSON = [b"", b"{", b'{"prompt": "a"', b"[]", b"null", b'"a"', b'{"prompt": "a"} x', b"\xff\xfe",
-            b'{"prompt": "a", "max_tokens": NaN}', b'{"prompt": "\xff\xfe"}',
-            b'{"prompt": "\xed\xa0\x80"}', b'{"prompt": "\\ud800"}', b'{"\xc3": 1, "prompt": "a"}']
+NOT_JSON = [
+    b"",
+    b"{",
+    b'{"prompt": "a"',
+    b"[]",
+    b"null",
+    b'"a"',
+    b'{"prompt": "a"} x',
+    b"\xff\xfe",
+    b'{"prompt": "a", "max_tokens": NaN}',
+    b'{"prompt": "\xff\xfe"}',
+    b'{"prompt": "\xed\xa0\x80"}',
+    b'{"prompt": "\\ud800"}',
+    b'{"\xc3": 1, "prompt": "a"}',
+]
 
 
 @pytest.mark.parametrize("body", NOT_JSON)
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"])
+@pytest.mark.parametrize(
+    "path", ["/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"]
+)
 def test_what_is_not_json_or_not_utf8_is_refused(server, path, body):
     reply = server.post(path, body)
     assert reply.status == 400 and reply.error["message"], reply.body
@@ -97,16 +126,22 @@ def test_what_is_not_json_or_not_utf8_is_refused(server, path, body):
 def test_deep_nesting_is_refused(server, opening, closing):
     for depth in [1000, 200_000]:
         nested = opening * depth + "1" + closing * depth
-        for body in [nested, f'{{"prompt": {nested}}}',
-                     f'{{"messages": [{{"role": "user", "content": {nested}}}]}}']:
+        for body in [
+            nested,
+            f'{{"prompt": {nested}}}',
+            f'{{"messages": [{{"role": "user", "content": {nested}}}]}}',
+        ]:
             for path in ["/v1/completions", "/v1/chat/completions"]:
                 assert server.post(path, body).status == 400
 
 
 def test_an_unknown_model_is_not_found(server):
-    for path, fields in [("/v1/completions", {"prompt": "a"}), ("/tokenize", {"prompt": "a"}),
-                         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}),
-                         ("/detokenize", {"tokens": [5]})]:
+    for path, fields in [
+        ("/v1/completions", {"prompt": "a"}),
+        ("/tokenize", {"prompt": "a"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}),
+        ("/detokenize", {"tokens": [5]}),
+    ]:
         reply = server.post(path, {**fields, "model": "absent"})
         assert reply.status == 404 and "absent" in reply.error["message"]
 
@@ -130,18 +165,28 @@ def post_head(length):
 
 
 def test_a_huge_body_is_refused(server):
-    for data in [post_head("Content-Length: 17000000") + b"x" * 1000,
-                 post_head("Content-Length: 18446744073709551615"),
-                 post_head("Transfer-Encoding: chunked") + b"1100000\r\n" + b"x" * 1000]:
+    for data in [
+        post_head("Content-Length: 17000000") + b"x" * 1000,
+        post_head("Content-Length: 18446744073709551615"),
+        post_head("Transfer-Encoding: chunked") + b"1100000\r\n" + b"x" * 1000,
+    ]:
         with socket.create_connection(("127.0.0.1", server.port), timeout=30) as s:
             s.sendall(data)
             answer = s.recv(65536)
         assert answer.startswith(b"HTTP/1.1 413 "), answer
 
 
-@pytest.mark.parametrize("data", [b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01",
-                                  b"GET / HTTP/9.9\r\n\r\n", post_head("Content-Length: -5"),
-                                  post_head("Content-Length: x")])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x00\x01\x02\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+        b"GET / HTTP/9.9\r\n\r\n",
+        post_head("Content-Length: -5"),
+        post_head("Content-Length: x"),
+    ],
+)
 def test_what_is_not_http_is_refused(server, data):
     answer = raw_exchange(server, data)
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400 "), answer
@@ -159,12 +204,15 @@ def test_a_request_that_breaks_off_is_forgotten(server):
 
 
 def test_fields_that_are_unknown_are_ignored(server):
-    reply = server.post("/v1/completions", {"prompt": "a", "max_tokens": 2, "user": "me", "dance": 1})
+    reply = server.post(
+        "/v1/completions", {"prompt": "a", "max_tokens": 2, "user": "me", "dance": 1}
+    )
     assert reply.status == 200
 
 
 def test_a_grpc_message_that_is_too_large_is_refused(server):
     import grpc
+
     with grpc_stub(server) as stub, pytest.raises(grpc.RpcError) as raised:
         grpc_generate(stub, text="x" * (80 << 20))
     assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from support import DENSE, MOE, hostler
+from support import DENSE, MOE, hostler, hostler_json
 
 COMMANDS = ["serve", "run", "inspect", "logits", "perplexity", "tokenize", "chat-template", "bench"]
 
@@ -16,67 +16,69 @@ def test_help_tells_the_flags(command):
     assert command in hostler("--help").stdout
 
 
-def test_wrong_usage_exits_with_2():
-    for args in [
-        [],
-        ["dance"],
-        ["serve"],
-        ["serve", "--model", MOE, "--port", "http"],
-        ["serve", "--model", MOE, "--port", "70000"],
-        ["serve", "--model", MOE, "--dance"],
-        ["serve", "--model", MOE, "--memory", "lots"],
-        ["run", "--model", MOE, "--tokens", "1,x"],
-        ["run", "--model", MOE, "--prompt", "a", "--tokens", "1"],
-        ["run", "--model", MOE, "--prompt", "a", "--max-tokens", "0"],
-        ["run", "--model", MOE, "--prompt", "a", "--quantize", "q9"],
-        ["run", "--model", MOE, "--prompt", "a", "--threads", "-1"],
-        ["logits", "--model", MOE, "--tokens", "1"],
-        ["perplexity", "--model", MOE, "--file", "/dev/null", "--ctx", "1"],
-        ["bench"],
-    ]:
-        done = hostler(*args, check=False)
-        assert done.returncode == 2, (args, done.stderr)
-        assert done.stderr and not done.stdout, args
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "dance",
+        "serve",
+        f"serve --model {MOE} --port http",
+        f"serve --model {MOE} --port 70000",
+        f"serve --model {MOE} --dance",
+        f"serve --model {MOE} --memory lots",
+        f"run --model {MOE} --tokens 1,x",
+        f"run --model {MOE} --prompt a --tokens 1",
+        f"run --model {MOE} --prompt a --max-tokens 0",
+        f"run --model {MOE} --prompt a --quantize q9",
+        f"run --model {MOE} --prompt a --threads -1",
+        f"logits --model {MOE} --tokens 1",
+        f"perplexity --model {MOE} --file /dev/null --ctx 1",
+        "bench",
+    ],
+)
+def test_wrong_usage_exits_with_2(command):
+    done = hostler(command, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr and not done.stdout
 
 
-def test_failures_exit_with_1(tmp_path):
-    absent = tmp_path / "absent"
-    for args in [
-        ["run", "--model", absent, "--prompt", "a"],
-        ["inspect", absent],
-        ["serve", "--check", "--model", absent],
-        ["tokenize", "--model", absent],
-        ["perplexity", "--model", DENSE, "--file", absent],
-        ["logits", "--model", DENSE, "--tokens", "1,2", "--out", absent / "x.npy"],
-        ["bench", "--url", "http://127.0.0.1:9"],
-    ]:
-        done = hostler(*args, check=False)
-        assert done.returncode == 1, (args, done.stderr)
-        assert done.stderr and not done.stdout, args
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run --model /absent --prompt a",
+        "inspect /absent",
+        "serve --check --model /absent",
+        "tokenize --model /absent",
+        f"perplexity --model {DENSE} --file /absent",
+        f"logits --model {DENSE} --tokens 1,2 --out /absent/x.npy",
+        "bench --url http://127.0.0.1:9",
+    ],
+)
+def test_failures_exit_with_1(command):
+    done = hostler(command, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr and not done.stdout
 
 
 def test_run_tells_text_ids_and_timings():
-    answer = json.loads(hostler("run", "--model", MOE, "--prompt", "Once upon a time there was",
-                                "--max-tokens", 12, "--json").stdout)
+    ask = ["--model", MOE, "--prompt", "Once upon a time there was"]
+    answer = hostler_json("run --max-tokens 12", *ask)
     assert answer.keys() == {"text", "token_ids", "finish_reason", "timings"}
     assert answer["finish_reason"] == "length" and len(answer["token_ids"]) == 12
-    ids = " ".join(map(str, answer["token_ids"]))
-    assert hostler("tokenize", "--model", MOE, "--decode", stdin=ids).stdout.rstrip("\n") == \
-        answer["text"].rstrip("\n")
-    plain = hostler("run", "--model", MOE, "--prompt", "Once upon a time there was",
-                    "--max-tokens", 12).stdout
-    assert plain.rstrip("\n").endswith(answer["text"].rstrip("\n"))
+    ids = json.dumps(answer["token_ids"])
+    assert hostler_json("tokenize --decode", "--model", MOE, stdin=ids) == answer["text"]
+    assert hostler("run --max-tokens 12", *ask).stdout == answer["text"] + "\n"
 
 
 def test_tokens_need_no_tokenizer(dense_copy, tmp_path):
     for name in ["tokenizer.json", "tokenizer_config.json"]:
         (dense_copy / name).unlink()
-    expected = json.loads(hostler("run", "--model", DENSE, "--tokens", "342,81,617", "--json",
-                                  "--max-tokens", 8, "--ignore-eos").stdout)
-    answer = json.loads(hostler("run", "--model", dense_copy, "--tokens", "342,81,617", "--json",
-                                "--max-tokens", 8, "--ignore-eos").stdout)
+    expected, answer = (
+        hostler_json("run --tokens 342,81,617 --max-tokens 8 --ignore-eos", "--model", model)
+        for model in [DENSE, dense_copy]
+    )
     assert answer["token_ids"] == expected["token_ids"]
-    hostler("logits", "--model", dense_copy, "--tokens", "342,81", "--out", tmp_path / "x.npy")
+    hostler("logits --tokens 342,81", "--model", dense_copy, "--out", tmp_path / "x.npy")
 
 
 def test_interactive_chat_keeps_the_history():
@@ -85,15 +87,15 @@ def test_interactive_chat_keeps_the_history():
 
 
 def test_inspect_tells_the_sizes():
-    moe = json.loads(hostler("inspect", MOE, "--json").stdout)
+    moe = hostler_json("inspect", MOE)
     assert moe["architecture"] == "qwen3_moe"
     assert moe["parameters"] == 27_857_664
     assert moe["experts"] == 32 and moe["experts_per_token"] == 4
     assert moe["bytes_per_expert"] == 3 * 256 * 128 * 2
     assert moe["kv_bytes_per_token"] == 8 * 2 * 4 * 32 * 2  # layers, K and V, heads, width, f16
-    assert moe["active_parameters"] == pytest.approx(5.84e6, rel=.01)
+    assert moe["active_parameters"] == pytest.approx(5.84e6, rel=0.01)
     assert moe["unsupported"] == []
-    dense = json.loads(hostler("inspect", "--model", DENSE, "--json").stdout)
+    dense = hostler_json("inspect", "--model", DENSE)
     assert dense["parameters"] == dense["active_parameters"] == 2_410_432
     assert "27,857,664" in hostler("inspect", MOE).stdout
 
@@ -108,8 +110,15 @@ def test_inspect_names_what_is_unsupported(dense_copy):
     assert refused.returncode == 1 and "mamba" in refused.stderr.lower()
 
 
-TEXTS = ["Hello there", "", " two  spaces\n\tand more\r\n", "naïve café, 日本語, 🦊🏽‍🚒", "1234567890",
-         "<|im_start|>user", "a\u0301 is á"]
+TEXTS = [
+    "Hello there",
+    "",
+    " two  spaces\n\tand more\r\n",
+    "naïve café, 日本語, 🦊🏽‍🚒",
+    "1234567890",
+    "<|im_start|>user",
+    "a\u0301 is á",
+]
 
 
 def test_tokenize_and_back():
@@ -123,14 +132,13 @@ def test_tokenize_and_back():
     assert back[:-1] == TEXTS[:-1]
     assert back[-1] == "á is á"  # the tokenizer's normal form is NFC
     assert len(ids[4]) == 10  # single digits
-    one = hostler("tokenize", "--model", MOE, "--json", stdin=TEXTS[0]).stdout
-    assert json.loads(one) == ids[0]
+    assert hostler_json("tokenize", "--model", MOE, stdin=TEXTS[0]) == ids[0]
 
 
 def test_special_tokens_are_text_unless_asked_for():
     text = "<|im_start|>user\nHi<|im_end|>"
-    plain = json.loads(hostler("tokenize", "--model", MOE, "--json", stdin=text).stdout)
-    special = json.loads(hostler("tokenize", "--model", MOE, "--json", "--special", stdin=text).stdout)
+    plain = hostler_json("tokenize", "--model", MOE, stdin=text)
+    special = hostler_json("tokenize --special", "--model", MOE, stdin=text)
     assert not {1, 2} & set(plain)
     assert special[0] == 1 and special[-1] == 2 and len(special) < len(plain)
 

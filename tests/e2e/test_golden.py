@@ -7,7 +7,7 @@ from math import exp, fsum, log
 
 import pytest
 
-from support import DENSE, MOE, hostler
+from support import DENSE, MOE, hostler, hostler_json
 
 MODELS = {"sample-moe": MOE, "sample-dense": DENSE}
 
@@ -35,13 +35,13 @@ def logits_of(model, ids, folder):
     assert "'descr': '<f4'" in header and "'fortran_order': False" in header
     values = array.array("f", data[end:])
     assert rows == len(ids) and len(values) == rows * vocab
-    return [values[i * vocab:(i + 1) * vocab] for i in range(rows)]
+    return [values[i * vocab : (i + 1) * vocab] for i in range(rows)]
 
 
 def test_logits_are_the_reference_s(model, golden, tmp_path):
     for prompt in golden["prompts"]:
         steps = prompt["logits"]
-        ids = prompt["prompt_ids"] + prompt["greedy_ids"][:len(steps) - 1]
+        ids = prompt["prompt_ids"] + prompt["greedy_ids"][: len(steps) - 1]
         rows = logits_of(model, ids, tmp_path)
         for step in steps:
             row = rows[len(prompt["prompt_ids"]) - 1 + step["step"]]
@@ -61,9 +61,9 @@ def test_log_likelihood_is_the_reference_s(model, golden, tmp_path):
 
 def test_greedy_continuations_are_the_reference_s(model, golden):
     for prompt in golden["prompts"]:
-        answer = json.loads(hostler(
-            "run", "--model", model, "--tokens", ",".join(map(str, prompt["prompt_ids"])),
-            "--max-tokens", len(prompt["greedy_ids"]), "--precise", "--json", "--ignore-eos").stdout)
+        ids, count = ",".join(map(str, prompt["prompt_ids"])), len(prompt["greedy_ids"])
+        flags = f"--precise --ignore-eos --tokens {ids} --max-tokens {count}"
+        answer = hostler_json(f"run {flags}", "--model", model)
         assert answer["token_ids"] == prompt["greedy_ids"], prompt["name"]
         assert answer["finish_reason"] == "length"
         if prompt["first_eos_index"] is None:
@@ -72,17 +72,20 @@ def test_greedy_continuations_are_the_reference_s(model, golden):
 
 # From the table in models/README.md of the references; the first token of each
 # window is not scored.
-@pytest.mark.parametrize("model, text, quantize, tokens, perplexity, within", [
-    (MOE, "heldout.txt", "none", 50481, 63.33, .005),
-    (MOE, "heldout_chat.txt", "q8", 9755, 4.47, .01),
-    (DENSE, "heldout.txt", "none", 50481, 87.56, .005),
-    (DENSE, "heldout.txt", "q8", 50481, 87.56, .01),
-    (DENSE, "heldout_chat.txt", "none", 9755, 5.73, .005),
-])
+@pytest.mark.parametrize(
+    "model, text, quantize, tokens, perplexity, within",
+    [
+        (MOE, "heldout.txt", "none", 50481, 63.33, 0.005),
+        (MOE, "heldout.txt", "q8", 50481, 63.33, 0.01),
+        (MOE, "heldout_chat.txt", "none", 9755, 4.47, 0.005),
+        (DENSE, "heldout.txt", "none", 50481, 87.56, 0.005),
+        (DENSE, "heldout.txt", "q8", 50481, 87.56, 0.01),
+        (DENSE, "heldout_chat.txt", "none", 9755, 5.73, 0.005),
+    ],
+)
 def test_perplexity_is_the_reference_s(shared, model, text, quantize, tokens, perplexity, within):
-    score = json.loads(hostler(
-        "perplexity", "--model", model, "--file", shared / "models" / text, "--ctx", 256,
-        "--quantize", quantize, "--json").stdout)
+    command = f"perplexity --ctx 256 --quantize {quantize}"
+    score = hostler_json(command, "--model", model, "--file", shared / "models" / text)
     assert score["tokens"] == tokens
     assert score["perplexity"] == pytest.approx(perplexity, rel=within)
     assert score.keys() == {"perplexity", "bits_per_byte", "tokens"}

@@ -35,8 +35,10 @@ def read_http(server, tokens, leave_after):
 def read_grpc(server, tokens, leave_after):
     pb = grpc_api()[0]
     with grpc_stub(server) as stub:
-        call = stub.Generate(pb.GenerateRequest(text="Once upon a time", max_tokens=tokens,
-                                                ignore_eos=True), timeout=100 * TIME_SCALE)
+        call = stub.Generate(
+            pb.GenerateRequest(text="Once upon a time", max_tokens=tokens, ignore_eos=True),
+            timeout=100 * TIME_SCALE,
+        )
         events = 0
         for response in call:
             events += response.HasField("delta")
@@ -68,11 +70,19 @@ def test_a_third_of_64_streaming_clients_leaves_midway(server):
     assert all(finish == (None if leave_after else "length") for leave_after, finish in results)
 
     wait_for_rest(server)
-    wait_for(lambda: server.metric("http_connections") == 1, "only the asking connection to be left")
+    wait_for(
+        lambda: server.metric("http_connections") == 1, "only the asking connection to be left"
+    )
     wait_for(lambda: server.open_files() <= open_files, f"{open_files} open files")
     finished = server.metrics()["hostler:request_success_total"]
-    ended = {reason: sum(v - finished_before.get(labels, 0) for labels, v in finished.items()
-                         if f'"{reason}"' in labels) for reason in ["length", "abort"]}
+    ended = {
+        reason: sum(
+            v - finished_before.get(labels, 0)
+            for labels, v in finished.items()
+            if f'"{reason}"' in labels
+        )
+        for reason in ["length", "abort"]
+    }
     assert ended == {"length": CLIENTS - left, "abort": left}
 
 
@@ -82,7 +92,9 @@ def test_a_client_that_leaves_while_queued_is_forgotten():
         next(running)
         with server.connect() as queued:
             queued.request("POST", "/v1/completions", '{"prompt": "Never"}')
-            wait_for(lambda: server.metric("num_requests_waiting") == 1, "the second request to wait")
+            wait_for(
+                lambda: server.metric("num_requests_waiting") == 1, "the second request to wait"
+            )
         wait_for(lambda: server.metric("num_requests_waiting") == 0, "it to be forgotten")
         running.close()
         wait_for_rest(server)
@@ -91,14 +103,20 @@ def test_a_client_that_leaves_while_queued_is_forgotten():
 def test_a_slow_reader_stalls_nobody(server):
     # 20 logprobs with each token: more than the sockets' buffers take.
     tokens, n = 250, 40
-    raw = '{"prompt": "Once", "stream": true, "ignore_eos": true, "logprobs": 20, ' \
+    raw = (
+        '{"prompt": "Once", "stream": true, "ignore_eos": true, "logprobs": 20, '
         f'"max_tokens": {tokens}, "n": {n}}}'
+    )
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.settimeout(60 * TIME_SCALE)
         slow.connect(("127.0.0.1", server.port))
-        slow.sendall(f"POST /v1/completions HTTP/1.0\r\nContent-Length: {len(raw)}\r\n\r\n{raw}".encode())
-        wait_for(lambda: server.metric("num_requests_paused") > 0, "the slow reader to be paused", 90)
+        slow.sendall(
+            f"POST /v1/completions HTTP/1.0\r\nContent-Length: {len(raw)}\r\n\r\n{raw}".encode()
+        )
+        wait_for(
+            lambda: server.metric("num_requests_paused") > 0, "the slow reader to be paused", 90
+        )
         assert read_http(server, 40, None) == "length"
         assert read_grpc(server, 40, None) == "length"
         assert server.metric("num_requests_paused") > 0
@@ -112,7 +130,9 @@ def test_a_slow_reader_that_leaves_frees_everything(server):
     raw = '{"prompt": "Once", "stream": true, "ignore_eos": true, "max_tokens": 400, "n": 8}'
     with socket.socket() as slow:
         slow.connect(("127.0.0.1", server.port))
-        slow.sendall(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(raw)}\r\n\r\n{raw}".encode())
+        slow.sendall(
+            f"POST /v1/completions HTTP/1.0\r\nContent-Length: {len(raw)}\r\n\r\n{raw}".encode()
+        )
         wait_for(lambda: server.metric("num_requests_running") == 8, "the sequences to run")
     wait_for_rest(server)
 
@@ -121,6 +141,7 @@ def test_a_full_queue_refuses():
     with serving("--model", MOE, "--threads", 2, "--max-sequences", 1, "--max-queue", 1) as server:
         running = server.stream("/v1/completions", body(1500))
         next(running)
+        wait_for(lambda: server.metric("num_requests_waiting") == 0, "the queue to be empty")
         with server.connect() as queued:
             queued.request("POST", "/v1/completions", '{"prompt": "Waits"}')
             wait_for(lambda: server.metric("num_requests_waiting") == 1, "the queue to be full")

@@ -43,12 +43,16 @@ def test_chat(client):
 
 
 def test_chat_ends_with_the_turn(client):
-    answer = chat(client, messages=[{"role": "user", "content": "What is 7 plus 5?"}],
-                  max_tokens=None)
+    answer = chat(
+        client, messages=[{"role": "user", "content": "What is 7 plus 5?"}], max_tokens=None
+    )
     assert answer.choices[0].finish_reason == "stop"
     assert "<|im_end|>" not in answer.choices[0].message.content
-    parts = chat(client, messages=[{"role": "user", "content": [
-        {"type": "text", "text": "What is 7 plus 5?"}]}], max_tokens=None)
+    parts = chat(
+        client,
+        messages=[{"role": "user", "content": [{"type": "text", "text": "What is 7 plus 5?"}]}],
+        max_tokens=None,
+    )
     assert parts.choices[0].message.content == answer.choices[0].message.content
 
 
@@ -85,8 +89,10 @@ def test_three_choices(client):
 
 
 def test_seeds(client):
-    one, again, other = (complete(client, temperature=1, seed=seed, max_tokens=24).choices[0].text
-                         for seed in [5, 5, 6])
+    one, again, other = (
+        complete(client, temperature=1, seed=seed, max_tokens=24).choices[0].text
+        for seed in [5, 5, 6]
+    )
     assert one == again != other
 
 
@@ -98,7 +104,9 @@ def test_completion_logprobs(client):
         assert max(top, key=top.get) == token and top[token] == logprob
     text = complete(client).choices[0].text
     assert "".join(logprobs.tokens) == text
-    assert [text[i:].startswith(t) for i, t in zip(logprobs.text_offset, logprobs.tokens)] == [True] * 16
+    assert [text[i:].startswith(t) for i, t in zip(logprobs.text_offset, logprobs.tokens)] == [
+        True
+    ] * 16
 
 
 def test_chat_logprobs(client):
@@ -109,20 +117,26 @@ def test_chat_logprobs(client):
         assert len(position.top_logprobs) == 5
         assert position.top_logprobs[0].logprob == position.logprob <= 0
         assert sum(math.exp(top.logprob) for top in position.top_logprobs) <= 1.001
-    streamed = [position for chunk in chat(client, logprobs=True, top_logprobs=5, stream=True)
-                if chunk.choices[0].logprobs for position in chunk.choices[0].logprobs.content]
+    streamed = [
+        position
+        for chunk in chat(client, logprobs=True, top_logprobs=5, stream=True)
+        if chunk.choices[0].logprobs
+        for position in chunk.choices[0].logprobs.content
+    ]
     assert streamed == content
 
 
 def test_echo_scores_the_prompt(client):
     generated = complete(client, logprobs=1).choices[0]
-    echoed = complete(client, prompt=STORY + generated.text, echo=True, logprobs=1,
-                      max_tokens=0).choices[0]
+    echoed = complete(
+        client, prompt=STORY + generated.text, echo=True, logprobs=1, max_tokens=0
+    ).choices[0]
     assert echoed.text == STORY + generated.text
     assert echoed.logprobs.token_logprobs[0] is None
     assert echoed.logprobs.tokens[-16:] == generated.logprobs.tokens
-    assert echoed.logprobs.token_logprobs[-16:] == \
-        pytest.approx(generated.logprobs.token_logprobs, abs=1e-4)
+    assert echoed.logprobs.token_logprobs[-16:] == pytest.approx(
+        generated.logprobs.token_logprobs, abs=1e-4
+    )
     assert complete(client, echo=True).choices[0].text == STORY + generated.text
 
 
@@ -130,8 +144,10 @@ def test_stop_strings(client):
     text = complete(client, max_tokens=40).choices[0].text
     stop = text[20:26]
     answer = complete(client, max_tokens=40, stop=["never said", stop]).choices[0]
-    assert answer.text == text[:text.index(stop)] and answer.finish_reason == "stop"
-    streamed = "".join(c.choices[0].text for c in complete(client, max_tokens=40, stop=stop, stream=True))
+    assert answer.text == text[: text.index(stop)] and answer.finish_reason == "stop"
+    streamed = "".join(
+        c.choices[0].text for c in complete(client, max_tokens=40, stop=stop, stream=True)
+    )
     assert streamed == answer.text
 
 
@@ -141,7 +157,10 @@ def test_lists_of_prompts_and_token_ids(client, server):
     answer = complete(client, [STORY, other])
     assert [choice.text for choice in answer.choices] == single
     assert [choice.index for choice in answer.choices] == [0, 1]
-    ids = [server.post("/tokenize", {"model": "moe", "prompt": p}).json["tokens"] for p in [STORY, other]]
+    ids = [
+        server.post("/tokenize", {"model": "moe", "prompt": p}).json["tokens"]
+        for p in [STORY, other]
+    ]
     assert complete(client, ids[0]).choices[0].text == single[0]
     assert [choice.text for choice in complete(client, ids).choices] == single
     pairs = complete(client, [STORY, other], n=2).choices
@@ -153,8 +172,10 @@ def test_logit_bias_and_penalties(client, server):
     first = banned.json["tokens"][0]
     free = complete(client, max_tokens=1).choices[0].text
     assert complete(client, max_tokens=1, logit_bias={str(first): -100}).choices[0].text != free
-    assert complete(client, max_tokens=40, frequency_penalty=2).choices[0].text != \
-        complete(client, max_tokens=40).choices[0].text
+    assert (
+        complete(client, max_tokens=40, frequency_penalty=2).choices[0].text
+        != complete(client, max_tokens=40).choices[0].text
+    )
 
 
 def test_tokenize_is_undone_by_detokenize(server):
@@ -167,18 +188,21 @@ def test_tokenize_is_undone_by_detokenize(server):
     assert chat_ids[0] == 1  # <|im_start|>
 
 
-@pytest.mark.parametrize("fields, param", [
-    ({"temperature": -1}, "temperature"),
-    ({"max_tokens": -5}, "max_tokens"),
-    ({"n": 0}, "n"),
-    ({"stop": [""]}, "stop[0]"),
-    ({"top_logprobs": 3}, "top_logprobs"),
-    ({"messages": []}, "messages"),
-    ({"messages": [{"content": "Hi"}]}, "messages[0].role"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"extra_body": {"top_k": "many"}}, "top_k"),
-    ({"logit_bias": {"4096": 1}}, "logit_bias"),
-])
+@pytest.mark.parametrize(
+    "fields, param",
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"max_tokens": -5}, "max_tokens"),
+        ({"n": 0}, "n"),
+        ({"stop": [""]}, "stop[0]"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"content": "Hi"}]}, "messages[0].role"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"extra_body": {"top_k": "many"}}, "top_k"),
+        ({"logit_bias": {"4096": 1}}, "logit_bias"),
+    ],
+)
 def test_errors_name_the_field(client, fields, param):
     with pytest.raises(openai.BadRequestError) as raised:
         chat(client, **fields)

@@ -4,11 +4,10 @@ import json
 import re
 import signal
 import socket
-import time
 
 import pytest
 
-from support import DENSE, MOE, free_port, grpc_generate, grpc_stub, hostler, is_healthy, serving, wait_for, wait_for_rest
+from support import DENSE, MOE, grpc_generate, grpc_stub, hostler, serving, wait_for, wait_for_rest
 
 CONFIG = f"""
 models:
@@ -49,11 +48,19 @@ def test_auto_says_which_model_answered_and_why(server):
 
 def test_the_configuration_names_models_and_rules(config):
     with serving("--config", config) as server:
-        assert [m["id"] for m in server.get("/v1/models").json["data"]] == ["small", "large", "pick"]
+        assert [m["id"] for m in server.get("/v1/models").json["data"]] == [
+            "small",
+            "large",
+            "pick",
+        ]
         for prompt, target in [("Hi", "small"), ([5] * 21, "large")]:
-            reply = server.post("/v1/completions", {"model": "pick", "prompt": prompt, "max_tokens": 2})
+            reply = server.post(
+                "/v1/completions", {"model": "pick", "prompt": prompt, "max_tokens": 2}
+            )
             assert reply.headers["x-hostler-model"] == target
-        streamed = server.stream("/v1/completions", {"model": "pick", "prompt": "Hi", "max_tokens": 2})
+        streamed = server.stream(
+            "/v1/completions", {"model": "pick", "prompt": "Hi", "max_tokens": 2}
+        )
         assert list(streamed)
         with grpc_stub(server) as stub:
             started, _, _ = grpc_generate(stub, model="pick", text="Hi", max_tokens=2)
@@ -63,16 +70,21 @@ def test_the_configuration_names_models_and_rules(config):
 def test_the_log_has_a_line_for_each_request_and_never_its_text(config):
     secret, words = "Xylophone-7781", "Once upon"
     with serving("--config", config) as server:
-        good = server.post("/v1/completions", {"model": "small", "prompt": secret, "max_tokens": 4})
-        chat = server.post("/v1/chat/completions", {
-            "model": "large", "max_tokens": 4, "messages": [{"role": "user", "content": secret}]})
+        good = server.post(
+            "/v1/completions",
+            {"model": "small", "prompt": secret, "max_tokens": 4, "ignore_eos": True},
+        )
+        chat = server.post(
+            "/v1/chat/completions",
+            {"model": "large", "max_tokens": 4, "messages": [{"role": "user", "content": secret}]},
+        )
         server.post("/v1/completions", {"model": "absent", "prompt": secret})
         server.post("/v1/completions", {"model": "small", "prompt": secret, "stop": [words] * 1000})
         server.post("/v1/completions", '{"prompt": "' + secret)
         with grpc_stub(server) as stub:
             grpc_generate(stub, text=secret, max_tokens=4)
         assert good.status == chat.status == 200
-        lines = wait_for(lambda: request_lines(server, 4), "four lines in the log")
+        lines = wait_for(lambda: request_lines(server, 6), "a line for each request")
         log = server.log()
     assert "Xylophone" not in log and "7781" not in log and words not in log
     answer = good.json["choices"][0]["text"]
@@ -81,6 +93,7 @@ def test_the_log_has_a_line_for_each_request_and_never_its_text(config):
     assert lines[0]["id"] == good.json["id"] and lines[0]["target"] == "small"
     assert lines[0]["completion_tokens"] == 4 and lines[0]["finish_reason"] == "length"
     assert {line["transport"] for line in lines} == {"http", "grpc"}
+    assert [line["status"] for line in lines].count("INVALID_ARGUMENT") == 2
     assert all(line.keys() >= {"time", "model", "status", "total_ms", "route"} for line in lines)
 
 
@@ -105,19 +118,30 @@ expert_cache_resident_bytes expert_cache_capacity_bytes
 
 def test_metrics(server):
     before = server.metrics()
-    server.post("/v1/completions", {"model": "auto", "prompt": [5] * 600, "max_tokens": 6,
-                                    "ignore_eos": True})
+    server.post(
+        "/v1/completions",
+        {"model": "auto", "prompt": [5] * 600, "max_tokens": 6, "ignore_eos": True},
+    )
     wait_for_rest(server)
     after = server.metrics()
     assert [name for name in FAMILIES if "hostler:" + name not in after] == []
+
     def grown(name, labels='{model_name="moe"}'):
         return after["hostler:" + name][labels] - before["hostler:" + name].get(labels, 0)
+
     assert grown("generation_tokens_total") == 6 and grown("prompt_tokens_total") == 600
-    assert grown("time_to_first_token_seconds_count") == grown("e2e_request_latency_seconds_count") == 1
+    assert (
+        grown("time_to_first_token_seconds_count")
+        == grown("e2e_request_latency_seconds_count")
+        == 1
+    )
     assert grown("inter_token_latency_seconds_count") == 5
     assert grown("expert_cache_misses_total") > 0 and grown("expert_cache_read_bytes_total") > 0
-    assert after["hostler:expert_cache_resident_bytes"]['{model_name="moe"}'] <= \
-        after["hostler:expert_cache_capacity_bytes"]['{model_name="moe"}'] <= 13 << 20
+    assert (
+        after["hostler:expert_cache_resident_bytes"]['{model_name="moe"}']
+        <= after["hostler:expert_cache_capacity_bytes"]['{model_name="moe"}']
+        <= 13 << 20
+    )
     text = server.get("/metrics")
     assert text.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     for line in text.body.decode().splitlines():
@@ -147,8 +171,9 @@ def test_sigterm_lets_running_requests_end_and_refuses_new_ones():
 
 def test_the_drain_has_an_end():
     with serving("--model", MOE, "--threads", 2, "--drain-timeout", 1) as server:
-        stream = server.stream("/v1/completions", {"prompt": "Once", "ignore_eos": True, "n": 100,
-                                                   "max_tokens": 2000})
+        stream = server.stream(
+            "/v1/completions", {"prompt": "Once", "ignore_eos": True, "n": 100, "max_tokens": 2000}
+        )
         next(stream)
         assert server.terminate() == 0
         *_, last = stream
@@ -159,32 +184,34 @@ def test_a_taken_port_is_told():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port, other = taken.getsockname()[1], free_port()
-        for ports in [("--port", port, "--grpc-port", other), ("--port", other, "--grpc-port", port)]:
+        port = taken.getsockname()[1]
+        for ports in [("--port", port, "--grpc-port", 0), ("--port", 0, "--grpc-port", port)]:
             done = hostler("serve", "--model", DENSE, *ports, check=False)
             assert done.returncode == 1 and str(port) in done.stderr, done.stderr
 
 
 def test_check_validates_without_serving(config):
-    started = time.monotonic()
-    hostler("serve", "--check", "--config", config)
-    assert time.monotonic() - started < 60
+    assert "valid" in hostler("serve", "--check", "--config", config).stdout
 
 
-@pytest.mark.parametrize("extra, told", [
-    ("expert_memry: 5MiB", "expert_memry"),
-    ("threads: many", "threads"),
-    ("threads: 2\nthreads: 3", "threads"),
-    ("log_format: xml", "log_format"),
-    ("memory: -5", "memory"),
-    ("models: [{path: x, colour: red}]", "colour"),
-    ("virtual_models: [{name: auto, rules: [{target: absent}]}]", "absent"),
-    ("virtual_models: [{name: small}]", "small"),
-    ("models: {", "hostler.yaml"),
-    ("- a", "hostler.yaml"),
-])
+@pytest.mark.parametrize(
+    "extra, told",
+    [
+        ("expert_memry: 5MiB", "expert_memry"),
+        ("threads: many", "threads"),
+        ("threads: 2\nthreads: 3", "threads"),
+        ("log_format: xml", "log_format"),
+        ("memory: -5", "memory"),
+        ("models: [{path: x, colour: red}]", "colour"),
+        ("virtual_models: [{name: auto, rules: [{target: absent}]}]", "absent"),
+        ("virtual_models: [{name: small}]", "small"),
+        ("models: {", "hostler.yaml"),
+        ("- a", "hostler.yaml"),
+    ],
+)
 def test_a_bad_configuration_is_named(config, extra, told):
     first = extra.split(":")[0]
+    # In the place of what the key holds in CONFIG, with the lines that belong to it.
     kept = re.sub(rf"^{first}:.*\n(?:[ -].*\n)*", "", CONFIG, flags=re.MULTILINE)
     config.write_text(kept + extra + "\n")
     done = hostler("serve", "--check", "--config", config, check=False)
@@ -195,10 +222,9 @@ def test_a_bad_configuration_is_named(config, extra, told):
 def test_flags_win_over_the_configuration(config):
     with serving("--config", config, "--log-format", "text") as server:
         server.post("/v1/completions", {"prompt": "a", "max_tokens": 1})
-        assert is_healthy(server)
         wait_for(lambda: "event=request" in server.log(), "a line of text in the log")
 
 
-def test_experts_beyond_the_budget_are_refused_with_the_numbers():
+def test_a_model_beyond_the_memory_is_refused_with_the_numbers():
     done = hostler("serve", "--model", MOE, "--memory", "8MiB", check=False)
-    assert done.returncode == 1 and re.search(r"8(\.0)? MiB", done.stderr), done.stderr
+    assert done.returncode == 1 and "8.00 MiB" in done.stderr, done.stderr

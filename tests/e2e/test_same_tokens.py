@@ -1,20 +1,21 @@
 """Speed settings and company never change an answer."""
 
-import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from support import MOE, grpc_generate, grpc_stub, hostler, serving
+from support import MOE, grpc_generate, grpc_stub, hostler_json, serving
 
 
 def make_requests():
     """16 of mixed lengths."""
     random_ids = random.Random(16)
     lengths = [(1, 40), (2, 8), (300, 24), (17, 48), (5, 1), (130, 30), (64, 32), (9, 20)] * 2
-    return [{"prompt": [random_ids.randrange(3, 4096) for _ in range(prompt)], "max_tokens": out}
-            for prompt, out in lengths]
+    return [
+        {"prompt": [random_ids.randrange(3, 4096) for _ in range(prompt)], "max_tokens": out}
+        for prompt, out in lengths
+    ]
 
 
 REQUESTS = make_requests()
@@ -34,8 +35,9 @@ def over_http_streamed(server, request):
 def over_grpc(server, request):
     pb_fields = {"token_ids": {"ids": request["prompt"]}, "max_tokens": request["max_tokens"]}
     with grpc_stub(server) as stub:
-        _, [answer], _ = grpc_generate(stub, **pb_fields, sampling={"temperature": 0},
-                                       ignore_eos=True)
+        _, [answer], _ = grpc_generate(
+            stub, **pb_fields, sampling={"temperature": 0}, ignore_eos=True
+        )
     assert len(answer.token_ids) == request["max_tokens"]
     return answer.text
 
@@ -45,7 +47,7 @@ WAYS = [over_http, over_http_streamed, over_grpc]
 
 @pytest.fixture(scope="module")
 def expert_bytes():
-    info = json.loads(hostler("inspect", MOE, "--json").stdout)
+    info = hostler_json("inspect", MOE)
     return info["bytes_per_expert"] * info["experts"] * info["moe_layers"]
 
 
@@ -59,8 +61,9 @@ def expected():
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("percent", [100, 50, 25, 10])
 def test_every_expert_budget_gives_the_same_tokens(percent, threads, expert_bytes, expected):
-    with serving("--model", MOE, "--threads", threads,
-                 "--expert-memory", expert_bytes * percent // 100) as server:
+    with serving(
+        "--model", MOE, "--threads", threads, "--expert-memory", expert_bytes * percent // 100
+    ) as server:
         for way in WAYS:
             assert way(server, REQUESTS[3]) == expected[3]
         with ThreadPoolExecutor(len(REQUESTS)) as pool:
@@ -73,8 +76,9 @@ def test_every_expert_budget_gives_the_same_tokens(percent, threads, expert_byte
         assert 0 < capacity <= expert_bytes * percent // 100
 
 
-@pytest.mark.parametrize("flags", [("--step-tokens", 16), ("--max-sequences", 3),
-                                   ("--kv-memory", "10MiB")])
+@pytest.mark.parametrize(
+    "flags", [("--step-tokens", 16), ("--max-sequences", 3), ("--kv-memory", "10MiB")]
+)
 def test_scheduling_gives_the_same_tokens(flags, expected):
     with serving("--model", MOE, "--threads", 2, *flags) as server:
         with ThreadPoolExecutor(len(REQUESTS)) as pool:
@@ -84,7 +88,7 @@ def test_scheduling_gives_the_same_tokens(flags, expected):
 
 def test_the_command_line_gives_the_same_tokens(expected):
     for i in [0, 2, 3]:
-        answer = json.loads(hostler(
-            "run", "--model", MOE, "--tokens", ",".join(map(str, REQUESTS[i]["prompt"])),
-            "--max-tokens", REQUESTS[i]["max_tokens"], "--ignore-eos", "--json").stdout)
+        ids, count = ",".join(map(str, REQUESTS[i]["prompt"])), REQUESTS[i]["max_tokens"]
+        flags = f"--ignore-eos --tokens {ids} --max-tokens {count}"
+        answer = hostler_json(f"run {flags}", "--model", MOE)
         assert answer["text"] == expected[i]
