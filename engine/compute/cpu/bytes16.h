@@ -1,13 +1,11 @@
 // Bytes16: sixteen unsigned bytes, and how quantised ones become an F32x16. For
-// the same files and with the same rules as simd.h.
+// the same files and with the same rules as simd.h, but for AVX2 and AVX-512 only.
 #pragma once
 
 #include "engine/compute/cpu/simd.h"
 
 namespace hostler {
 namespace {
-
-#if defined(HOSTLER_SIMD_AVX512) || defined(HOSTLER_SIMD_AVX2)
 
 struct Bytes16 {
   __m128i v;
@@ -33,34 +31,6 @@ HOSTLER_INLINE Bytes16 SpreadBits(uint16_t bits, uint8_t value) {
   const __m128i bit = _mm_and_si128(_mm_shuffle_epi8(halves, byte_of_lane), bit_of_lane);
   return {_mm_and_si128(_mm_cmpeq_epi8(bit, bit_of_lane), _mm_set1_epi8(static_cast<char>(value)))};
 }
-
-#else
-
-struct Bytes16 {
-  uint8_t v[kLanes];
-};
-
-HOSTLER_INLINE Bytes16 LoadBytes(const std::byte* p) {
-  Bytes16 result;
-  std::memcpy(result.v, p, sizeof result.v);
-  return result;
-}
-HOSTLER_INLINE Bytes16 Bits(Bytes16 a, int shift, uint8_t mask) {
-  for (uint8_t& byte : a.v) byte = byte >> shift & mask;
-  return a;
-}
-HOSTLER_INLINE Bytes16 OrShifted(Bytes16 a, Bytes16 b, int shift) {
-  for (int i = 0; i < kLanes; ++i) a.v[i] |= static_cast<uint8_t>(b.v[i] << shift);
-  return a;
-}
-
-HOSTLER_INLINE Bytes16 SpreadBits(uint16_t bits, uint8_t value) {
-  Bytes16 result;
-  for (int i = 0; i < kLanes; ++i) result.v[i] = bits >> i & 1 ? value : 0;
-  return result;
-}
-
-#endif
 
 // A LinearTable holds scale * i - min for i < 16, a StepTable scale * steps[i]
 // for int8 steps. Pick takes a value for each byte. REQUIRES: bytes < 16
@@ -91,8 +61,6 @@ HOSTLER_INLINE F32x16 Pick(const Table& table, Bytes16 indices) {
 
 #else
 
-#if defined(HOSTLER_SIMD_AVX2)
-
 HOSTLER_INLINE F32x16 ToFloats(Bytes16 a) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(a.v)),
           _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(a.v, 8)))};
@@ -103,21 +71,6 @@ HOSTLER_INLINE F32x16 LookUpSteps(const int8_t* steps, Bytes16 indices) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
 }
-
-#else
-
-HOSTLER_INLINE F32x16 ToFloats(Bytes16 a) {
-  float lanes[kLanes];
-  for (int i = 0; i < kLanes; ++i) lanes[i] = static_cast<float>(a.v[i]);
-  return Load(lanes);
-}
-HOSTLER_INLINE F32x16 LookUpSteps(const int8_t* steps, Bytes16 indices) {
-  float lanes[kLanes];
-  for (int i = 0; i < kLanes; ++i) lanes[i] = static_cast<float>(steps[indices.v[i]]);
-  return Load(lanes);
-}
-
-#endif
 
 struct LinearTable {
   HOSTLER_INLINE LinearTable(float scale, float min) : scale(Set(scale)), min(Set(min)) {}
