@@ -29,8 +29,11 @@ Reply JsonReply(std::string body) {
 Outcome Generate(Service* service, const HttpRequest& request,
                  absl::StatusOr<ApiRequest> (*parse)(std::string_view)) {
   absl::StatusOr<ApiRequest> parsed = parse(request.body);
-  if (!parsed.ok()) return ErrorReply(parsed.status());
   const CallInfo info{"http", request.path, request.peer};
+  if (!parsed.ok()) {
+    service->CountMalformed(parsed.status(), info);
+    return ErrorReply(parsed.status());
+  }
   absl::StatusOr<std::unique_ptr<Generation>> generation =
       Generation::Start(service, *std::move(parsed), info);
   if (!generation.ok()) return ErrorReply(generation.status());
