@@ -6,7 +6,8 @@ JOBS   ?= $(shell nproc)
 MODEL  ?= models/sample-moe
 ARGS   ?=
 
-export CCACHE_DIR ?= $(HOME)/.cache/ccache
+# So that a second clone finds what the first one built.
+export CCACHE_BASEDIR ?= $(CURDIR)
 
 .PHONY: run test build deps check format clean
 
