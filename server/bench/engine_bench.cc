@@ -58,21 +58,27 @@ class Batch {
     for (const Stream& s : streams_) most = std::max(most, s.tokens);
     return most;
   }
-  // Waits for any news and reads it.
+  // Waits for any news and reads one event of each sequence: a caller that looks
+  // at the counts between steps sees all sequences advance together.
   absl::Status Step() {
     {
       std::unique_lock<std::mutex> lock(mutex_);
       ready_.wait(lock, [this] { return news_; });
       news_ = false;
     }
+    bool more = false;
     for (Stream& s : streams_) {
-      while (std::optional<GenerateEvent> event = s.stream->TryPop()) {
+      if (std::optional<GenerateEvent> event = s.stream->TryPop()) {
         s.tokens += static_cast<int>(event->token_ids.size());
-      }
-      if (!s.ended && s.stream->ended()) {
+        more = true;
+      } else if (!s.ended && s.stream->ended()) {
         s.ended = true;
         HOSTLER_RETURN_IF_ERROR(s.stream->status());
       }
+    }
+    if (more) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      news_ = true;
     }
     return absl::OkStatus();
   }
