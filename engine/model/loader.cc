@@ -113,4 +113,9 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOption
   return loaded;
 }
 
+absl::Status CheckModel(const std::string& path) {
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, NewCpuBackend(1));
+  return LoadModel(path, ModelOptions{.quantize = false}, std::move(backend)).status();
+}
+
 }  // namespace hostler

@@ -41,4 +41,7 @@ struct LoadedModel {
 absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOptions& options,
                                       std::unique_ptr<Backend> backend);
 
+// Whether LoadModel would succeed, without converting any weight.
+absl::Status CheckModel(const std::string& path);
+
 }  // namespace hostler

@@ -123,17 +123,19 @@ absl::Status Daemon::StartFrontEnds() {
   metrics_ = std::make_unique<Metrics>(&router_);
   log_ = NewRequestLog(config_.log_format == "json");
   service_ = std::make_unique<Service>(&router_, metrics_.get(), log_.get());
+  // gRPC first: who finds /health well may use both.
+  if (config_.grpc_port >= 0) {
+    GrpcServer::Options grpc;
+    grpc.host = config_.host;
+    grpc.port = config_.grpc_port;
+    grpc.max_message_bytes = config_.max_body_bytes;
+    HOSTLER_ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(grpc, service_.get()));
+  }
   HttpServer::Options http;
   http.host = config_.host;
   http.port = config_.port;
   http.max_body_bytes = config_.max_body_bytes;
   HOSTLER_ASSIGN_OR_RETURN(http_, HttpServer::Start(http, service_.get()));
-  if (config_.grpc_port < 0) return absl::OkStatus();
-  GrpcServer::Options grpc;
-  grpc.host = config_.host;
-  grpc.port = config_.grpc_port;
-  grpc.max_message_bytes = config_.max_body_bytes;
-  HOSTLER_ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(grpc, service_.get()));
   return absl::OkStatus();
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/base/status.h"
+#include "engine/model/loader.h"
 #include "engine/model/registry.h"
 #include "fmt/format.h"
 #include "server/commands/command.h"
@@ -101,6 +102,10 @@ int Serve(const ServeFlags& flags) {
   const absl::StatusOr<Deployment> deployment = PlanDeployment(*config, *infos);
   if (!deployment.ok()) return Fail(deployment.status());
   if (flags.check) {
+    for (const ModelConfig& model : config->models) {
+      if (const absl::Status status = CheckModel(model.path); !status.ok())
+        return FailRunning(status);
+    }
     fmt::print("the configuration is valid: {} model(s), {} virtual\n", deployment->models.size(),
                deployment->virtual_models.size());
     return FinishStdout();
