@@ -97,6 +97,8 @@ class PipelineTokenizer : public Tokenizer {
     return parts_.vocabulary->Find(text);
   }
 
+  bool adds_first_space() const override { return parts_.adds_first_space; }
+
   std::optional<int32_t> bos_id() const override { return parts_.bos_id; }
   std::optional<int32_t> eos_id() const override { return parts_.eos_id; }
 
@@ -121,6 +123,7 @@ class PipelineTokenizer : public Tokenizer {
     std::string normalized;
     if (parts_.normalizer != nullptr) {
       normalized = parts_.normalizer->Apply(std::string(text));
+      if (!normalized.empty()) normalized.insert(0, parts_.text_prefix);
       text = normalized;
     }
     std::vector<Segment> segments;
