@@ -1,6 +1,5 @@
 #include "engine/text/wordpiece.h"
 
-#include <algorithm>
 #include <string>
 #include <string_view>
 
@@ -37,6 +36,8 @@ class WordPiece : public WordModel {
     if (ends.size() > kMaxCharacters) return false;
     size_t begin = 0;
     for (size_t done = 0; done < ends.size();) {
+      // Spelt like the beginning of a word, which this is not.
+      if (done > 0 && std::string_view(text).substr(begin).starts_with(kWordStart)) return false;
       size_t end = ends.size();
       std::optional<int32_t> id;
       for (; end > done && !id.has_value(); --end) {
