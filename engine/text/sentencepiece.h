@@ -33,14 +33,18 @@ struct UnknownTokens {
   void Append(std::string_view character, bool* in_run, std::vector<int32_t>* ids) const;
 };
 
-// `tokens`: those that text can become. `vocabulary`, which has them, must
-// outlive the result. Errors: InvalidArgument for a token of more than 512
-// bytes.
-absl::StatusOr<std::unique_ptr<WordModel>> NewSentencePieceBpe(
-    const Vocabulary* vocabulary, const std::vector<ScoredToken>& tokens, UnknownTokens unknown);
-absl::StatusOr<std::unique_ptr<WordModel>> NewUnigram(const Vocabulary* vocabulary,
-                                                      const std::vector<ScoredToken>& tokens,
-                                                      UnknownTokens unknown);
+// Longer tokens are refused: reading them would take quadratic time, and
+// encoding is linear only up to the longest token.
+inline constexpr size_t kMaxScoredTokenBytes = 512;
+
+// `tokens`: those that text can become; well-formed UTF-8, none empty, no text
+// twice. `vocabulary`, which has them, must outlive the result.
+std::unique_ptr<WordModel> NewSentencePieceBpe(const Vocabulary* vocabulary,
+                                               const std::vector<ScoredToken>& tokens,
+                                               UnknownTokens unknown);
+std::unique_ptr<WordModel> NewUnigram(const Vocabulary* vocabulary,
+                                      const std::vector<ScoredToken>& tokens,
+                                      UnknownTokens unknown);
 
 // Replaces by the rules in `charsmap` (empty: none), then strips and joins
 // spaces if told so, then turns them into U+2581. Errors: InvalidArgument for a

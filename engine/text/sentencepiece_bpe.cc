@@ -6,13 +6,11 @@
 #include "engine/text/pair_merger.h"
 #include "engine/text/sentencepiece.h"
 #include "engine/text/utf8.h"
-#include "fmt/format.h"
 
 namespace hostler {
 namespace {
 
 constexpr char32_t kSpace = 0x2581;
-constexpr size_t kMaxTokenBytes = 512;  // building is quadratic in it
 
 // Merges are not listed: any two neighbours merge that make a token, the best
 // scored first. So a symbol is a token, or a character that is none but part
@@ -26,7 +24,7 @@ class SentencePieceBpe : public WordModel {
     for (const ScoredToken& token : tokens) {
       const std::string_view text = vocabulary_->Text(token.id);
       symbols_.emplace(text, token.id);
-      if (!text.empty() && Utf8Length(text, 0) == text.size()) AddCharacter(text, token.id);
+      if (Utf8Length(text, 0) == text.size()) AddCharacter(text, token.id);
     }
     for (const ScoredToken& token : tokens) AddParts(vocabulary_->Text(token.id));
     AddPairs(tokens);
@@ -109,8 +107,7 @@ class SentencePieceBpe : public WordModel {
           std::lower_bound(scores.begin(), scores.end(), token.score, std::greater<float>()) -
           scores.begin());
       const std::string_view text = vocabulary_->Text(token.id);
-      for (size_t cut = text.empty() ? 0 : Utf8Length(text, 0); cut < text.size();
-           cut += Utf8Length(text, cut)) {
+      for (size_t cut = Utf8Length(text, 0); cut < text.size(); cut += Utf8Length(text, cut)) {
         const auto left = symbols_.find(text.substr(0, cut));
         if (left == symbols_.end()) continue;
         const auto right = symbols_.find(text.substr(cut));
@@ -144,15 +141,9 @@ void UnknownTokens::Append(std::string_view character, bool* in_run,
   }
 }
 
-absl::StatusOr<std::unique_ptr<WordModel>> NewSentencePieceBpe(
-    const Vocabulary* vocabulary, const std::vector<ScoredToken>& tokens, UnknownTokens unknown) {
-  for (const ScoredToken& token : tokens) {
-    const std::string_view text = vocabulary->Text(token.id);
-    if (text.size() > kMaxTokenBytes) {
-      return absl::InvalidArgumentError(fmt::format("token {} has {} bytes; at most {} are allowed",
-                                                    token.id, text.size(), kMaxTokenBytes));
-    }
-  }
+std::unique_ptr<WordModel> NewSentencePieceBpe(const Vocabulary* vocabulary,
+                                               const std::vector<ScoredToken>& tokens,
+                                               UnknownTokens unknown) {
   return std::make_unique<SentencePieceBpe>(vocabulary, tokens, std::move(unknown));
 }
 

@@ -69,7 +69,6 @@ class Unigram : public WordModel {
       : unknown_(std::move(unknown)), scores_(vocabulary->size()) {
     float worst = tokens.empty() ? 0 : std::numeric_limits<float>::max();
     for (const ScoredToken& token : tokens) {
-      if (vocabulary->Text(token.id).empty()) continue;
       trie_.Add(vocabulary->Text(token.id), token.id);
       scores_[token.id] = token.score;
       worst = std::min(worst, token.score);
@@ -138,9 +137,9 @@ class Unigram : public WordModel {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<WordModel>> NewUnigram(const Vocabulary* vocabulary,
-                                                      const std::vector<ScoredToken>& tokens,
-                                                      UnknownTokens unknown) {
+std::unique_ptr<WordModel> NewUnigram(const Vocabulary* vocabulary,
+                                      const std::vector<ScoredToken>& tokens,
+                                      UnknownTokens unknown) {
   return std::make_unique<Unigram>(vocabulary, tokens, std::move(unknown));
 }
 

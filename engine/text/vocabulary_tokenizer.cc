@@ -139,6 +139,10 @@ absl::StatusOr<std::vector<ScoredToken>> ScoredTokens(const StoredVocabulary& st
     if (!std::isfinite(stored.scores[i])) {
       return absl::InvalidArgumentError(fmt::format("token {} has no finite score", i));
     }
+    if (text.size() > kMaxScoredTokenBytes) {
+      return absl::InvalidArgumentError(fmt::format("token {} has {} bytes; at most {} are allowed",
+                                                    i, text.size(), kMaxScoredTokenBytes));
+    }
     tokens.push_back({id, stored.scores[i]});
   }
   return tokens;
@@ -165,8 +169,7 @@ absl::StatusOr<TokenizerParts> SentencePiece(const StoredVocabulary& stored) {
   const Vocabulary& vocabulary = *parts.vocabulary;
   HOSTLER_ASSIGN_OR_RETURN(const std::vector<ScoredToken> tokens, ScoredTokens(stored, vocabulary));
   const UnknownTokens unknown = FindUnknownTokens(stored, vocabulary);
-  HOSTLER_ASSIGN_OR_RETURN(
-      parts.model, (unigram ? NewUnigram : NewSentencePieceBpe)(&vocabulary, tokens, unknown));
+  parts.model = (unigram ? NewUnigram : NewSentencePieceBpe)(&vocabulary, tokens, unknown);
   HOSTLER_ASSIGN_OR_RETURN(
       parts.normalizer,
       NewSentencePieceNormalizer(stored.precompiled_charsmap, stored.remove_extra_whitespaces));

@@ -1,6 +1,7 @@
 #include "engine/text/vocabulary_tokenizer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -150,6 +151,35 @@ TEST(VocabularyTokenizerTest, SentencePiecePutsASpaceBeforeTextAndTakesItAway) {
   stored.add_space_prefix = false;
   EXPECT_THAT(New(stored)->Encode("a", {}), ElementsAre(3));
   EXPECT_EQ(New(stored)->Decode(Ids{5}, true), " a");
+}
+
+TEST(VocabularyTokenizerTest, SentencePieceRefusesScoresAndLengthsThatBreakIt) {
+  StoredVocabulary stored = SmallSentencePiece();
+  stored.scores[3] = std::nanf("");
+  EXPECT_EQ(NewVocabularyTokenizer(stored).status().code(), absl::StatusCode::kInvalidArgument);
+  stored = SmallSentencePiece();
+  stored.tokens[3] = std::string(1000, 'a');
+  EXPECT_EQ(NewVocabularyTokenizer(stored).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(VocabularyTokenizerTest, TokensThatAreNotUtf8OrThereTwiceAreOnlyReadBack) {
+  StoredVocabulary stored = SmallSentencePiece();
+  for (const char* text : {"\xE2\x96", "a", ""}) {
+    for (int32_t type : {kNormal, kUserDefined, kControl}) {
+      stored.tokens.push_back(text);
+      stored.scores.push_back(0);
+      stored.types.push_back(type);
+    }
+  }
+  const auto tokenizer = New(stored);
+  EXPECT_EQ(tokenizer->vocab_size(), static_cast<int>(stored.tokens.size()));
+  EXPECT_EQ(tokenizer->TokenBytes(9), "\xE2\x96");
+  EXPECT_EQ(tokenizer->TokenBytes(12), "a");
+  EXPECT_EQ(tokenizer->Decode(tokenizer->Encode("\xE2\x96\x81"
+                                                "b",
+                                                {}),
+                              false),
+            " b");
 }
 
 TEST(VocabularyTokenizerTest, UserDefinedTokensWithSpacesAreFoundInText) {
