@@ -2,64 +2,18 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 
-#include "engine/text/merge_queue.h"
+#include "engine/text/pair_merger.h"
 #include "engine/text/utf8.h"
 #include "fmt/format.h"
 
 namespace hostler {
 namespace {
 
-constexpr uint32_t kNoRank = std::numeric_limits<uint32_t>::max();
-
-struct Merge {
-  uint32_t rank = kNoRank;  // kNoRank: the pair does not merge
-  int32_t id = -1;          // what it becomes
-};
-
-// (left, right) → merge; open addressing, a power of two at most half full.
-class MergeTable {
- public:
-  explicit MergeTable(size_t count) {
-    size_t capacity = 16;
-    while (capacity < 2 * count) capacity *= 2;
-    slots_.resize(capacity);
-  }
-
-  // A pair given twice keeps the later merge.
-  void Set(int32_t left, int32_t right, Merge merge) {
-    Slot& slot = slots_[Locate(Key(left, right))];
-    slot.key = Key(left, right);
-    slot.merge = merge;
-  }
-
-  Merge Find(int32_t left, int32_t right) const { return slots_[Locate(Key(left, right))].merge; }
-
- private:
-  struct Slot {
-    uint64_t key = ~uint64_t{0};  // no pair has it: ids are not negative
-    Merge merge;
-  };
-
-  static uint64_t Key(int32_t left, int32_t right) {
-    return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
-  }
-
-  size_t Locate(uint64_t key) const {
-    const size_t mask = slots_.size() - 1;
-    size_t i = (key * 0x9E3779B97F4A7C15u >> 20) & mask;
-    while (slots_[i].key != key && slots_[i].key != ~uint64_t{0}) i = (i + 1) & mask;
-    return i;
-  }
-
-  std::vector<Slot> slots_;
-};
-
 class Bpe : public WordModel {
  public:
   Bpe(const Vocabulary* vocabulary, size_t merges, BpeOptions options)
-      : vocabulary_(vocabulary), options_(std::move(options)), table_(merges) {
+      : vocabulary_(vocabulary), options_(std::move(options)), merger_(merges) {
     if (options_.unk_token.has_value()) unk_id_ = vocabulary_->Find(*options_.unk_token);
     for (char32_t c = 0; c < small_characters_.size(); ++c) {
       std::string text;
@@ -87,7 +41,7 @@ class Bpe : public WordModel {
       }
       ids[i] = *id;
     }
-    table_.Set(ids[0], ids[1], {rank, ids[2]});
+    merger_.Set(ids[0], ids[1], rank, ids[2]);
     return absl::OkStatus();
   }
 
@@ -100,18 +54,10 @@ class Bpe : public WordModel {
     }
     const size_t first = ids->size();
     AppendCharacters(word, ids);
-    const size_t count = ids->size() - first;
-    if (count <= kShortWord) {
-      MergeShort(ids, first);
-    } else {
-      MergeLong(ids, first);
-    }
+    merger_.Merge(ids, first);
   }
 
  private:
-  // Up to here looking at every pair for every merge is the faster way.
-  static constexpr size_t kShortWord = 32;
-
   int32_t CharacterId(std::string_view character, bool is_first, bool is_last) const {
     const bool prefixed = !is_first && !options_.continuing_subword_prefix.empty();
     const bool suffixed = is_last && !options_.end_of_word_suffix.empty();
@@ -153,72 +99,9 @@ class Bpe : public WordModel {
     }
   }
 
-  void MergeShort(std::vector<int32_t>* ids, size_t first) const {
-    int32_t* word = ids->data() + first;
-    size_t count = ids->size() - first;
-    Merge merges[kShortWord];
-    for (size_t i = 0; i + 1 < count; ++i) merges[i] = table_.Find(word[i], word[i + 1]);
-    while (count > 1) {
-      size_t best = 0;
-      for (size_t i = 1; i + 1 < count; ++i) {
-        if (merges[i].rank < merges[best].rank) best = i;
-      }
-      if (merges[best].rank == kNoRank) break;
-      word[best] = merges[best].id;
-      for (size_t i = best + 1; i + 1 < count; ++i) {
-        word[i] = word[i + 1];
-        merges[i] = merges[i + 1];
-      }
-      --count;
-      if (best > 0) merges[best - 1] = table_.Find(word[best - 1], word[best]);
-      if (best + 1 < count) merges[best] = table_.Find(word[best], word[best + 1]);
-    }
-    ids->resize(first + count);
-  }
-
-  struct Link {
-    int32_t id;  // -1: merged into the one before
-    uint32_t previous;
-    uint32_t next;
-  };
-
-  void MergeLong(std::vector<int32_t>* ids, size_t first) const {
-    constexpr uint32_t kNone = std::numeric_limits<uint32_t>::max();
-    const size_t count = ids->size() - first;
-    std::vector<Link> links(count);
-    for (size_t i = 0; i < count; ++i) {
-      links[i] = {(*ids)[first + i], i == 0 ? kNone : static_cast<uint32_t>(i - 1),
-                  i + 1 == count ? kNone : static_cast<uint32_t>(i + 1)};
-    }
-    MergeQueue queue;
-    const auto push = [&](uint32_t at) {
-      const uint32_t next = links[at].next;
-      if (next == kNone) return;
-      const Merge merge = table_.Find(links[at].id, links[next].id);
-      if (merge.rank != kNoRank) queue.Push(merge.rank, at);
-    };
-    for (uint32_t i = 0; i < count; ++i) push(i);
-    uint32_t rank = 0, at = 0;
-    while (queue.Pop(&rank, &at)) {
-      Link& left = links[at];
-      if (left.id < 0 || left.next == kNone) continue;
-      Link& right = links[left.next];
-      const Merge merge = table_.Find(left.id, right.id);
-      if (merge.rank != rank) continue;  // the pair has changed since
-      left.id = merge.id;
-      right.id = -1;
-      left.next = right.next;
-      if (left.next != kNone) links[left.next].previous = at;
-      if (left.previous != kNone) push(left.previous);
-      push(at);
-    }
-    ids->resize(first);
-    for (uint32_t i = 0; i != kNone; i = links[i].next) ids->push_back(links[i].id);
-  }
-
   const Vocabulary* vocabulary_;
   BpeOptions options_;
-  MergeTable table_;
+  PairMerger merger_;
   std::optional<int32_t> unk_id_;
   std::array<int32_t, 0x400> small_characters_;  // ids; -1: no token
   std::array<int32_t, 256> byte_ids_{};

@@ -152,6 +152,59 @@ class Replace : public Normalizer {
   std::string content_;
 };
 
+bool IsIdeograph(char32_t c) {
+  return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
+         (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
+         (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
+         (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+}
+
+// BERT's: drops control characters; white space becomes spaces.
+class CleanText : public Normalizer {
+ public:
+  std::string Apply(std::string text) const override {
+    std::string out;
+    out.reserve(text.size());
+    for (size_t pos = 0; pos < text.size();) {
+      const size_t begin = pos;
+      const char32_t c = NextCodePoint(text, &pos);
+      switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
+        case UTF8PROC_CATEGORY_ZS:
+        case UTF8PROC_CATEGORY_ZL:
+        case UTF8PROC_CATEGORY_ZP:
+          out.push_back(' ');
+          break;
+        case UTF8PROC_CATEGORY_CC:
+          if (c == '\t' || c == '\n' || c == '\r') out.push_back(' ');
+          break;
+        case UTF8PROC_CATEGORY_CF:
+        case UTF8PROC_CATEGORY_CO:
+          break;
+        default:
+          if (c != 0xFFFD) out.append(text, begin, pos - begin);
+      }
+    }
+    return out;
+  }
+};
+
+// Puts spaces round Chinese characters.
+class SpaceIdeographs : public Normalizer {
+ public:
+  std::string Apply(std::string text) const override {
+    std::string out;
+    out.reserve(text.size());
+    for (size_t pos = 0; pos < text.size();) {
+      const size_t begin = pos;
+      const bool apart = IsIdeograph(NextCodePoint(text, &pos));
+      if (apart) out.push_back(' ');
+      out.append(text, begin, pos - begin);
+      if (apart) out.push_back(' ');
+    }
+    return out;
+  }
+};
+
 class ByteLevel : public Normalizer {
  public:
   std::string Apply(std::string text) const override {
@@ -201,6 +254,26 @@ absl::StatusOr<NormalizerPtr> ParseStrip(const json& spec, const std::string& wh
   return std::make_unique<Sequence>(std::move(steps));
 }
 
+absl::StatusOr<NormalizerPtr> ParseBert(const json& spec, const std::string& where) {
+  HOSTLER_ASSIGN_OR_RETURN(const bool clean, BoolField(spec, "clean_text", where, true));
+  HOSTLER_ASSIGN_OR_RETURN(const bool chinese,
+                           BoolField(spec, "handle_chinese_chars", where, true));
+  HOSTLER_ASSIGN_OR_RETURN(const bool lowercase, BoolField(spec, "lowercase", where, true));
+  bool strip = lowercase;
+  if (!FieldOrNull(spec, "strip_accents").is_null()) {
+    HOSTLER_ASSIGN_OR_RETURN(strip, BoolField(spec, "strip_accents", where, true));
+  }
+  std::vector<NormalizerPtr> steps;
+  if (clean) steps.push_back(std::make_unique<CleanText>());
+  if (chinese) steps.push_back(std::make_unique<SpaceIdeographs>());
+  if (strip) {
+    steps.push_back(std::make_unique<UnicodeForm>(/*compose=*/false, /*compatible=*/false));
+    steps.push_back(std::make_unique<StripAccents>());
+  }
+  if (lowercase) steps.push_back(std::make_unique<Lowercase>());
+  return std::make_unique<Sequence>(std::move(steps));
+}
+
 absl::StatusOr<NormalizerPtr> ParseStep(const json& spec, int depth);
 
 absl::StatusOr<NormalizerPtr> ParseSequence(const json& spec, int depth) {
@@ -227,6 +300,7 @@ absl::StatusOr<NormalizerPtr> ParseStep(const json& spec, int depth) {
   if (type == "Lowercase") return std::make_unique<Lowercase>();
   if (type == "StripAccents") return std::make_unique<StripAccents>();
   if (type == "ByteLevel") return std::make_unique<ByteLevel>();
+  if (type == "BertNormalizer") return ParseBert(spec, where);
   if (type == "Strip") return ParseStrip(spec, where);
   if (type == "Replace") return ParseReplace(spec, where);
   if (type == "Prepend") {

@@ -100,6 +100,8 @@ class PipelineTokenizer : public Tokenizer {
     return id.has_value() ? id : parts_.extra.Find(text);
   }
 
+  bool adds_first_space() const override { return parts_.adds_first_space; }
+
   std::optional<int32_t> bos_id() const override { return parts_.bos_id; }
   std::optional<int32_t> eos_id() const override { return parts_.eos_id; }
 
@@ -124,6 +126,7 @@ class PipelineTokenizer : public Tokenizer {
     std::string normalized;
     if (parts_.normalizer != nullptr) {
       normalized = parts_.normalizer->Apply(std::string(text));
+      if (!normalized.empty()) normalized.insert(0, parts_.text_prefix);
       text = normalized;
     }
     std::vector<Segment> segments;

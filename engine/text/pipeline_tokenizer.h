@@ -34,6 +34,10 @@ struct TokenizerParts {
   std::unique_ptr<PreTokenizer> pre_tokenizer;  // null: none
   std::unique_ptr<WordModel> model;             // may refer to `vocabulary`
   TokenSpelling spelling = TokenSpelling::kPlain;
+  // Goes before every stretch of text between special tokens, once normalized
+  // (only with a normalizer).
+  std::string text_prefix;
+  bool adds_first_space = false;  // see Tokenizer
   // What add_special puts around a text.
   std::vector<int32_t> prefix;
   std::vector<int32_t> suffix;

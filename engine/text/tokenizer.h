@@ -44,7 +44,11 @@ class Tokenizer {
   virtual std::optional<int32_t> bos_id() const = 0;
   virtual std::optional<int32_t> eos_id() const = 0;
 
-  // Joins the tokens' bytes. Ill-formed UTF-8 becomes U+FFFD.
+  // True where Encode puts a space before the text that the text did not have.
+  virtual bool adds_first_space() const { return false; }
+
+  // Joins the tokens' bytes, less the space that Encode adds. Ill-formed UTF-8
+  // becomes U+FFFD.
   std::string Decode(std::span<const int32_t> ids, bool skip_special) const;
 };
 

@@ -16,9 +16,17 @@ absl::Status Vocabulary::Add(std::string text, int32_t id) {
     return absl::InvalidArgumentError(
         fmt::format("vocabulary: '{}' has both id {} and id {}", it->first, it->second, id));
   }
-  if (id >= static_cast<int32_t>(tokens_.size())) tokens_.resize(static_cast<size_t>(id) + 1);
-  tokens_[id] = &it->first;
+  SetText(id, &it->first);
   return absl::OkStatus();
+}
+
+void Vocabulary::AddDuplicate(const std::string& text, int32_t id) {
+  SetText(id, &ids_.try_emplace(text, id).first->first);
+}
+
+void Vocabulary::SetText(int32_t id, const std::string* text) {
+  if (id >= static_cast<int32_t>(tokens_.size())) tokens_.resize(static_cast<size_t>(id) + 1);
+  tokens_[id] = text;
 }
 
 std::optional<int32_t> Vocabulary::Find(std::string_view text) const {

@@ -20,6 +20,10 @@ class Vocabulary {
   // REQUIRES: 0 <= id.
   absl::Status Add(std::string text, int32_t id);
 
+  // Gives `id` a text that may belong to another id, which Find goes on
+  // naming. REQUIRES: 0 <= id, !Has(id).
+  void AddDuplicate(const std::string& text, int32_t id);
+
   std::optional<int32_t> Find(std::string_view text) const;
 
   // Empty for ids that have no token.
@@ -35,6 +39,8 @@ class Vocabulary {
     using is_transparent = void;
     size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
   };
+
+  void SetText(int32_t id, const std::string* text);
 
   std::unordered_map<std::string, int32_t, Hash, std::equal_to<>> ids_;
   std::vector<const std::string*> tokens_;  // keys of ids_; null: none

@@ -1,0 +1,146 @@
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "engine/text/sentencepiece.h"
+#include "engine/text/utf8.h"
+
+namespace hostler {
+namespace {
+
+// What an unknown character costs more than the worst token.
+constexpr float kUnknownPenalty = 10;
+
+// Tokens by their bytes. (node, byte) → node in open addressing.
+class ByteTrie {
+ public:
+  ByteTrie() : slots_(1024) {}
+
+  void Add(std::string_view text, int32_t id) {
+    uint32_t node = 0;
+    for (unsigned char byte : text) {
+      if (2 * ids_.size() >= slots_.size()) Grow();
+      Slot& slot = slots_[Locate(uint64_t{node} << 8 | byte)];
+      if (slot.next == 0) {
+        slot = {uint64_t{node} << 8 | byte, static_cast<uint32_t>(ids_.size())};
+        ids_.push_back(-1);
+      }
+      node = slot.next;
+    }
+    ids_[node] = id;
+  }
+
+  // The child of `node`, 0 when there is none. 0 is the root.
+  uint32_t Next(uint32_t node, unsigned char byte) const {
+    return slots_[Locate(uint64_t{node} << 8 | byte)].next;
+  }
+  int32_t Id(uint32_t node) const { return ids_[node]; }  // -1: none
+
+ private:
+  struct Slot {
+    uint64_t key = 0;
+    uint32_t next = 0;  // 0: the slot is free
+  };
+
+  size_t Locate(uint64_t key) const {
+    const size_t mask = slots_.size() - 1;
+    size_t i = (key * 0x9E3779B97F4A7C15u >> 20) & mask;
+    while (slots_[i].next != 0 && slots_[i].key != key) i = (i + 1) & mask;
+    return i;
+  }
+
+  void Grow() {
+    std::vector<Slot> old(slots_.size() * 2);
+    std::swap(old, slots_);
+    for (const Slot& slot : old) {
+      if (slot.next != 0) slots_[Locate(slot.key)] = slot;
+    }
+  }
+
+  std::vector<Slot> slots_;
+  std::vector<int32_t> ids_{-1};  // by node
+};
+
+// The cut of a text whose tokens' scores have the largest sum (Viterbi).
+class Unigram : public WordModel {
+ public:
+  Unigram(const Vocabulary* vocabulary, const std::vector<ScoredToken>& tokens,
+          UnknownTokens unknown)
+      : unknown_(std::move(unknown)), scores_(vocabulary->size()) {
+    float worst = tokens.empty() ? 0 : std::numeric_limits<float>::max();
+    for (const ScoredToken& token : tokens) {
+      trie_.Add(vocabulary->Text(token.id), token.id);
+      scores_[token.id] = token.score;
+      worst = std::min(worst, token.score);
+    }
+    unknown_score_ = worst - kUnknownPenalty;
+  }
+
+  void Encode(std::string_view word, std::vector<int32_t>* ids) const override {
+    std::vector<Node> best(word.size() + 1);
+    for (size_t begin = 0; begin < word.size();) {
+      const size_t length = Utf8Length(word, begin);
+      bool covered = false;
+      uint32_t node = 0;
+      for (size_t end = begin; end < word.size();) {
+        node = trie_.Next(node, static_cast<unsigned char>(word[end++]));
+        if (node == 0) break;
+        const int32_t id = trie_.Id(node);
+        if (id < 0) continue;
+        Offer(begin, best[begin].score + scores_[id], id, &best[end]);
+        covered = covered || end - begin == length;
+      }
+      if (!covered) {
+        Offer(begin, best[begin].score + unknown_score_, kUnknown, &best[begin + length]);
+      }
+      begin += length;
+    }
+    Append(word, best, ids);
+  }
+
+ private:
+  static constexpr int32_t kNothing = -2;
+  static constexpr int32_t kUnknown = -1;
+
+  // The best cut of what ends here.
+  struct Node {
+    float score = 0;
+    int32_t id = kNothing;  // of the last token
+    size_t begin = 0;       // where it begins
+  };
+
+  static void Offer(size_t begin, float score, int32_t id, Node* node) {
+    if (node->id == kNothing || score > node->score) *node = {score, id, begin};
+  }
+
+  void Append(std::string_view word, const std::vector<Node>& best,
+              std::vector<int32_t>* ids) const {
+    std::vector<size_t> ends;
+    for (size_t end = word.size(); end > 0; end = best[end].begin) ends.push_back(end);
+    bool after_unknown = false;
+    for (auto end = ends.rbegin(); end != ends.rend(); ++end) {
+      const Node& node = best[*end];
+      if (node.id == kUnknown) {
+        unknown_.Append(word.substr(node.begin, *end - node.begin), &after_unknown, ids);
+      } else {
+        ids->push_back(node.id);
+        after_unknown = false;
+      }
+    }
+  }
+
+  UnknownTokens unknown_;
+  ByteTrie trie_;
+  std::vector<float> scores_;  // by id
+  float unknown_score_;
+};
+
+}  // namespace
+
+std::unique_ptr<WordModel> NewUnigram(const Vocabulary* vocabulary,
+                                      const std::vector<ScoredToken>& tokens,
+                                      UnknownTokens unknown) {
+  return std::make_unique<Unigram>(vocabulary, tokens, std::move(unknown));
+}
+
+}  // namespace hostler
