@@ -186,7 +186,11 @@ TEST(JinjaLimits, DeepValuesAreRefused) {
                      "{% set ns.a = {'a': (ns.a,)} %}{% endfor %}"),
               HasSubstr("nested deeper"));
   ordered_json deep = 1;
-  for (int i = 0; i < 5000; ++i) deep = ordered_json::array({deep});
+  for (int i = 0; i < 5000; ++i) {
+    ordered_json outer = ordered_json::array();
+    outer.push_back(std::move(deep));
+    deep = std::move(outer);
+  }
   EXPECT_THAT(Render("{{ x }}", {{"x", deep}}), HasSubstr("nests deeper"));
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 
 #include "engine/base/status.h"
 #include "engine/text/jinja/py_string.h"
@@ -18,9 +19,15 @@ constexpr std::string_view kOperators[] = {
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 
-bool IsNameByte(char c) {
-  return IsDigit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-         (c & 0x80) != 0;
+// Bytes of the letter, digit or underscore at `pos`, or 0.
+size_t NameCharacter(std::string_view text, size_t pos) {
+  if (pos >= text.size()) return 0;
+  const char c = text[pos];
+  if ((c & 0x80) == 0) {
+    return IsDigit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ? 1 : 0;
+  }
+  const size_t length = Utf8Length(text, pos);
+  return HasClass(text.substr(pos, length), "isalnum") ? length : 0;
 }
 
 // \r\n and \r become \n; one line break at the very end goes.
@@ -207,9 +214,8 @@ class Lexer {
       const char c = text_[pos_];
       if (IsDigit(c)) {
         HOSTLER_RETURN_IF_ERROR(Number());
-      } else if (IsNameByte(c)) {
-        size_t length = 1;
-        while (pos_ + length < text_.size() && IsNameByte(text_[pos_ + length])) ++length;
+      } else if (size_t length = NameCharacter(text_, pos_); length > 0) {
+        while (const size_t more = NameCharacter(text_, pos_ + length)) length += more;
         Add(TokenType::kName, std::string_view(text_).substr(pos_, length));
         Advance(length);
       } else if (c == '\'' || c == '"') {
@@ -292,6 +298,10 @@ class Lexer {
     const char* last = first + digits.size();
     const std::errc error = is_float ? std::from_chars(first, last, token.real).ec
                                      : std::from_chars(first, last, token.integer, base).ec;
+    if (is_float && error == std::errc::result_out_of_range) {
+      token.real = std::strtod(digits.c_str(), nullptr);  // infinity, or nothing
+      return absl::OkStatus();
+    }
     if (error != std::errc()) return Error(fmt::format("bad number '{}'", digits));
     return absl::OkStatus();
   }
