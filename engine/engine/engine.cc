@@ -47,7 +47,7 @@ class LocalEngine : public Engine {
   const ModelInfo& model() const override { return model_.model->info(); }
   const MemoryPlan& memory() const override { return plan_; }
   int max_context() const override { return max_context_; }
-  const Tokenizer* tokenizer() const override { return model_.tokenizer.get(); }
+  const Tokenizer* tokenizer() const override { return model_.text.tokenizer.get(); }
 
  private:
   absl::StatusOr<DividedMemory> PlanMemory(const EngineOptions& options, const StepLimits& limits,

@@ -194,7 +194,7 @@ void EngineLoop::ScorePrompt(const ScheduledSequence& part) {
     } else if (position + 1 < prompt_size) {
       state.prompt_logprobs.push_back(MakeLogprobs(logits, state.prompt[position + 1],
                                                    *state.request.prompt_logprobs,
-                                                   model_.tokenizer.get()));
+                                                   model_.text.tokenizer.get()));
     }
     ++sequence.scored;
   }
@@ -208,7 +208,7 @@ void EngineLoop::Generate(const ScheduledSequence& part) {
     state->prompt_told = true;
   }
   GenerateEvent event =
-      NextToken(sequence, Logits(part.first_logit + part.logits - 1), model_.tokenizer.get());
+      NextToken(sequence, Logits(part.first_logit + part.logits - 1), model_.text.tokenizer.get());
   if (state->timings.first_token_ms == 0) state->timings.first_token_ms = state->MsSinceArrival();
   ++totals_.generated_tokens;
   const bool finished = event.finish_reason.has_value();

@@ -62,7 +62,7 @@ absl::Status CheckLimits(const GenerateRequest& request, const LoadedModel& mode
   for (const std::string& stop : request.stop) {
     if (stop.empty()) return FieldError("stop", "must not be empty");
   }
-  if (!request.stop.empty() && model.tokenizer == nullptr) {
+  if (!request.stop.empty() && model.text.tokenizer == nullptr) {
     return FieldError("stop", "this model has no tokenizer, so there is no text to stop at");
   }
   const int vocab = model.model->info().vocab;
@@ -75,16 +75,16 @@ absl::Status CheckLimits(const GenerateRequest& request, const LoadedModel& mode
 }
 
 absl::StatusOr<std::string> RenderChat(const LoadedModel& model, const ChatPrompt& chat) {
-  if (model.chat_template == nullptr) {
+  if (model.text.chat_template == nullptr) {
     return FieldError("messages", "this model has no chat template; use /v1/completions");
   }
-  nlohmann::ordered_json variables = model.template_variables;
+  nlohmann::ordered_json variables = model.text.template_variables;
   variables["messages"] = chat.messages;
   variables["tools"] = chat.tools;
   variables["documents"] = chat.documents;
   variables["add_generation_prompt"] = chat.add_generation_prompt;
   for (const auto& [key, value] : chat.variables.items()) variables[key] = value;
-  auto text = model.chat_template->Render(variables);
+  auto text = model.text.chat_template->Render(variables);
   if (!text.ok()) return FieldError("messages", std::string(text.status().message()));
   return text;
 }
@@ -104,7 +104,7 @@ absl::StatusOr<std::vector<int32_t>> TokenizePrompt(const LoadedModel& model,
     return *ids;
   }
   const auto* chat = std::get_if<ChatPrompt>(&request.prompt);
-  if (model.tokenizer == nullptr) {
+  if (model.text.tokenizer == nullptr) {
     return FieldError(chat != nullptr ? "messages" : "prompt",
                       "this model has no tokenizer; send token ids");
   }
@@ -112,10 +112,10 @@ absl::StatusOr<std::vector<int32_t>> TokenizePrompt(const LoadedModel& model,
   options.parse_special = true;
   if (chat != nullptr) {
     HOSTLER_ASSIGN_OR_RETURN(const std::string text, RenderChat(model, *chat));
-    return model.tokenizer->Encode(text, options);
+    return model.text.tokenizer->Encode(text, options);
   }
   options.add_special = request.add_special_tokens;
-  return model.tokenizer->Encode(std::get<std::string>(request.prompt), options);
+  return model.text.tokenizer->Encode(std::get<std::string>(request.prompt), options);
 }
 
 absl::StatusOr<std::vector<std::unique_ptr<Sequence>>> PrepareSequences(const LoadedModel& model,
@@ -152,7 +152,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Sequence>>> PrepareSequences(const Lo
   std::vector<std::unique_ptr<Sequence>> sequences;
   for (int index = 0; index < n; ++index) {
     sequences.push_back(
-        std::make_unique<Sequence>(state, index, rule, seed, model.tokenizer.get()));
+        std::make_unique<Sequence>(state, index, rule, seed, model.text.tokenizer.get()));
   }
   return sequences;
 }

@@ -1,7 +1,6 @@
 #include "engine/model/loader.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <optional>
 #include <utility>
 
@@ -12,8 +11,6 @@
 
 namespace hostler {
 namespace {
-
-namespace fs = std::filesystem;
 
 // "eos_token_id" is a number or a list of them; generation_config.json's
 // counts before config.json's.
@@ -51,39 +48,11 @@ absl::StatusOr<GenerationDefaults> ReadDefaults(const nlohmann::json& generation
   return defaults;
 }
 
-// The special tokens' texts, which templates refer to by name.
-absl::StatusOr<nlohmann::ordered_json> ReadTemplateVariables(const std::string& path) {
-  nlohmann::ordered_json variables = nlohmann::ordered_json::object();
-  const std::string file = (fs::path(path) / "tokenizer_config.json").string();
-  if (!fs::exists(file)) return variables;
-  HOSTLER_ASSIGN_OR_RETURN(const nlohmann::json config, ReadJsonFile(file));
-  for (const char* key : {"bos_token", "eos_token", "pad_token", "unk_token"}) {
-    const nlohmann::json* value = ConfigReader(config, file).Get(key);
-    if (value == nullptr) continue;
-    const nlohmann::json* text =
-        value->is_object() ? ConfigReader(*value, key).Get("content") : value;
-    if (text != nullptr && text->is_string()) variables[key] = text->get<std::string>();
-  }
-  return variables;
-}
-
-absl::Status LoadText(const std::string& path, LoadedModel* loaded) {
-  auto tokenizer = LoadHfTokenizer(path);
-  if (absl::IsNotFound(tokenizer.status())) return absl::OkStatus();
-  HOSTLER_RETURN_IF_ERROR(tokenizer.status());
-  loaded->tokenizer = *std::move(tokenizer);
-  const int vocab = loaded->model->info().vocab;
-  if (loaded->tokenizer->vocab_size() > vocab) {
-    return absl::InvalidArgumentError(
-        fmt::format("{}: tokenizer.json has ids up to {}, the model's vocabulary has {} tokens",
-                    path, loaded->tokenizer->vocab_size() - 1, vocab));
-  }
-  HOSTLER_ASSIGN_OR_RETURN(const std::optional<std::string> source, ReadChatTemplate(path));
-  if (source.has_value()) {
-    HOSTLER_ASSIGN_OR_RETURN(loaded->chat_template, ParseChatTemplate(*source));
-  }
-  HOSTLER_ASSIGN_OR_RETURN(loaded->template_variables, ReadTemplateVariables(path));
-  return absl::OkStatus();
+absl::Status CheckVocabulary(const std::string& path, const ModelText& text, int vocab) {
+  if (text.tokenizer == nullptr || text.tokenizer->vocab_size() <= vocab) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("{}: the tokenizer has ids up to {}, the model's vocabulary has {} tokens", path,
+                  text.tokenizer->vocab_size() - 1, vocab));
 }
 
 }  // namespace
@@ -108,7 +77,9 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOption
   }
   loaded.model = *std::move(model);
   HOSTLER_ASSIGN_OR_RETURN(loaded.defaults, ReadDefaults(files.generation));
-  if (files.gguf == nullptr) HOSTLER_RETURN_IF_ERROR(LoadText(path, &loaded));
+  HOSTLER_ASSIGN_OR_RETURN(loaded.text,
+                           files.gguf == nullptr ? LoadHfText(path) : LoadGgufText(*files.gguf));
+  HOSTLER_RETURN_IF_ERROR(CheckVocabulary(path, loaded.text, info.vocab));
   loaded.weights = std::move(files.weights);
   return loaded;
 }

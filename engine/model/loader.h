@@ -10,10 +10,8 @@
 #include "engine/compute/backend.h"
 #include "engine/model/architectures.h"
 #include "engine/model/model.h"
-#include "engine/text/chat_template.h"
-#include "engine/text/tokenizer.h"
+#include "engine/model/model_text.h"
 #include "engine/weights/source.h"
-#include "nlohmann/json.hpp"
 
 namespace hostler {
 
@@ -29,9 +27,7 @@ struct LoadedModel {
   std::unique_ptr<WeightSource> weights;
   std::unique_ptr<Backend> backend;
   std::unique_ptr<Model> model;
-  std::unique_ptr<Tokenizer> tokenizer;         // null: none beside the weights
-  std::unique_ptr<ChatTemplate> chat_template;  // null: the model has none
-  nlohmann::ordered_json template_variables;    // bos_token, eos_token, ...
+  ModelText text;
   GenerationDefaults defaults;
 };
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "engine/base/status.h"
+#include "engine/model/model_text.h"
 #include "fmt/format.h"
 #include "server/commands/model_commands.h"
 #include "server/commands/terminal.h"
@@ -21,18 +22,18 @@ struct TemplateFlags {
   bool lines = false;
 };
 
-absl::StatusOr<std::string> ReadSource(const TemplateFlags& flags) {
-  if (!flags.file.empty()) return ReadFile(flags.file);
-  HOSTLER_ASSIGN_OR_RETURN(const std::optional<std::string> source,
-                           ReadChatTemplate(flags.model.path));
-  if (source.has_value()) return *source;
+absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadTemplate(const TemplateFlags& flags) {
+  if (!flags.file.empty()) {
+    HOSTLER_ASSIGN_OR_RETURN(const std::string source, ReadFile(flags.file));
+    return ParseChatTemplate(source);
+  }
+  HOSTLER_ASSIGN_OR_RETURN(ModelText text, LoadModelText(flags.model.path));
+  if (text.chat_template != nullptr) return std::move(text.chat_template);
   return absl::NotFoundError(fmt::format("{} has no chat template", flags.model.path));
 }
 
 int RenderChat(const TemplateFlags& flags) {
-  const absl::StatusOr<std::string> source = ReadSource(flags);
-  if (!source.ok()) return FailRunning(source.status());
-  const auto chat_template = ParseChatTemplate(*source);
+  const auto chat_template = LoadTemplate(flags);
   if (!chat_template.ok()) return FailRunning(chat_template.status());
   if (flags.lines) {
     std::ios::sync_with_stdio(false);

@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 
+#include "engine/model/model_text.h"
 #include "fmt/format.h"
 #include "server/commands/model_commands.h"
 #include "server/commands/terminal.h"
@@ -17,10 +18,13 @@ struct TokenizeFlags {
 };
 
 int Tokenize(const TokenizeFlags& flags) {
-  const auto tokenizer = LoadHfTokenizer(flags.model.path);
-  if (!tokenizer.ok()) return FailRunning(tokenizer.status());
+  const absl::StatusOr<ModelText> text = LoadModelText(flags.model.path);
+  if (!text.ok()) return FailRunning(text.status());
+  if (text->tokenizer == nullptr) {
+    return FailRunning(absl::NotFoundError(fmt::format("{} has no tokenizer", flags.model.path)));
+  }
   std::ios::sync_with_stdio(false);
-  const absl::Status status = TokenizeStream(**tokenizer, flags.options, std::cin, std::cout);
+  const absl::Status status = TokenizeStream(*text->tokenizer, flags.options, std::cin, std::cout);
   std::cout.flush();
   if (!status.ok()) return FailRunning(status);
   if (!std::cout) return FailRunning(absl::UnavailableError("cannot write to stdout"));
