@@ -130,6 +130,17 @@ TEST_F(HfTokenizerTest, NormalizedAddedTokensAreFoundInNormalizedText) {
   EXPECT_THAT(Encode(file, "AtoolToola"), ElementsAre(0, 16, 17, 17, 18, 21, 0));
 }
 
+TEST_F(HfTokenizerTest, StripAccentsTakesMarksThatTakeSpaceToo) {
+  json file = SmallFile();
+  file["normalizer"] = {{"type", "StripAccents"}};
+  // A nonspacing, a spacing and an enclosing mark.
+  EXPECT_THAT(Encode(file,
+                     "a\xCC\x81"
+                     "b\xE0\xA4\xBF"
+                     "c\xE2\x83\x9D"),
+              ElementsAre(5));
+}
+
 TEST_F(HfTokenizerTest, LongestAddedTokenWins) {
   json file = SmallFile();
   file["added_tokens"].push_back({{"id", 22}, {"content", "<tool>>"}, {"normalized", false}});

@@ -104,16 +104,22 @@ class Lowercase : public Normalizer {
 
 class StripAccents : public Normalizer {
  public:
+  // BERT's own step leaves the marks that take space.
+  explicit StripAccents(bool only_nonspacing) : only_nonspacing_(only_nonspacing) {}
+
   std::string Apply(std::string text) const override {
+    const int last = only_nonspacing_ ? UTF8PROC_CATEGORY_MN : UTF8PROC_CATEGORY_ME;
     std::string out;
     for (size_t pos = 0; pos < text.size();) {
       const char32_t c = NextCodePoint(text, &pos);
-      const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-      const bool mark = category >= UTF8PROC_CATEGORY_MN && category <= UTF8PROC_CATEGORY_ME;
-      if (!mark) AppendUtf8(c, &out);
+      const int category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+      if (category < UTF8PROC_CATEGORY_MN || category > last) AppendUtf8(c, &out);
     }
     return out;
   }
+
+ private:
+  bool only_nonspacing_;
 };
 
 class Prepend : public Normalizer {
@@ -268,7 +274,7 @@ absl::StatusOr<NormalizerPtr> ParseBert(const json& spec, const std::string& whe
   if (chinese) steps.push_back(std::make_unique<SpaceIdeographs>());
   if (strip) {
     steps.push_back(std::make_unique<UnicodeForm>(/*compose=*/false, /*compatible=*/false));
-    steps.push_back(std::make_unique<StripAccents>());
+    steps.push_back(std::make_unique<StripAccents>(/*only_nonspacing=*/true));
   }
   if (lowercase) steps.push_back(std::make_unique<Lowercase>());
   return std::make_unique<Sequence>(std::move(steps));
@@ -298,7 +304,7 @@ absl::StatusOr<NormalizerPtr> ParseStep(const json& spec, int depth) {
   if (type == "NFKC") return std::make_unique<UnicodeForm>(true, true);
   if (type == "NFKD") return std::make_unique<UnicodeForm>(false, true);
   if (type == "Lowercase") return std::make_unique<Lowercase>();
-  if (type == "StripAccents") return std::make_unique<StripAccents>();
+  if (type == "StripAccents") return std::make_unique<StripAccents>(/*only_nonspacing=*/false);
   if (type == "ByteLevel") return std::make_unique<ByteLevel>();
   if (type == "BertNormalizer") return ParseBert(spec, where);
   if (type == "Strip") return ParseStrip(spec, where);
