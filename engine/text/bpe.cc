@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "engine/base/utf8.h"
 #include "engine/text/pair_merger.h"
-#include "engine/text/utf8.h"
 #include "fmt/format.h"
 
 namespace hostler {

@@ -3,12 +3,12 @@
 #include <utility>
 
 #include "engine/base/status.h"
+#include "engine/base/utf8.h"
 #include "engine/text/jinja/globals.h"
 #include "engine/text/jinja/interpreter.h"
 #include "engine/text/jinja/output.h"
 #include "engine/text/jinja/parser.h"
 #include "engine/text/json_fields.h"
-#include "engine/text/utf8.h"
 #include "fmt/format.h"
 
 namespace hostler {

@@ -6,10 +6,10 @@
 #include <utility>
 
 #include "engine/base/status.h"
+#include "engine/base/utf8.h"
 #include "engine/text/byte_level.h"
 #include "engine/text/json_fields.h"
 #include "engine/text/regex.h"
-#include "engine/text/utf8.h"
 #include "fmt/format.h"
 
 namespace hostler {

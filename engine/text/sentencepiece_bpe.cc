@@ -3,9 +3,9 @@
 #include <unordered_map>
 #include <utility>
 
+#include "engine/base/utf8.h"
 #include "engine/text/pair_merger.h"
 #include "engine/text/sentencepiece.h"
-#include "engine/text/utf8.h"
 
 namespace hostler {
 namespace {

@@ -1,8 +1,8 @@
 #include <cstring>
 #include <utility>
 
+#include "engine/base/utf8.h"
 #include "engine/text/sentencepiece.h"
-#include "engine/text/utf8.h"
 
 namespace hostler {
 namespace {

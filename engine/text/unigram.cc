@@ -2,8 +2,8 @@
 #include <limits>
 #include <utility>
 
+#include "engine/base/utf8.h"
 #include "engine/text/sentencepiece.h"
-#include "engine/text/utf8.h"
 
 namespace hostler {
 namespace {

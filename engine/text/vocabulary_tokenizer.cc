@@ -7,11 +7,11 @@
 #include <utility>
 
 #include "engine/base/status.h"
+#include "engine/base/utf8.h"
 #include "engine/text/bpe.h"
 #include "engine/text/named_pretokenizers.h"
 #include "engine/text/pipeline_tokenizer.h"
 #include "engine/text/sentencepiece.h"
-#include "engine/text/utf8.h"
 #include "engine/text/wordpiece.h"
 #include "fmt/format.h"
 

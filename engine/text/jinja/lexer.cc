@@ -5,8 +5,8 @@
 #include <cstdlib>
 
 #include "engine/base/status.h"
+#include "engine/base/utf8.h"
 #include "engine/text/jinja/py_string.h"
-#include "engine/text/utf8.h"
 #include "fmt/format.h"
 
 namespace hostler::jinja {

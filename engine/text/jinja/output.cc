@@ -4,8 +4,8 @@
 #include <charconv>
 #include <cmath>
 
+#include "engine/base/utf8.h"
 #include "engine/text/jinja/py_string.h"
-#include "engine/text/utf8.h"
 #include "fmt/format.h"
 
 namespace hostler::jinja {

@@ -6,10 +6,10 @@
 #include <optional>
 #include <string>
 
+#include "engine/base/utf8.h"
 #include "engine/text/jinja/operators.h"
 #include "engine/text/jinja/output.h"
 #include "engine/text/jinja/py_string.h"
-#include "engine/text/utf8.h"
 
 namespace hostler::jinja {
 namespace {

@@ -4,13 +4,13 @@
 #include <cmath>
 #include <utility>
 
+#include "engine/base/utf8.h"
 #include "engine/text/jinja/arguments.h"
 #include "engine/text/jinja/filters.h"
 #include "engine/text/jinja/operators.h"
 #include "engine/text/jinja/output.h"
 #include "engine/text/jinja/py_format.h"
 #include "engine/text/jinja/py_string.h"
-#include "engine/text/utf8.h"
 
 namespace hostler::jinja {
 namespace {
