@@ -194,6 +194,13 @@ TEST(StreamedAnswer, SendsAChatsChunksWithTheRoleFirstAndUsageLast) {
               R"("prompt_tokens_details":{"cached_tokens":1}}})" + "\n\ndata: [DONE]\n\n"));
 }
 
+TEST(StreamedAnswer, CountsTokensInEachChunkWhereThatIsWanted) {
+  const Sent sent = Streamed({.include_usage = true, .running_usage = true}, {Text("a"), Text("b")},
+                             {{1, 2, 3}, {}});
+  EXPECT_THAT(sent.pieces[1], HasSubstr(R"("usage":{"prompt_tokens":3,"completion_tokens":1)"));
+  EXPECT_THAT(sent.pieces[2], HasSubstr(R"("usage":{"prompt_tokens":3,"completion_tokens":2)"));
+}
+
 TEST(StreamedAnswer, CountsTextOffsetsThroughTheChunks) {
   GenerateEvent one = Text("é"), two = Text("b");
   one.logprobs = {Position("é", -0.5f)};

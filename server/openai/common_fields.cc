@@ -136,9 +136,8 @@ void ReadStreamOptions(FieldReader* fields, AnswerOptions* answer) {
   if (!answer->stream) return fields->Fail("stream_options", "needs stream: true");
   FieldReader options(*value, "stream_options");
   options.Read("include_usage", &answer->include_usage);
-  bool continuous_usage = false;
-  options.Read("continuous_usage_stats", &continuous_usage);
-  if (continuous_usage) options.Fail("continuous_usage_stats", "is not supported");
+  options.Read("continuous_usage_stats", &answer->running_usage);
+  answer->running_usage &= answer->include_usage;
   fields->Fail(options.status());
 }
 

@@ -22,6 +22,7 @@ struct AnswerOptions {
   bool chat = false;
   bool stream = false;
   bool include_usage = false;  // of a stream: a last chunk with the usage
+  bool running_usage = false;  // ... and each chunk with the usage so far
   int n = 1;                   // choices of each prompt
   bool echo = false;           // completions: the prompt stands before the text
   bool echo_only = false;      // ... and nothing after it (max_tokens 0)

@@ -93,6 +93,8 @@ const BadField kBadCommonFields[] = {
     {R"("stream":true,"stream_options":1)", "stream_options", "must be an object"},
     {R"("stream":true,"stream_options":{"include_usage":1})", "stream_options.include_usage",
      "must be a boolean"},
+    {R"("stream":true,"stream_options":{"continuous_usage_stats":1})",
+     "stream_options.continuous_usage_stats", "must be a boolean"},
     {R"("prompt_logprobs":21)", "prompt_logprobs", "between 0 and 20"},
     {R"("prompt_logprobs":1,"stream":true)", "prompt_logprobs", "stream"},
     {R"("response_format":{"type":"json_schema"})", "response_format", "only"},

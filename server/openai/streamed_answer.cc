@@ -15,7 +15,10 @@ namespace {
 class StreamedAnswer : public Answer {
  public:
   StreamedAnswer(AnswerHead head, const AnswerOptions& options, int prompts)
-      : options_(options), logprobs_(size_t(prompts) * options.n) {
+      : options_(options),
+        prompt_tokens_(prompts),
+        completion_tokens_(size_t(prompts) * options.n),
+        logprobs_(size_t(prompts) * options.n) {
     start_ = "data: {\"id\":";
     AppendJsonString(head.id, &start_);
     start_ += fmt::format(R"(,"object":"{}","created":{},"model":)",
@@ -30,6 +33,7 @@ class StreamedAnswer : public Answer {
 
   void Begin(int prompt, const PromptInfo& info, const PromptText& text,
              std::string* out) override {
+    prompt_tokens_[prompt] = int(info.token_ids.size());
     for (int i = 0; i < options_.n; ++i) {
       const size_t choice = size_t(prompt) * options_.n + i;
       if (options_.chat) {
@@ -37,7 +41,7 @@ class StreamedAnswer : public Answer {
         *out +=
             ",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
             "\"finish_reason\":null";
-        *out += end_;
+        AppendEnd(choice, out);
       } else if (options_.echo) {
         AppendEcho(choice, info, text, out);
       }
@@ -46,6 +50,7 @@ class StreamedAnswer : public Answer {
 
   void Add(int prompt, const GenerateEvent& event, std::string* out) override {
     const size_t choice = size_t(prompt) * options_.n + event.index;
+    completion_tokens_[choice] += int(event.token_ids.size());
     const bool with_logprobs =
         options_.logprobs.has_value() && !event.logprobs.empty() && !options_.echo_only;
     const std::string_view text = options_.echo_only ? std::string_view() : event.text;
@@ -64,7 +69,7 @@ class StreamedAnswer : public Answer {
       *out += "null";
     }
     AppendFinish(event, out);
-    *out += end_;
+    AppendEnd(choice, out);
   }
 
   void Finish(const Usage& usage, std::string* out) override {
@@ -80,6 +85,16 @@ class StreamedAnswer : public Answer {
     out->append(digits, end.ptr);
   }
 
+  void AppendEnd(size_t choice, std::string* out) const {
+    if (!options_.running_usage) {
+      *out += end_;
+      return;
+    }
+    const Usage usage = {.prompt_tokens = prompt_tokens_[choice / options_.n],
+                         .completion_tokens = completion_tokens_[choice]};
+    *out += "}],\"usage\":" + UsageJson(usage) + "}\n\n";
+  }
+
   void AppendEcho(size_t choice, const PromptInfo& info, const PromptText& text, std::string* out) {
     AppendIndex(choice, out);
     *out += before_text_;
@@ -93,7 +108,7 @@ class StreamedAnswer : public Answer {
       *out += "null";
     }
     *out += ",\"finish_reason\":null";
-    *out += end_;
+    AppendEnd(choice, out);
   }
 
   void AppendLogprobs(size_t choice, const GenerateEvent& event, std::string* out) {
@@ -128,6 +143,8 @@ class StreamedAnswer : public Answer {
 
   const AnswerOptions options_;
   std::string start_, before_index_, before_text_, after_text_, end_;
+  std::vector<int> prompt_tokens_;            // of each prompt
+  std::vector<int> completion_tokens_;        // of each choice, so far
   std::vector<CompletionLogprobs> logprobs_;  // of each choice, for the offsets
 };
 
