@@ -48,10 +48,11 @@ absl::StatusOr<GenerationDefaults> ReadDefaults(const nlohmann::json& generation
   return defaults;
 }
 
-absl::Status CheckVocabulary(const std::string& path, const ModelText& text, int vocab) {
+// `file` is where the tokenizer was read from.
+absl::Status CheckVocabulary(const std::string& file, const ModelText& text, int vocab) {
   if (text.tokenizer == nullptr || text.tokenizer->vocab_size() <= vocab) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      fmt::format("{}: the tokenizer has ids up to {}, the model's vocabulary has {} tokens", path,
+      fmt::format("{}: the tokenizer has ids up to {}, the model's vocabulary has {} tokens", file,
                   text.tokenizer->vocab_size() - 1, vocab));
 }
 
@@ -79,7 +80,8 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOption
   HOSTLER_ASSIGN_OR_RETURN(loaded.defaults, ReadDefaults(files.generation));
   HOSTLER_ASSIGN_OR_RETURN(loaded.text,
                            files.gguf == nullptr ? LoadHfText(path) : LoadGgufText(*files.gguf));
-  HOSTLER_RETURN_IF_ERROR(CheckVocabulary(path, loaded.text, info.vocab));
+  HOSTLER_RETURN_IF_ERROR(CheckVocabulary(files.gguf == nullptr ? path + "/tokenizer.json" : path,
+                                          loaded.text, info.vocab));
   loaded.weights = std::move(files.weights);
   return loaded;
 }
