@@ -34,7 +34,8 @@ TEST(ConfigReaderTest, RefusesOtherTypesAndMissingKeys) {
     reader.Int(key, 0, 100);
     EXPECT_FALSE(reader.status().ok()) << key;
   }
-  ConfigReader reader(nlohmann::json::array(), "config.json");
+  const nlohmann::json list = nlohmann::json::array();
+  ConfigReader reader(list, "config.json");
   reader.Int("a", 0, 1);
   EXPECT_FALSE(reader.status().ok());
 }
