@@ -93,6 +93,13 @@ void FamilyConfig::ReadSparseSteps() {
   }
 }
 
+void FamilyConfig::ReadQwenWindow() {
+  if (!reader.Bool("use_sliding_window", false)) return;
+  const int window = reader.Int("sliding_window", 1, 1 << 30, 4096);
+  const int first = reader.Int("max_window_layers", 0, 1 << 20, 28);
+  ReadSlidingLayers(window, [first](int layer) { return layer >= first; });
+}
+
 absl::StatusOr<DecoderConfig> FamilyConfig::Finish() {
   const std::string activation =
       reader.String("hidden_act", reader.String("hidden_activation", "silu"));

@@ -59,6 +59,9 @@ class FamilyConfig {
     });
   }
 
+  // Qwen's: with use_sliding_window, the layers from max_window_layers on.
+  void ReadQwenWindow();
+
   double rope_theta() const { return rope_theta_; }
   const nlohmann::json* rope_scaling() const { return rope_scaling_; }
 

@@ -12,10 +12,7 @@ void ReadQwen2Attention(FamilyConfig* family) {
     attention.qkv_bias = true;
     attention.o_bias = false;
   });
-  if (!family->reader.Bool("use_sliding_window", false)) return;
-  const int window = family->reader.Int("sliding_window", 1, 1 << 30, 4096);
-  const int first = family->reader.Int("max_window_layers", 0, 1 << 20, 28);
-  family->ReadSlidingLayers(window, [first](int layer) { return layer >= first; });
+  family->ReadQwenWindow();
 }
 
 }  // namespace

@@ -9,10 +9,7 @@ namespace {
 
 void ReadQwen3Attention(FamilyConfig* family) {
   family->ForAttention([](AttentionConfig& a) { a.qk_norm = QkNorm::kPerHead; });
-  if (!family->reader.Bool("use_sliding_window", false)) return;
-  const int window = family->reader.Int("sliding_window", 1, 1 << 30, 4096);
-  const int first = family->reader.Int("max_window_layers", 0, 1 << 20, 28);
-  family->ReadSlidingLayers(window, [first](int layer) { return layer >= first; });
+  family->ReadQwenWindow();
 }
 
 }  // namespace
