@@ -238,8 +238,10 @@ absl::StatusOr<nlohmann::json> GgufConfig(const GgufSource& gguf) {
   out.config["tie_word_embeddings"] = gguf.Find("output.weight") == nullptr;
   // Llama's q and k rows were permuted so that neighbours turn together.
   if (architecture->name == "llama") out.config["rope_interleaved"] = true;
-  // Converters have added Gemma's 1 to the gains.
-  if (type.starts_with("gemma")) out.config["gain_offset"] = 0;
+  if (type.starts_with("gemma")) {
+    out.config["gain_offset"] = 0;  // converters have added the 1 to the gains
+    out.config["hidden_act"] = "gelu_pytorch_tanh";
+  }
   const TensorInfo* embedding = gguf.Find("token_embd.weight");
   if (embedding == nullptr || embedding->shape.size() != 2) {
     return absl::InvalidArgumentError("tensor \"token_embd.weight\" is missing or no matrix");

@@ -19,23 +19,35 @@ struct PerplexityFlags {
   ModelFlags model;
   std::string file;
   int ctx = 256;
+  bool llama_cpp = false;
   bool json = false;
 };
 
-absl::StatusOr<PerplexityScore> ScoreFile(Engine* engine, const std::string& text, int ctx) {
+// llama-perplexity's: windows begin with the BOS that the tokenizer adds and
+// give their first half as context.
+Windows LlamaCppWindows(const Tokenizer& tokenizer, int ctx) {
+  Windows windows{.tokens = ctx, .context = ctx / 2 + 1, .whole_only = true};
+  if (!tokenizer.Encode("", {.add_special = true}).empty()) windows.bos = tokenizer.bos_id();
+  return windows;
+}
+
+absl::StatusOr<PerplexityScore> ScoreFile(Engine* engine, const std::string& text,
+                                          const PerplexityFlags& flags) {
   if (engine->tokenizer() == nullptr) {
     return absl::FailedPreconditionError("the model has no tokenizer beside its weights");
   }
-  if (ctx > engine->max_context()) {
+  if (flags.ctx > engine->max_context()) {
     return absl::InvalidArgumentError(
-        fmt::format("--ctx {} is more than the context of {}", ctx, engine->max_context()));
+        fmt::format("--ctx {} is more than the context of {}", flags.ctx, engine->max_context()));
   }
+  const Windows windows = flags.llama_cpp ? LlamaCppWindows(*engine->tokenizer(), flags.ctx)
+                                          : Windows{.tokens = flags.ctx};
   const std::vector<int32_t> ids =
-      engine->tokenizer()->Encode(text, {.parse_special = true, .add_special = false});
+      engine->tokenizer()->Encode(text, {.parse_special = true, .add_special = flags.llama_cpp});
   ProgressLine line;
   const auto start = std::chrono::steady_clock::now();
   return ScoreWindows(
-      ids, ctx, engine->model().vocab, *engine->tokenizer(),
+      ids, windows, engine->model().vocab, *engine->tokenizer(),
       [engine](const std::vector<int32_t>& tokens) { return engine->Logits(tokens); },
       [&](int64_t done, const PerplexityScore& score) {
         const double seconds =
@@ -50,7 +62,7 @@ int Perplexity(const PerplexityFlags& flags) {
   if (!text.ok()) return FailRunning(text.status());
   auto engine = LoadEngine(flags.model);
   if (!engine.ok()) return FailRunning(engine.status());
-  const absl::StatusOr<PerplexityScore> score = ScoreFile(engine->get(), *text, flags.ctx);
+  const absl::StatusOr<PerplexityScore> score = ScoreFile(engine->get(), *text, flags);
   if (!score.ok()) return Fail(score.status());
   if (flags.json) {
     fmt::print("{}\n", DumpLine({{"perplexity", score->perplexity()},
@@ -77,6 +89,9 @@ void AddPerplexityCommand(CLI::App* app, RunCommand* run) {
   command->add_option("--ctx", flags->ctx, "Tokens of a window")
       ->check(Between(2, 1 << 24))
       ->capture_default_str();
+  command->add_flag("--llama-cpp", flags->llama_cpp,
+                    "Score as llama-perplexity does: BOS begins every window, its first half\n"
+                    "is context, a shorter last window is left out");
   command->add_flag("--json", flags->json, "Print {\"perplexity\",\"bits_per_byte\",\"tokens\"}");
   command->footer("Example:\n  hostler perplexity --model models/sample-moe --file heldout.txt");
   command->callback([flags, run] { *run = [flags] { return Perplexity(*flags); }; });

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -24,12 +25,20 @@ struct PerplexityScore {
 using LogitsFunction =
     std::function<absl::StatusOr<std::vector<float>>(const std::vector<int32_t>&)>;
 
-// Cuts `ids` into windows of `window` (at least 2) tokens that do not overlap
-// and scores every token but the first of each; a last window of one token is
-// left out. `progress` (may be null) is called after each window. Errors: those
-// of `logits`; InvalidArgument when there is nothing to score.
+// How a text is cut into windows, which do not overlap.
+struct Windows {
+  int tokens = 0;   // of a window, at least 2
+  int context = 1;  // of them at its start, not scored; at least 1
+  // Stands in place of each window's first token.
+  std::optional<int32_t> bos = {};
+  bool whole_only = false;  // a shorter window at the end is left out
+};
+
+// Scores the windows of `ids`; a last window of nothing but context is left
+// out. `progress` (may be null) is called after each window. Errors: those of
+// `logits`; InvalidArgument when there is nothing to score.
 absl::StatusOr<PerplexityScore> ScoreWindows(
-    std::span<const int32_t> ids, int window, int vocab, const Tokenizer& tokenizer,
+    std::span<const int32_t> ids, const Windows& windows, int vocab, const Tokenizer& tokenizer,
     const LogitsFunction& logits,
     const std::function<void(int64_t done, const PerplexityScore&)>& progress);
 

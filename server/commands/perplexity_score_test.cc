@@ -19,7 +19,7 @@ std::vector<float> Even(size_t tokens) { return std::vector<float>(tokens * kVoc
 TEST(PerplexityTest, EvenGuessesScoreTheVocabularySize) {
   const PerplexityScore score =
       ScoreWindows(
-          std::vector<int32_t>(10, 65), 4, kVocab, TestTokenizer(),
+          std::vector<int32_t>(10, 65), Windows{.tokens = 4}, kVocab, TestTokenizer(),
           [](const std::vector<int32_t>& t) { return Even(t.size()); }, nullptr)
           .value();
   EXPECT_NEAR(score.perplexity(), kVocab, 1e-9);
@@ -30,7 +30,7 @@ TEST(PerplexityTest, WindowsDoNotOverlapAndTheirFirstTokensAreNotScored) {
   std::vector<std::vector<int32_t>> windows;
   const std::vector<int32_t> ids = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
   auto score = ScoreWindows(
-      ids, 4, kVocab, TestTokenizer(),
+      ids, Windows{.tokens = 4}, kVocab, TestTokenizer(),
       [&](const std::vector<int32_t>& t) {
         windows.push_back(t);
         return Even(t.size());
@@ -45,7 +45,7 @@ TEST(PerplexityTest, WindowsDoNotOverlapAndTheirFirstTokensAreNotScored) {
 TEST(PerplexityTest, ALastWindowOfOneTokenIsLeftOut) {
   int calls = 0;
   auto score = ScoreWindows(
-      std::vector<int32_t>(9, 65), 4, kVocab, TestTokenizer(),
+      std::vector<int32_t>(9, 65), Windows{.tokens = 4}, kVocab, TestTokenizer(),
       [&](const std::vector<int32_t>& t) {
         ++calls;
         return Even(t.size());
@@ -63,12 +63,15 @@ TEST(PerplexityTest, EachTokenIsJudgedByTheRowBeforeIt) {
     return rows;
   };
   const std::vector<int32_t> ids = {10, 11, 12, 13};
-  EXPECT_NEAR(ScoreWindows(ids, 4, kVocab, TestTokenizer(), sure, nullptr)->perplexity(), 1, 1e-9);
+  EXPECT_NEAR(
+      ScoreWindows(ids, Windows{.tokens = 4}, kVocab, TestTokenizer(), sure, nullptr)->perplexity(),
+      1, 1e-9);
 }
 
 TEST(PerplexityTest, SpecialTokensCountTheirBytes) {
   auto score = ScoreWindows(
-      std::vector<int32_t>{65, TestTokenizer::kEnd, 66}, 4, kVocab + 1, TestTokenizer(),
+      std::vector<int32_t>{65, TestTokenizer::kEnd, 66}, Windows{.tokens = 4}, kVocab + 1,
+      TestTokenizer(),
       [](const std::vector<int32_t>& t) { return std::vector<float>(t.size() * (kVocab + 1)); },
       nullptr);
   EXPECT_EQ(score->bytes, 5 + 1);  // "<end>" and one letter
@@ -85,10 +88,27 @@ TEST(PerplexityTest, EngineErrorsEndTheScoring) {
     return absl::DataLossError("disk");
   };
   const std::vector<int32_t> ids = {1, 2, 3};
-  EXPECT_EQ(ScoreWindows(ids, 2, kVocab, TestTokenizer(), failing, nullptr).status().code(),
+  EXPECT_EQ(ScoreWindows(ids, Windows{.tokens = 2}, kVocab, TestTokenizer(), failing, nullptr)
+                .status()
+                .code(),
             absl::StatusCode::kDataLoss);
-  EXPECT_FALSE(
-      ScoreWindows(std::vector<int32_t>{1}, 2, kVocab, TestTokenizer(), failing, nullptr).ok());
+  EXPECT_FALSE(ScoreWindows(std::vector<int32_t>{1}, Windows{.tokens = 2}, kVocab, TestTokenizer(),
+                            failing, nullptr)
+                   .ok());
+}
+
+TEST(PerplexityTest, LlamaCppsWindowsBeginWithBosAndScoreTheirSecondHalf) {
+  std::vector<std::vector<int32_t>> windows;
+  const std::vector<int32_t> ids = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+  auto score = ScoreWindows(
+      ids, {.tokens = 4, .context = 3, .bos = 99, .whole_only = true}, kVocab, TestTokenizer(),
+      [&](const std::vector<int32_t>& t) {
+        windows.push_back(t);
+        return Even(t.size());
+      },
+      nullptr);
+  EXPECT_THAT(windows, ElementsAre(ElementsAre(99, 2, 3, 4), ElementsAre(99, 6, 7, 8)));
+  EXPECT_EQ(score->tokens, 2);
 }
 
 }  // namespace
