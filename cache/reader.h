@@ -1,10 +1,11 @@
-// Positional reads from the files an ExpertStore's extents point into.
+// Asynchronous reads from the files that an ExpertStore's extents point into.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
-#include <vector>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -12,20 +13,55 @@
 
 namespace hostler {
 
-// Thread-safe: the cache's I/O threads read at the same time.
+// A read gathers one expert's extents. Its caller names it by a number below
+// depth(), which is free again once Wait() has returned it.
 class Reader {
  public:
-  virtual ~Reader() = default;
+  struct Done {
+    int id = 0;
+    // Not OK: `out` holds anything. DataLoss when the file ends early (it was
+    // truncated), Unavailable for an I/O error; both name the file and the
+    // offset.
+    absl::Status status;
+  };
 
-  // Reads all of `extent` into `out`, waiting for it.
-  // Errors: DataLoss when the file ends early (it was truncated), Unavailable
-  // for an I/O error; both name the file and the offset.
-  // REQUIRES: out.size() == extent.bytes
-  virtual absl::Status Read(const Extent& extent, std::span<std::byte> out) = 0;
+  virtual ~Reader() = default;
+  virtual std::string_view name() const = 0;  // "io_uring", "pread"
+  virtual int depth() const = 0;              // reads that may be under way
+
+  // Begins to read `extents` one after another into `out`, and does not wait.
+  // Any thread. REQUIRES: `id` is free; the extents' bytes add up to
+  // out.size(), at most ReaderOptions::max_bytes; `extents` and `out` stay
+  // valid until the read is done.
+  virtual void Start(int id, std::span<const Extent> extents, std::span<std::byte> out) = 0;
+
+  // Waits until a read is done and takes it; false after Stop(). Any thread,
+  // several at once.
+  virtual bool Wait(Done* done) = 0;
+
+  // Ends every Wait(), now and later. The destructor waits for reads under way.
+  virtual void Stop() = 0;
+
+  // Memory that most reads go to: kept in the kernel's view where it can be,
+  // so that a read need not look it up. Call before the first Start().
+  virtual void Register(std::span<std::byte> memory) = 0;
 };
 
-// Reads with pread(2) through descriptors opened here and held until the
-// reader is destroyed. Errors: NotFound, PermissionDenied.
-absl::StatusOr<std::unique_ptr<Reader>> NewPreadReader(std::span<const std::string> paths);
+struct ReaderOptions {
+  enum class Method { kAuto, kUring, kPread };
+  Method method = Method::kAuto;  // kAuto: io_uring where the kernel has it
+  // Past the page cache (O_DIRECT) where the file system can; elsewhere
+  // through it, dropping behind what was read.
+  bool direct = true;
+  int depth = 8;
+  uint64_t max_bytes = 0;  // of one read, ...
+  int max_extents = 1;     // ... in this many parts
+};
+
+// Opens the files, which stay open as long as the reader. Errors: NotFound,
+// PermissionDenied, Unavailable; Unimplemented where the method asked for does
+// not exist; ResourceExhausted.
+absl::StatusOr<std::unique_ptr<Reader>> NewReader(std::span<const std::string> paths,
+                                                  const ReaderOptions& options);
 
 }  // namespace hostler

@@ -1,72 +1,156 @@
-#include <fcntl.h>
+#include "cache/reader_pread.h"
+
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <condition_variable>
+#include <mutex>
 #include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
 
-#include "cache/reader.h"
+#include "cache/read_plan.h"
+#include "cache/tier.h"
 
 namespace hostler {
 namespace {
 
+// Numbers below a bound, first in first out, each at most once.
+class IdQueue {
+ public:
+  explicit IdQueue(int bound) : ids_(bound) {}
+  bool empty() const { return size_ == 0; }
+  void Push(int id) { ids_[(first_ + size_++) % ids_.size()] = id; }
+  int Pop() {
+    --size_;
+    return ids_[std::exchange(first_, (first_ + 1) % ids_.size())];
+  }
+
+ private:
+  std::vector<int> ids_;
+  size_t first_ = 0, size_ = 0;
+};
+
+// A thread for each read that may be under way.
 class PreadReader : public Reader {
  public:
-  PreadReader() = default;
+  PreadReader(OpenFiles files, std::unique_ptr<Tier> bounce, int depth)
+      : files_(std::move(files)),
+        bounce_(std::move(bounce)),
+        reads_(depth),
+        queued_(depth),
+        done_(depth) {}
+
   ~PreadReader() override {
-    for (const File& file : files_) close(file.descriptor);
-  }
-
-  absl::Status Open(const std::string& path) {
-    const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor >= 0) {
-      files_.push_back({path, descriptor});
-      return absl::OkStatus();
+    {
+      std::lock_guard lock(mutex_);
+      ending_ = true;
     }
-    const int error = errno;
-    const std::string message =
-        fmt::format("{}: open: {}", path, std::generic_category().message(error));
-    if (error == ENOENT || error == ENOTDIR) return absl::NotFoundError(message);
-    if (error == EACCES || error == EPERM) return absl::PermissionDeniedError(message);
-    return absl::UnavailableError(message);
+    work_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
   }
 
-  absl::Status Read(const Extent& extent, std::span<std::byte> out) override {
-    const File& file = files_[extent.file];
-    size_t done = 0;
-    while (done < out.size()) {
-      const uint64_t offset = extent.offset + done;
-      const ssize_t got =
-          pread(file.descriptor, out.data() + done, out.size() - done, static_cast<off_t>(offset));
-      if (got > 0) {
-        done += static_cast<size_t>(got);
-      } else if (got == 0) {
-        return absl::DataLossError(
-            fmt::format("{}: the file ends before offset {}; {} bytes from offset {} were expected",
-                        file.path, offset + 1, extent.bytes, extent.offset));
-      } else if (errno != EINTR) {
-        return absl::UnavailableError(fmt::format("{}: read at offset {}: {}", file.path, offset,
-                                                  std::generic_category().message(errno)));
+  absl::Status StartThreads() {
+    threads_.reserve(reads_.size());
+    try {
+      for (int i = 0; i < reads_.size(); ++i) threads_.emplace_back([this] { Run(); });
+    } catch (const std::system_error& error) {
+      return absl::ResourceExhaustedError(fmt::format("no I/O thread: {}", error.what()));
+    }
+    return absl::OkStatus();
+  }
+
+  std::string_view name() const override { return "pread"; }
+  int depth() const override { return static_cast<int>(reads_.size()); }
+
+  void Start(int id, std::span<const Extent> extents, std::span<std::byte> out) override {
+    {
+      std::lock_guard lock(mutex_);
+      reads_[id].extents = extents;
+      reads_[id].out = out;
+      queued_.Push(id);
+    }
+    work_.notify_one();
+  }
+
+  bool Wait(Done* done) override {
+    std::unique_lock lock(mutex_);
+    progress_.wait(lock, [this] { return stopped_ || !done_.empty(); });
+    if (stopped_) return false;
+    done->id = done_.Pop();
+    done->status = std::move(reads_[done->id].status);
+    return true;
+  }
+
+  void Stop() override {
+    {
+      std::lock_guard lock(mutex_);
+      stopped_ = true;
+    }
+    progress_.notify_all();
+  }
+
+  void Register(std::span<std::byte>) override {}
+
+ private:
+  struct Read {
+    std::span<const Extent> extents;
+    std::span<std::byte> out;
+    std::vector<ReadRequest> requests;
+    absl::Status status;
+  };
+
+  void Run() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      work_.wait(lock, [this] { return ending_ || !queued_.empty(); });
+      if (queued_.empty()) return;
+      const int id = queued_.Pop();
+      lock.unlock();
+      Read& read = reads_[id];
+      PlanRead(files_, read.extents, read.out, bounce_->slot(id).data(), &read.requests);
+      read.status = Perform(read.requests);
+      if (read.status.ok()) FinishRead(files_, read.requests);
+      lock.lock();
+      done_.Push(id);
+      progress_.notify_one();
+    }
+  }
+
+  absl::Status Perform(std::vector<ReadRequest>& requests) const {
+    for (ReadRequest& request : requests) {
+      for (;;) {
+        const ssize_t got = pread(files_.descriptor(request.file), request.to, request.length,
+                                  static_cast<off_t>(request.offset));
+        if (got == 0) return files_.EndsEarly(request.file, request.offset);
+        if (got < 0 && errno != EINTR) return files_.Failed(request.file, request.offset, errno);
+        if (got > 0 && request.Advance(static_cast<size_t>(got))) break;
       }
     }
     return absl::OkStatus();
   }
 
- private:
-  struct File {
-    std::string path;
-    int descriptor;
-  };
-  std::vector<File> files_;
+  const OpenFiles files_;
+  const std::unique_ptr<Tier> bounce_;
+  std::vector<std::thread> threads_;
+
+  std::mutex mutex_;
+  std::condition_variable work_, progress_;
+  // A read belongs to its thread from Pop() to Push().
+  std::vector<Read> reads_;
+  IdQueue queued_, done_;
+  bool stopped_ = false;
+  bool ending_ = false;  // nothing more will be queued
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Reader>> NewPreadReader(std::span<const std::string> paths) {
-  auto reader = std::make_unique<PreadReader>();
-  for (const std::string& path : paths) {
-    if (absl::Status status = reader->Open(path); !status.ok()) return status;
-  }
+absl::StatusOr<std::unique_ptr<Reader>> NewPreadReader(OpenFiles files,
+                                                       std::unique_ptr<Tier> bounce, int depth) {
+  auto reader = std::make_unique<PreadReader>(std::move(files), std::move(bounce), depth);
+  if (absl::Status status = reader->StartThreads(); !status.ok()) return status;
   return reader;
 }
 

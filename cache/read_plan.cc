@@ -1,0 +1,125 @@
+#include "cache/read_plan.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <system_error>
+
+namespace hostler {
+namespace {
+
+constexpr uint64_t RoundDown(uint64_t x) { return x / kDirectAlignment * kDirectAlignment; }
+constexpr uint64_t RoundUp(uint64_t x) { return RoundDown(x + kDirectAlignment - 1); }
+
+bool IsAligned(const Extent& extent, const std::byte* out) {
+  return extent.offset % kDirectAlignment == 0 && extent.bytes % kDirectAlignment == 0 &&
+         reinterpret_cast<uintptr_t>(out) % kDirectAlignment == 0;
+}
+
+// Some file systems take the flag and then refuse to read.
+bool ReadsDirectly(int descriptor) {
+  const std::unique_ptr<void, decltype(&std::free)> page(
+      std::aligned_alloc(kDirectAlignment, kDirectAlignment), &std::free);
+  return page != nullptr && pread(descriptor, page.get(), kDirectAlignment, 0) >= 0;
+}
+
+}  // namespace
+
+OpenFiles::~OpenFiles() {
+  for (const File& file : files_) close(file.descriptor);
+}
+
+absl::StatusOr<OpenFiles> OpenFiles::Open(std::span<const std::string> paths, bool direct) {
+  OpenFiles files;
+  files.files_.reserve(paths.size());
+  for (const std::string& path : paths) {
+    int descriptor = direct ? open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT) : -1;
+    bool reads_directly = descriptor >= 0 && ReadsDirectly(descriptor);
+    if (!reads_directly) {
+      if (descriptor >= 0) close(descriptor);
+      descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    }
+    if (descriptor >= 0) {
+      files.files_.push_back({path, descriptor, reads_directly});
+      continue;
+    }
+    const int error = errno;
+    const std::string message =
+        fmt::format("{}: open: {}", path, std::generic_category().message(error));
+    if (error == ENOENT || error == ENOTDIR) return absl::NotFoundError(message);
+    if (error == EACCES || error == EPERM) return absl::PermissionDeniedError(message);
+    return absl::UnavailableError(message);
+  }
+  return files;
+}
+
+absl::Status OpenFiles::EndsEarly(int file, uint64_t offset) const {
+  return absl::DataLossError(
+      fmt::format("{}: the file ends at or before offset {}, where more of an expert was expected",
+                  files_[file].path, offset));
+}
+
+absl::Status OpenFiles::Failed(int file, uint64_t offset, int error) const {
+  return absl::UnavailableError(fmt::format("{}: read at offset {}: {}", files_[file].path, offset,
+                                            std::generic_category().message(error)));
+}
+
+bool ReadRequest::Advance(size_t count) {
+  count = std::min(count, length);
+  offset += count;
+  to += count;
+  length -= count;
+  needed -= std::min(needed, count);
+  return needed == 0;
+}
+
+size_t BounceBytes(uint64_t bytes, size_t extents) {
+  return RoundUp(bytes) + 2 * kDirectAlignment * extents;
+}
+
+void PlanRead(const OpenFiles& files, std::span<const Extent> extents, std::span<std::byte> out,
+              std::byte* bounce, std::vector<ReadRequest>* requests) {
+  requests->clear();
+  std::byte* to = out.data();
+  for (size_t i = 0; i < extents.size(); ++i) {
+    Extent extent = extents[i];
+    // Extents that follow each other in the file are one request.
+    while (i + 1 < extents.size() && extents[i + 1].file == extent.file &&
+           extents[i + 1].offset == extent.offset + extent.bytes) {
+      extent.bytes += extents[++i].bytes;
+    }
+    if (extent.bytes == 0) continue;
+    ReadRequest request{.file = extent.file, .offset = extent.offset, .length = extent.bytes};
+    request.needed = extent.bytes;
+    request.to = request.out = to;
+    request.kept = extent.bytes;
+    if (files.direct(extent.file) && !IsAligned(extent, to)) {
+      request.offset = RoundDown(extent.offset);
+      request.length = RoundUp(extent.offset + extent.bytes) - request.offset;
+      request.needed = extent.offset + extent.bytes - request.offset;
+      request.to = bounce;
+      request.from = bounce + (extent.offset - request.offset);
+      bounce += request.length;
+    }
+    requests->push_back(request);
+    to += extent.bytes;
+  }
+}
+
+void FinishRead(const OpenFiles& files, std::span<const ReadRequest> requests) {
+  for (const ReadRequest& request : requests) {
+    if (request.from != nullptr) std::memcpy(request.out, request.from, request.kept);
+    if (files.direct(request.file)) continue;
+    // Advance() has moved the offset to the end.
+    posix_fadvise(files.descriptor(request.file), static_cast<off_t>(request.offset - request.kept),
+                  static_cast<off_t>(request.kept), POSIX_FADV_DONTNEED);
+  }
+}
+
+}  // namespace hostler

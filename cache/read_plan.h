@@ -1,0 +1,76 @@
+// What both readers share: open files, and how a read becomes requests that a
+// file opened past the page cache accepts.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cache/expert_store.h"
+
+namespace hostler {
+
+// Offsets, lengths and addresses of O_DIRECT requests are multiples of this.
+inline constexpr size_t kDirectAlignment = 4096;
+
+// Read-only files. Immutable after Open(); any thread.
+class OpenFiles {
+ public:
+  OpenFiles() = default;
+  OpenFiles(OpenFiles&& other) noexcept : files_(std::move(other.files_)) {}
+  OpenFiles& operator=(OpenFiles&&) = delete;
+  ~OpenFiles();
+
+  // Each file is opened with O_DIRECT if `direct` and a first read so works.
+  // Errors: NotFound, PermissionDenied, Unavailable.
+  static absl::StatusOr<OpenFiles> Open(std::span<const std::string> paths, bool direct);
+
+  int descriptor(int file) const { return files_[file].descriptor; }
+  bool direct(int file) const { return files_[file].direct; }
+
+  absl::Status EndsEarly(int file, uint64_t offset) const;
+  absl::Status Failed(int file, uint64_t offset, int error) const;
+
+ private:
+  struct File {
+    std::string path;
+    int descriptor = -1;
+    bool direct = false;
+  };
+  std::vector<File> files_;
+};
+
+// A request to the kernel: `length` bytes from `offset` to `to`, of which the
+// first `needed` must come (a file may end within its last page). Then the
+// `kept` bytes at `from` are moved to `out`; null: they are there already.
+struct ReadRequest {
+  int file = 0;
+  uint64_t offset = 0;
+  size_t length = 0;
+  size_t needed = 0;
+  std::byte* to = nullptr;
+  const std::byte* from = nullptr;
+  std::byte* out = nullptr;
+  size_t kept = 0;
+
+  // Moves on by `count` bytes that came; true when nothing more is needed.
+  bool Advance(size_t count);
+};
+
+// Bytes of bounce buffer that a read of `bytes` in `extents` parts may take.
+size_t BounceBytes(uint64_t bytes, size_t extents);
+
+// The requests of a read, into `*requests` (whose capacity is kept). What is
+// not aligned goes through `bounce`, which is aligned.
+void PlanRead(const OpenFiles& files, std::span<const Extent> extents, std::span<std::byte> out,
+              std::byte* bounce, std::vector<ReadRequest>* requests);
+
+// After all requests came: moves bounced bytes to where they belong, and lets
+// go of pages that a file read through the page cache left there.
+void FinishRead(const OpenFiles& files, std::span<const ReadRequest> requests);
+
+}  // namespace hostler

@@ -1,0 +1,32 @@
+#include "cache/reader.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "cache/read_plan.h"
+#include "cache/reader_pread.h"
+#include "cache/reader_uring.h"
+#include "cache/tier.h"
+
+namespace hostler {
+
+absl::StatusOr<std::unique_ptr<Reader>> NewReader(std::span<const std::string> paths,
+                                                  const ReaderOptions& options) {
+  if (options.depth < 1) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} reads at once, must be at least 1", options.depth));
+  }
+  absl::StatusOr<OpenFiles> files = OpenFiles::Open(paths, options.direct);
+  if (!files.ok()) return std::move(files).status();
+  absl::StatusOr<std::unique_ptr<Tier>> bounce =
+      NewDramTier(options.depth, BounceBytes(options.max_bytes, options.max_extents));
+  if (!bounce.ok()) return std::move(bounce).status();
+  if (options.method != ReaderOptions::Method::kPread) {
+    auto reader = NewUringReader(*files, *bounce, options.depth);
+    if (reader.ok() || options.method == ReaderOptions::Method::kUring) return reader;
+  }
+  return NewPreadReader(*std::move(files), *std::move(bounce), options.depth);
+}
+
+}  // namespace hostler
