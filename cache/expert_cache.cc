@@ -13,30 +13,27 @@
 #include <utility>
 #include <vector>
 
+#include "cache/id_queue.h"
+#include "cache/slot_table.h"
+
 namespace hostler {
 namespace {
 
-constexpr int kNoSlot = -1;
+// Guesses that may wait for the disk: what one layer may reasonably ask for.
+constexpr size_t kMaxQueuedGuesses = 32;
 
 enum class SlotState : uint8_t {
   kFree,
-  kReading,   // its read is queued or in flight
+  kQueued,    // its read has not begun
+  kReading,   // its read is under way
   kResident,  // may be evicted
   kPinned,    // resident, and the acquisition delivers or has delivered it
 };
 
-struct Slot {
-  ExpertKey key;
+struct SlotUse {
   SlotState state = SlotState::kFree;
-};
-
-// What Create() learns from the store.
-struct Sizes {
-  size_t slot_bytes = 0;    // the largest layer's expert
-  size_t stored_bytes = 0;  // the largest expert that needs decoding, else 0
-  uint64_t model_bytes = 0;
-  int num_experts = 0;            // of all layers
-  int max_experts_per_layer = 0;  // most that one acquisition asks for
+  bool wanted = false;       // the acquisition waits for its read
+  bool speculative = false;  // read on a guess, and not asked for so far
 };
 
 uint64_t StoredBytes(const ExpertStore& store, ExpertKey key) {
@@ -45,15 +42,20 @@ uint64_t StoredBytes(const ExpertStore& store, ExpertKey key) {
   return bytes;
 }
 
+// What Create() learns from the store.
+struct Sizes {
+  size_t slot_bytes = 0;    // the largest layer's expert
+  size_t stored_bytes = 0;  // the largest expert that needs decoding, else 0
+  int max_experts_per_layer = 0;
+};
+
 absl::StatusOr<Sizes> MeasureStore(const ExpertStore& store) {
   Sizes sizes;
   for (int layer = 0; layer < store.num_layers(); ++layer) {
     const size_t slot_bytes = store.slot_bytes(layer);
     const int num_experts = store.num_experts(layer);
-    sizes.slot_bytes = std::max(sizes.slot_bytes, slot_bytes);
-    sizes.model_bytes += uint64_t{slot_bytes} * num_experts;
-    sizes.num_experts += num_experts;
     sizes.max_experts_per_layer = std::max(sizes.max_experts_per_layer, num_experts);
+    sizes.slot_bytes = std::max(sizes.slot_bytes, slot_bytes);
     for (int expert = 0; expert < num_experts; ++expert) {
       const uint64_t stored_bytes = StoredBytes(store, {layer, expert});
       if (store.needs_decode(layer)) {
@@ -65,7 +67,7 @@ absl::StatusOr<Sizes> MeasureStore(const ExpertStore& store) {
       }
     }
   }
-  if (sizes.num_experts == 0 || sizes.slot_bytes == 0) {
+  if (sizes.max_experts_per_layer == 0 || sizes.slot_bytes == 0) {
     return absl::InvalidArgumentError("the model has no experts");
   }
   return sizes;
@@ -73,100 +75,91 @@ absl::StatusOr<Sizes> MeasureStore(const ExpertStore& store) {
 
 // Written under the cache's lock, read by stats() without it.
 struct Counters {
-  std::atomic<uint64_t> hits{0};
-  std::atomic<uint64_t> misses{0};
-  std::atomic<uint64_t> evictions{0};
-  std::atomic<uint64_t> read_bytes{0};
-  std::atomic<uint64_t> read_errors{0};
+  std::atomic<uint64_t> hits{0}, misses{0}, evictions{0}, read_errors{0};
+  std::atomic<uint64_t> demand_bytes{0}, speculative_bytes{0};
+  std::atomic<uint64_t> speculative_hits{0}, speculative_late{0};
+  std::atomic<uint64_t> speculative_wasted{0}, speculative_wasted_bytes{0};
   std::atomic<int64_t> stall_ns{0};
-  std::atomic<int> resident_slots{0};  // pinned ones included
+  std::atomic<uint64_t> capacity_bytes{0};
+  std::atomic<int> reads_in_flight{0}, reads_queued{0};
   std::atomic<int> pinned_slots{0};
+  std::vector<std::atomic<int>> resident;  // [layers], slots; pinned ones included
 };
 
 }  // namespace
 
 // All of it, one acquisition's progress included, is guarded by `mutex_`,
-// which is held for bookkeeping only: never while bytes are read or decoded.
+// which is held for bookkeeping only: never while bytes are checked or decoded.
 //
 // No deadlock with few slots: Next() waits only when nothing is ready. Then
-// what was delivered before is released, so every slot is free, evictable or
-// being read; if experts are waiting, at least one of them gets a slot, and
-// every read ends by making an expert ready.
+// what was delivered before is released, so every slot is free, evictable,
+// queued or being read. Queued guesses give up their slots to experts that
+// wait, and every read ends by making a slot ready, evictable or free.
 class ExpertCache::Impl {
  public:
   struct Parts {
+    Options options;
     const ExpertStore* store;
-    std::unique_ptr<Reader> reader;
+    SlotTable table;
+    std::unique_ptr<Tier> staging;  // a slot for each read; null: nothing to decode
     std::unique_ptr<EvictionPolicy> policy;
-    std::unique_ptr<Tier> tier;
-    std::unique_ptr<Tier> staging;  // a slot for each I/O thread; null: nothing to decode
-    Sizes sizes;
+    std::unique_ptr<Reader> reader;  // goes first, when its reads have ended
+    int max_experts_per_layer;
   };
 
   explicit Impl(Parts parts)
       : parts_(std::move(parts)),
-        slots_(parts_.tier->num_slots()),
-        evictable_([this](ExpertKey key) { return IsEvictable(key); }) {
-    for (int layer = 0; layer < parts_.store->num_layers(); ++layer) {
-      slot_of_.emplace_back(parts_.store->num_experts(layer), kNoSlot);
-    }
-    for (int slot = parts_.tier->num_slots(); slot-- > 0;) free_.push_back(slot);
-    const size_t most = parts_.sizes.max_experts_per_layer;
+        slots_(parts_.table.num_slots()),
+        evictable_([this](ExpertKey key) { return IsEvictable(key); }),
+        demanded_(parts_.max_experts_per_layer),
+        slot_of_read_(parts_.reader->depth()) {
+    counters_.resident = std::vector<std::atomic<int>>(parts_.store->num_layers());
+    counters_.capacity_bytes = parts_.table.budget();
+    for (int id = parts_.reader->depth(); id-- > 0;) free_reads_.push_back(id);
+    guessed_.reserve(kMaxQueuedGuesses);
+    const size_t most = parts_.max_experts_per_layer;
     waiting_.reserve(most);
-    read_queue_.reserve(most);
     ready_.reserve(most);
     delivered_.reserve(most);
   }
 
   ~Impl() {
     assert(!acquiring_);
-    {
-      std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    work_.notify_all();
+    parts_.reader->Stop();
     for (std::thread& thread : threads_) thread.join();
   }
 
-  absl::Status StartThreads(int count) {
-    threads_.reserve(count);
+  absl::Status StartThreads() {
+    threads_.reserve(parts_.options.workers);
     try {
-      for (int i = 0; i < count; ++i) threads_.emplace_back([this, i] { ReadLoop(i); });
+      for (int i = 0; i < parts_.options.workers; ++i) threads_.emplace_back([this] { Work(); });
     } catch (const std::system_error& error) {
       return absl::ResourceExhaustedError(fmt::format("no I/O thread: {}", error.what()));
     }
     return absl::OkStatus();
   }
 
-  void Begin(int layer, std::span<const int> experts) {
+  void Begin(const ExpertRequest& request) {
     std::lock_guard lock(mutex_);
-    assert(!acquiring_ && in_flight_ == 0);
+    assert(!acquiring_);
     acquiring_ = true;
-    layer_ = layer;
-    undelivered_ = experts.size();
-    next_waiting_ = next_read_ = 0;
+    layer_ = request.layer;
+    undelivered_ = request.experts.size();
+    next_waiting_ = 0;
     waiting_.clear();
-    read_queue_.clear();
-    parts_.policy->OnRequest(layer, experts);
+    parts_.policy->OnRequest(request);
     // Every hit is pinned before the first victim is chosen.
-    for (const int expert : experts) {
-      const int slot = slot_of_[layer][expert];
-      if (slot == kNoSlot) {
-        waiting_.push_back(expert);
-      } else {
-        Pin(slot);
-        ready_.push_back({expert, parts_.tier->slot(slot).data(), absl::OkStatus()});
-      }
-    }
-    counters_.hits += ready_.size();
-    counters_.misses += waiting_.size();
+    for (const int expert : request.experts) Want({layer_, expert});
+    DropStaleGuesses();
     HandOutSlots();
+    StartReads();
   }
 
   std::span<const AcquiredExpert> Next() {
     std::unique_lock lock(mutex_);
     Release(&delivered_);
     HandOutSlots();
+    StartReads();
     if (undelivered_ == 0) return {};
     if (ready_.empty()) {
       const auto start = std::chrono::steady_clock::now();
@@ -180,154 +173,262 @@ class ExpertCache::Impl {
     return delivered_;
   }
 
+  // Reads under way go on, wanted by no one.
   void End() {
-    std::unique_lock lock(mutex_);
-    acquiring_ = false;  // reads that end from now on pin nothing
+    std::lock_guard lock(mutex_);
+    acquiring_ = false;
     next_waiting_ = waiting_.size();
-    while (next_read_ < read_queue_.size()) Free(read_queue_[next_read_++]);
+    while (!demanded_.empty()) Forget(demanded_.Pop());
+    for (const int slot : slot_of_read_) slots_[slot].wanted = false;
     Release(&ready_);
     Release(&delivered_);
-    progress_.wait(lock, [this] { return in_flight_ == 0; });
+    Trim();
+    StartReads();
   }
 
-  ExpertCacheStats stats() const {
-    ExpertCacheStats stats;
-    stats.hits = counters_.hits;
-    stats.misses = counters_.misses;
-    stats.evictions = counters_.evictions;
-    stats.read_bytes = counters_.read_bytes;
-    stats.read_errors = counters_.read_errors;
-    stats.stall_seconds = static_cast<double>(counters_.stall_ns) * 1e-9;
-    stats.resident_bytes = parts_.sizes.slot_bytes * counters_.resident_slots;
-    stats.capacity_bytes = parts_.sizes.slot_bytes * slots_.size();
-    stats.model_bytes = parts_.sizes.model_bytes;
-    stats.pinned_slots = counters_.pinned_slots;
-    return stats;
+  void Prefetch(std::span<const ExpertGuess> guesses) {
+    if (parts_.options.speculative_reads == 0) return;
+    std::lock_guard lock(mutex_);
+    for (const ExpertGuess& guess : guesses) {
+      if (guessed_.size() == kMaxQueuedGuesses) break;
+      if (parts_.table.Find(guess.key) != SlotTable::kNone) continue;
+      const int slot = TakeSlot(guess.key, /*speculative=*/true);
+      if (slot == SlotTable::kNone) break;
+      slots_[slot].speculative = true;
+      guessed_.push_back(slot);
+    }
+    StartReads();
   }
+
+  void SetCapacity(uint64_t bytes) {
+    std::lock_guard lock(mutex_);
+    parts_.table.set_budget(std::max(bytes, parts_.table.largest_slot()));
+    counters_.capacity_bytes = parts_.table.budget();
+    Trim();
+    HandOutSlots();
+    StartReads();
+  }
+
+  ExpertCacheStats stats() const;
+
+  std::vector<uint64_t> ResidentBytes() const {
+    std::vector<uint64_t> bytes;
+    for (size_t layer = 0; layer < counters_.resident.size(); ++layer) {
+      bytes.push_back(counters_.resident[layer] * parts_.table.Stride(static_cast<int>(layer)));
+    }
+    return bytes;
+  }
+
+  Popularity ExportPopularity() const {
+    std::lock_guard lock(mutex_);
+    return parts_.policy->ExportPopularity();
+  }
+
+  const Parts& parts() const { return parts_; }
 
  private:
   bool IsEvictable(ExpertKey key) const {
-    const int slot = slot_of_[key.layer][key.expert];
-    return slot != kNoSlot && slots_[slot].state == SlotState::kResident;
+    const int slot = parts_.table.Find(key);
+    return slot != SlotTable::kNone && slots_[slot].state == SlotState::kResident;
   }
 
-  void Pin(int slot) {
+  void Deliver(int slot) {
     slots_[slot].state = SlotState::kPinned;
     ++counters_.pinned_slots;
+    ready_.push_back({parts_.table.key(slot).expert, parts_.table.memory(slot).data(), {}});
+  }
+
+  void Want(ExpertKey key) {
+    const int slot = parts_.table.Find(key);
+    if (slot == SlotTable::kNone) {
+      ++counters_.misses;
+      waiting_.push_back(key.expert);
+      return;
+    }
+    SlotUse& use = slots_[slot];
+    const bool guessed = std::exchange(use.speculative, false);
+    if (use.state == SlotState::kResident) {
+      ++counters_.hits;
+      counters_.speculative_hits += guessed;
+      Deliver(slot);
+      return;
+    }
+    ++counters_.misses;
+    counters_.speculative_late += guessed;
+    use.wanted = true;
+    if (use.state == SlotState::kReading) {
+      reading_guesses_ -= guessed;
+    } else {
+      guessed_.erase(std::find(guessed_.begin(), guessed_.end(), slot));
+      demanded_.Push(slot);
+    }
+  }
+
+  // What was guessed of the layer that has now said what it wants.
+  void DropStaleGuesses() {
+    for (size_t i = guessed_.size(); i-- > 0;) {
+      if (parts_.table.key(guessed_[i]).layer == layer_) DropGuess(i);
+    }
+  }
+
+  void DropGuess(size_t index) {
+    const int slot = guessed_[index];
+    guessed_.erase(guessed_.begin() + static_cast<std::ptrdiff_t>(index));
+    Forget(slot);
   }
 
   void Release(std::vector<AcquiredExpert>* experts) {
     for (const AcquiredExpert& expert : *experts) {
       if (expert.data == nullptr) continue;
-      slots_[slot_of_[layer_][expert.expert]].state = SlotState::kResident;
+      slots_[parts_.table.Find({layer_, expert.expert})].state = SlotState::kResident;
       --counters_.pinned_slots;
     }
     experts->clear();
+    Trim();
   }
 
   void Forget(int slot) {
-    const ExpertKey key = slots_[slot].key;
-    slot_of_[key.layer][key.expert] = kNoSlot;
-    slots_[slot].state = SlotState::kFree;
-    parts_.policy->OnErase(key);
+    parts_.policy->OnErase(parts_.table.key(slot));
+    slots_[slot] = {};
+    parts_.table.Free(slot);
   }
 
-  void Free(int slot) {
-    Forget(slot);
-    free_.push_back(slot);
-  }
-
-  // A slot with nothing in it, by eviction if need be; kNoSlot when all are in use.
-  int TakeSlot() {
-    if (!free_.empty()) {
-      const int slot = free_.back();
-      free_.pop_back();
-      return slot;
+  void Evict(ExpertKey key) {
+    const int slot = parts_.table.Find(key);
+    if (slots_[slot].speculative) {
+      ++counters_.speculative_wasted;
+      counters_.speculative_wasted_bytes += StoredBytes(*parts_.store, key);
     }
-    ExpertKey victim;
-    if (!parts_.policy->PickVictim(evictable_, &victim)) return kNoSlot;
-    const int slot = slot_of_[victim.layer][victim.expert];
-    Forget(slot);
-    --counters_.resident_slots;
+    --counters_.resident[key.layer];
     ++counters_.evictions;
-    return slot;
+    Forget(slot);
+  }
+
+  // After the capacity went down.
+  void Trim() {
+    ExpertKey victim;
+    while (parts_.table.over_budget() && parts_.policy->PickVictim(evictable_, &victim)) {
+      Evict(victim);
+    }
+  }
+
+  // A queued slot for `key`, by eviction if need be; kNone when all are in use.
+  int TakeSlot(ExpertKey key, bool speculative) {
+    for (;;) {
+      if (const std::optional<int> slot = parts_.table.Take(key)) {
+        slots_[*slot] = {.state = SlotState::kQueued};
+        parts_.policy->OnInsert(key);
+        return *slot;
+      }
+      ExpertKey victim;
+      if (parts_.policy->PickVictim(evictable_, &victim)) {
+        if (speculative && !parts_.policy->Admits(key, victim)) return SlotTable::kNone;
+        Evict(victim);
+      } else if (!speculative && !guessed_.empty()) {
+        DropGuess(guessed_.size() - 1);
+      } else {
+        return SlotTable::kNone;
+      }
+    }
   }
 
   // Queues reads for the experts that wait, in order, as far as slots go.
   void HandOutSlots() {
-    while (next_waiting_ < waiting_.size()) {
-      const int slot = TakeSlot();
-      if (slot == kNoSlot) return;
-      const ExpertKey key{layer_, waiting_[next_waiting_++]};
-      slots_[slot] = {key, SlotState::kReading};
-      slot_of_[key.layer][key.expert] = slot;
-      parts_.policy->OnInsert(key);
-      read_queue_.push_back(slot);
-      work_.notify_one();
+    for (; next_waiting_ < waiting_.size(); ++next_waiting_) {
+      const int slot = TakeSlot({layer_, waiting_[next_waiting_]}, /*speculative=*/false);
+      if (slot == SlotTable::kNone) return;
+      slots_[slot].wanted = true;
+      demanded_.Push(slot);
     }
   }
 
-  void ReadLoop(int thread) {
-    std::unique_lock lock(mutex_);
-    for (;;) {
-      work_.wait(lock, [this] { return stopping_ || next_read_ < read_queue_.size(); });
-      if (stopping_) return;
-      const int slot = read_queue_[next_read_++];
-      const ExpertKey key = slots_[slot].key;
-      ++in_flight_;
-      lock.unlock();
-      absl::Status status = Fill(thread, slot, key);
-      lock.lock();
-      --in_flight_;
-      Finish(slot, std::move(status));
-      progress_.notify_one();
+  // Begins reads in their order: guesses when no one waits, and only so many.
+  void StartReads() {
+    while (!free_reads_.empty()) {
+      int slot = SlotTable::kNone;
+      if (!demanded_.empty()) {
+        slot = demanded_.Pop();
+      } else if (!guessed_.empty() && reading_guesses_ < parts_.options.speculative_reads) {
+        slot = guessed_.front();
+        guessed_.erase(guessed_.begin());
+        ++reading_guesses_;
+      } else {
+        break;
+      }
+      StartRead(slot);
+    }
+    counters_.reads_in_flight = static_cast<int>(slot_of_read_.size() - free_reads_.size());
+    counters_.reads_queued = static_cast<int>(demanded_.size() + guessed_.size());
+  }
+
+  void StartRead(int slot) {
+    const int id = free_reads_.back();
+    free_reads_.pop_back();
+    slot_of_read_[id] = slot;
+    slots_[slot].state = SlotState::kReading;
+    const ExpertKey key = parts_.table.key(slot);
+    const uint64_t bytes = StoredBytes(*parts_.store, key);
+    (slots_[slot].speculative ? counters_.speculative_bytes : counters_.demand_bytes) += bytes;
+    parts_.reader->Start(id, parts_.store->extents(key), ReadTarget(id, slot).first(bytes));
+  }
+
+  std::span<std::byte> ReadTarget(int id, int slot) const {
+    return parts_.store->needs_decode(parts_.table.key(slot).layer) ? parts_.staging->slot(id)
+                                                                    : parts_.table.memory(slot);
+  }
+
+  void Work() {
+    Reader::Done done;
+    while (parts_.reader->Wait(&done)) {
+      int slot = 0;
+      ExpertKey key;
+      {
+        std::lock_guard lock(mutex_);
+        slot = slot_of_read_[done.id];
+        key = parts_.table.key(slot);
+      }
+      if (done.status.ok()) done.status = Fill(done.id, slot, key);
+      std::lock_guard lock(mutex_);
+      Finish(done.id, std::move(done.status));
     }
   }
 
-  absl::Status Fill(int thread, int slot, ExpertKey key) {
-    const std::span<std::byte> bytes =
-        parts_.tier->slot(slot).first(parts_.store->slot_bytes(key.layer));
-    const bool decode = parts_.store->needs_decode(key.layer);
-    const std::span<std::byte> target = decode ? parts_.staging->slot(thread) : bytes;
-    size_t filled = 0;
-    for (const Extent& extent : parts_.store->extents(key)) {
-      absl::Status status = parts_.reader->Read(extent, target.subspan(filled, extent.bytes));
-      if (!status.ok()) return status;
-      filled += extent.bytes;
-    }
-    counters_.read_bytes += filled;
-    return decode ? parts_.store->Decode(key, target.first(filled), bytes) : absl::OkStatus();
+  absl::Status Fill(int id, int slot, ExpertKey key) const {
+    const std::span<std::byte> stored = ReadTarget(id, slot).first(StoredBytes(*parts_.store, key));
+    if (absl::Status status = parts_.store->Check(key, stored); !status.ok()) return status;
+    if (!parts_.store->needs_decode(key.layer)) return absl::OkStatus();
+    return parts_.store->Decode(
+        key, stored, parts_.table.memory(slot).first(parts_.store->slot_bytes(key.layer)));
   }
 
-  void Finish(int slot, absl::Status status) {
-    const int expert = slots_[slot].key.expert;
-    if (!status.ok()) {
+  void Finish(int id, absl::Status status) {
+    const int slot = slot_of_read_[id];
+    free_reads_.push_back(id);
+    SlotUse& use = slots_[slot];
+    reading_guesses_ -= use.speculative;
+    if (status.ok()) {
+      use.state = SlotState::kResident;
+      ++counters_.resident[parts_.table.key(slot).layer];
+      if (std::exchange(use.wanted, false)) Deliver(slot);
+    } else {
       ++counters_.read_errors;
-      Free(slot);
-      if (!acquiring_) return;
-      ready_.push_back({expert, nullptr, std::move(status)});
-      HandOutSlots();
-      return;
+      if (use.wanted) ready_.push_back({parts_.table.key(slot).expert, nullptr, std::move(status)});
+      Forget(slot);
     }
-    slots_[slot].state = SlotState::kResident;
-    ++counters_.resident_slots;
-    if (!acquiring_) return;
-    Pin(slot);
-    ready_.push_back({expert, parts_.tier->slot(slot).data(), absl::OkStatus()});
+    Trim();
+    HandOutSlots();
+    StartReads();
+    progress_.notify_one();
   }
 
   Parts parts_;
   Counters counters_;
   std::vector<std::thread> threads_;
 
-  std::mutex mutex_;
-  std::condition_variable work_;      // the I/O threads': a read was queued
+  mutable std::mutex mutex_;
   std::condition_variable progress_;  // the acquirer's: a read ended
-  bool stopping_ = false;
 
-  std::vector<Slot> slots_;
-  std::vector<std::vector<int>> slot_of_;  // [layer][expert], kNoSlot: not resident
-  std::vector<int> free_;
+  std::vector<SlotUse> slots_;
   const std::function<bool(ExpertKey)> evictable_;
 
   // The acquisition, if there is one. The vectors' capacity is the most that
@@ -337,53 +438,85 @@ class ExpertCache::Impl {
   size_t undelivered_ = 0;
   std::vector<int> waiting_;  // missing experts; from next_waiting_ on without a slot
   size_t next_waiting_ = 0;
-  std::vector<int> read_queue_;  // slots to fill; from next_read_ on not begun
-  size_t next_read_ = 0;
-  int in_flight_ = 0;
   std::vector<AcquiredExpert> ready_;
   std::vector<AcquiredExpert> delivered_;  // pinned until the following Next()
+
+  // Slots whose reads have not begun; and what reads are under way.
+  IdQueue demanded_;
+  std::vector<int> guessed_;
+  std::vector<int> slot_of_read_;  // by the reader's number
+  std::vector<int> free_reads_;
+  int reading_guesses_ = 0;
 };
+
+ExpertCacheStats ExpertCache::Impl::stats() const {
+  ExpertCacheStats stats;
+  stats.hits = counters_.hits;
+  stats.misses = counters_.misses;
+  stats.evictions = counters_.evictions;
+  stats.read_errors = counters_.read_errors;
+  stats.stall_seconds = static_cast<double>(counters_.stall_ns) * 1e-9;
+  stats.demand_bytes = counters_.demand_bytes;
+  stats.speculative_bytes = counters_.speculative_bytes;
+  stats.speculative_hits = counters_.speculative_hits;
+  stats.speculative_late = counters_.speculative_late;
+  stats.speculative_wasted = counters_.speculative_wasted;
+  stats.speculative_wasted_bytes = counters_.speculative_wasted_bytes;
+  stats.reads_in_flight = counters_.reads_in_flight;
+  stats.reads_queued = counters_.reads_queued;
+  for (const uint64_t bytes : ResidentBytes()) stats.resident_bytes += bytes;
+  stats.capacity_bytes = counters_.capacity_bytes;
+  stats.model_bytes = parts_.table.all_bytes();
+  stats.pinned_slots = counters_.pinned_slots;
+  stats.locked = parts_.table.locked();
+  return stats;
+}
 
 absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
     const Options& options, const ExpertStore* store, std::unique_ptr<Reader> reader,
     std::unique_ptr<EvictionPolicy> policy) {
-  if (options.io_threads < 1) {
+  if (options.workers < 1) {
     return absl::InvalidArgumentError(
-        fmt::format("io_threads is {}, must be at least 1", options.io_threads));
+        fmt::format("an expert cache with {} workers, must be at least 1", options.workers));
   }
   absl::StatusOr<Sizes> sizes = MeasureStore(*store);
   if (!sizes.ok()) return std::move(sizes).status();
-  const uint64_t affordable = options.capacity_bytes / sizes->slot_bytes;
-  if (affordable == 0) {
+  if (options.capacity_bytes < SlotStride(sizes->slot_bytes)) {
     return absl::InvalidArgumentError(
         fmt::format("an expert cache of {} bytes holds no expert: one takes {} bytes",
-                    options.capacity_bytes, sizes->slot_bytes));
+                    options.capacity_bytes, SlotStride(sizes->slot_bytes)));
   }
-  // More slots than experts would stay empty.
-  const int num_slots = static_cast<int>(std::min<uint64_t>(affordable, sizes->num_experts));
-  absl::StatusOr<std::unique_ptr<Tier>> tier = NewDramTier(num_slots, sizes->slot_bytes);
-  if (!tier.ok()) return std::move(tier).status();
+  absl::StatusOr<SlotTable> table = SlotTable::Create(*store, options.capacity_bytes);
+  if (!table.ok()) return std::move(table).status();
   std::unique_ptr<Tier> staging;
   if (sizes->stored_bytes > 0) {
-    auto buffers = NewDramTier(options.io_threads, sizes->stored_bytes);
-    if (!buffers.ok()) return std::move(buffers).status();
-    staging = *std::move(buffers);
+    const SlotClass buffers{sizes->stored_bytes, reader->depth()};
+    auto tier = NewDramTier({&buffers, 1});
+    if (!tier.ok()) return std::move(tier).status();
+    staging = *std::move(tier);
   }
-  auto impl = std::make_unique<Impl>(Impl::Parts{store, std::move(reader), std::move(policy),
-                                                 *std::move(tier), std::move(staging), *sizes});
-  if (absl::Status status = impl->StartThreads(options.io_threads); !status.ok()) return status;
+  auto impl = std::make_unique<Impl>(Impl::Parts{options, store, *std::move(table),
+                                                 std::move(staging), std::move(policy),
+                                                 std::move(reader), sizes->max_experts_per_layer});
+  if (absl::Status status = impl->StartThreads(); !status.ok()) return status;
   return std::unique_ptr<ExpertCache>(new ExpertCache(std::move(impl)));
 }
 
 ExpertCache::ExpertCache(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ExpertCache::~ExpertCache() = default;
 
-ExpertCache::Acquisition ExpertCache::Acquire(int layer, std::span<const int> experts) {
-  impl_->Begin(layer, experts);
+ExpertCache::Acquisition ExpertCache::Acquire(const ExpertRequest& request) {
+  impl_->Begin(request);
   return Acquisition(impl_.get());
 }
 
+void ExpertCache::Prefetch(std::span<const ExpertGuess> guesses) { impl_->Prefetch(guesses); }
+void ExpertCache::SetCapacity(uint64_t bytes) { impl_->SetCapacity(bytes); }
 ExpertCacheStats ExpertCache::stats() const { return impl_->stats(); }
+std::vector<uint64_t> ExpertCache::ResidentBytes() const { return impl_->ResidentBytes(); }
+Popularity ExpertCache::ExportPopularity() const { return impl_->ExportPopularity(); }
+std::string_view ExpertCache::reader_name() const { return impl_->parts().reader->name(); }
+std::string_view ExpertCache::policy_name() const { return impl_->parts().policy->name(); }
 
 ExpertCache::Acquisition::Acquisition(Acquisition&& other) noexcept
     : impl_(std::exchange(other.impl_, nullptr)) {}

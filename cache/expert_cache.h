@@ -1,7 +1,7 @@
 // The expert cache: keeps the experts in use in a tier's slots and reads the
 // missing ones from disk while resident ones are being computed.
 //
-//   ExpertCache::Acquisition want = cache->Acquire(layer, experts);
+//   ExpertCache::Acquisition want = cache->Acquire(request);
 //   for (;;) {
 //     std::span<const AcquiredExpert> ready = want.Next();
 //     if (ready.empty()) break;
@@ -17,13 +17,15 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cache/expert_store.h"
 #include "cache/policy.h"
+#include "cache/predictor.h"
 #include "cache/reader.h"
-#include "cache/tier.h"
 
 namespace hostler {
 
@@ -36,15 +38,24 @@ struct AcquiredExpert {
 
 struct ExpertCacheStats {
   uint64_t hits = 0;    // experts resident when asked for
-  uint64_t misses = 0;  // experts that had to be read
+  uint64_t misses = 0;  // experts that were not, late guesses included
   uint64_t evictions = 0;
-  uint64_t read_bytes = 0;
   uint64_t read_errors = 0;
-  double stall_seconds = 0;     // time Next() waited with nothing to compute
-  uint64_t resident_bytes = 0;  // slots that hold an expert, in bytes
-  uint64_t capacity_bytes = 0;  // all slots
+  double stall_seconds = 0;  // time Next() waited with nothing to compute
+
+  // Bytes read because someone waited, and on a guess.
+  uint64_t demand_bytes = 0, speculative_bytes = 0;
+  // Of the guesses' reads: asked for while resident or under way; left or
+  // failed without having been asked for.
+  uint64_t speculative_hits = 0, speculative_late = 0, speculative_wasted = 0;
+  uint64_t speculative_wasted_bytes = 0;
+  int reads_in_flight = 0, reads_queued = 0;
+
+  uint64_t resident_bytes = 0;  // slots that hold an expert
+  uint64_t capacity_bytes = 0;  // what slots may take
   uint64_t model_bytes = 0;     // all experts of the model
   int pinned_slots = 0;         // 0 whenever no acquisition is alive
+  bool locked = false;          // slots cannot be swapped out
 };
 
 class ExpertCache {
@@ -52,13 +63,15 @@ class ExpertCache {
 
  public:
   struct Options {
-    uint64_t capacity_bytes = 0;  // rounded down to whole slots, at least one
-    int io_threads = 4;           // reads in flight
+    uint64_t capacity_bytes = 0;
+    int workers = 2;  // threads that check and decode what was read
+    // Guesses' reads at the disk at once; 0: none.
+    int speculative_reads = 2;
   };
 
-  // `store` must outlive the cache. Allocates all slots and starts the I/O
-  // threads. Errors: InvalidArgument when the capacity is below one slot,
-  // ResourceExhausted when the memory cannot be had.
+  // `store` must outlive the cache. Starts its threads. Errors: InvalidArgument
+  // when the capacity is below one slot, ResourceExhausted when the memory
+  // cannot be had.
   static absl::StatusOr<std::unique_ptr<ExpertCache>> Create(
       const Options& options, const ExpertStore* store, std::unique_ptr<Reader> reader,
       std::unique_ptr<EvictionPolicy> policy);
@@ -83,14 +96,26 @@ class ExpertCache {
     Impl* impl_;  // null when moved from
   };
 
-  // Starts to acquire `experts` (distinct) of `layer`; reads of missing ones
-  // begin at once. Never fails: a failed read shows in its AcquiredExpert.
-  // One acquisition at a time (the engine loop's).
+  // Starts to acquire request.experts (distinct); reads of missing ones begin
+  // at once. Never fails: a failed read shows in its AcquiredExpert. One
+  // acquisition at a time (the engine loop's).
   // REQUIRES: the previous acquisition is destroyed.
-  Acquisition Acquire(int layer, std::span<const int> experts);
+  Acquisition Acquire(const ExpertRequest& request);
 
-  // Any thread.
+  // Reads guesses that are not resident, likeliest first, when no one waits for
+  // the disk. Guesses for layers already passed are dropped. May be called
+  // during an acquisition, whose thread calls it.
+  void Prefetch(std::span<const ExpertGuess> guesses);
+
+  // Any thread. Less: experts leave, those in use as soon as they are released.
+  // At least one slot stays.
+  void SetCapacity(uint64_t bytes);
   ExpertCacheStats stats() const;
+  // Bytes resident of each layer.
+  std::vector<uint64_t> ResidentBytes() const;
+  Popularity ExportPopularity() const;
+  std::string_view reader_name() const;
+  std::string_view policy_name() const;
 
  private:
   explicit ExpertCache(std::unique_ptr<Impl> impl);

@@ -18,7 +18,7 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::UnorderedElementsAre;
 
-constexpr size_t kSlotBytes = 3000;
+constexpr size_t kSlotBytes = 4096;  // what a slot is rounded up to
 
 // LRU that lets a test wait until an expert was erased.
 class WatchedPolicy : public EvictionPolicy {
@@ -38,9 +38,7 @@ class WatchedPolicy : public EvictionPolicy {
   explicit WatchedPolicy(Watch* watch) : watch_(watch), lru_(NewLruPolicy()) {}
 
   std::string_view name() const override { return "watched"; }
-  void OnRequest(int layer, std::span<const int> experts) override {
-    lru_->OnRequest(layer, experts);
-  }
+  void OnRequest(const ExpertRequest& request) override { lru_->OnRequest(request); }
   void OnInsert(ExpertKey key) override { lru_->OnInsert(key); }
   void OnErase(ExpertKey key) override {
     lru_->OnErase(key);
@@ -63,17 +61,17 @@ class ExpertCacheTest : public ::testing::Test {
                                                                    {8, kSlotBytes}})
       : store_(std::move(layers)) {}
 
-  void Open(int slots, int io_threads = 4) {
-    auto cache =
-        ExpertCache::Create({slots * kSlotBytes, io_threads}, &store_, control_.NewReader(),
-                            std::make_unique<WatchedPolicy>(&watch_));
+  void Open(int slots, int reads = 4, int speculative_reads = 2) {
+    auto cache = ExpertCache::Create(
+        {.capacity_bytes = slots * kSlotBytes, .speculative_reads = speculative_reads}, &store_,
+        control_.NewReader(reads), std::make_unique<WatchedPolicy>(&watch_));
     ASSERT_TRUE(cache.ok()) << cache.status();
     cache_ = *std::move(cache);
   }
 
   ExpertCache::Acquisition Acquire(const std::vector<int>& experts, int layer = 0) {
     layer_ = layer;
-    return cache_->Acquire(layer, experts);
+    return cache_->Acquire({.layer = layer, .experts = experts});
   }
 
   // One Next(): the experts it returned, each checked; failed ones as -expert.
@@ -122,7 +120,7 @@ TEST_F(ExpertCacheTest, MissesAreReadOnceAndHitAfterwards) {
   EXPECT_EQ(stats().hits, 2u);
   EXPECT_EQ(stats().misses, 4u);
   EXPECT_EQ(stats().evictions, 0u);
-  EXPECT_EQ(stats().read_bytes, 4 * kSlotBytes);
+  EXPECT_EQ(stats().demand_bytes, 4 * kSlotBytes);
   EXPECT_EQ(stats().read_errors, 0u);
   EXPECT_EQ(stats().resident_bytes, 4 * kSlotBytes);
   EXPECT_EQ(stats().capacity_bytes, 4 * kSlotBytes);
@@ -264,16 +262,14 @@ TEST_F(ExpertCacheTest, LeavingEarlyDropsQueuedReadsAndKeepsThoseInFlight) {
   control_.Hold({0, 0});
   auto acquisition = std::make_unique<ExpertCache::Acquisition>(Acquire({0, 1, 2}));
   control_.WaitForReads(1);
-  std::thread leaver([&] { acquisition.reset(); });
-  watch_.WaitForErased(2);
+  acquisition.reset();
+  EXPECT_THAT(watch_.erased, ElementsAre(1, 2));
   EXPECT_EQ(stats().pinned_slots, 0);
-  control_.LetGo({0, 0});
-  leaver.join();
   EXPECT_EQ(control_.reads(), 1);
-  EXPECT_EQ(stats().resident_bytes, kSlotBytes);
-  EXPECT_EQ(stats().pinned_slots, 0);
-  EXPECT_THAT(All({0, 1}), UnorderedElementsAre(0, 1));
-  EXPECT_EQ(stats().hits, 1u);
+  ExpertCache::Acquisition again = Acquire({0});
+  control_.LetGo({0, 0});
+  EXPECT_THAT(Next(&again), ElementsAre(0));
+  EXPECT_EQ(control_.reads(), 1) << "the read under way was waited for, not begun again";
 }
 
 TEST_F(ExpertCacheTest, LeavingWithDeliveredAndWaitingExpertsReleasesThem) {
@@ -298,8 +294,8 @@ TEST_F(ExpertCacheTest, AFailureAfterLeavingFreesItsSlot) {
   control_.WaitForReads(1);
   control_.LetGo({0, 0});
   acquisition.reset();
-  EXPECT_GE(stats().read_errors, 1u);
   EXPECT_THAT(All({1}), ElementsAre(1));
+  EXPECT_GE(stats().read_errors, 1u);
 }
 
 TEST_F(ExpertCacheTest, MoreMemoryThanExpertsIsNotTaken) {
@@ -312,7 +308,7 @@ TEST_F(ExpertCacheTest, TheSteadyStateAllocatesNothing) {
   const std::vector<int> requests[] = {{0, 1, 2, 3}, {4, 5}, {6, 0, 7, 1, 2}};
   const auto run = [&] {
     for (const std::vector<int>& experts : requests) {
-      ExpertCache::Acquisition acquisition = cache_->Acquire(0, experts);
+      ExpertCache::Acquisition acquisition = cache_->Acquire({.layer = 0, .experts = experts});
       while (!acquisition.Next().empty()) {
       }
     }
@@ -326,30 +322,149 @@ TEST_F(ExpertCacheTest, TheSteadyStateAllocatesNothing) {
 
 class DecodedExpertCacheTest : public ExpertCacheTest {
  protected:
-  // A small plain layer and a large decoded one share the slots.
-  DecodedExpertCacheTest() : ExpertCacheTest({{4, 900}, {8, kSlotBytes, true}}) {}
+  // A small plain layer, and a decoded one whose slots take twice as much.
+  DecodedExpertCacheTest() : ExpertCacheTest({{4, 900}, {8, 2 * kSlotBytes, true}}) {}
 };
 
 TEST_F(DecodedExpertCacheTest, StoredBytesAreDecodedIntoTheSlot) {
-  Open(2);
+  Open(4);
   EXPECT_THAT(All({0, 1, 2, 3, 4}, 1), UnorderedElementsAre(0, 1, 2, 3, 4));
   EXPECT_THAT(All({3, 0}, 0), UnorderedElementsAre(3, 0));
-  EXPECT_EQ(stats().read_bytes, 5 * kSlotBytes / 2 + 2 * 900);
-  EXPECT_EQ(stats().resident_bytes, 2 * kSlotBytes);
-  EXPECT_EQ(stats().model_bytes, 4 * 900 + 8 * kSlotBytes);
+  EXPECT_EQ(stats().demand_bytes, 5 * kSlotBytes + 2 * 900);
+  EXPECT_EQ(stats().model_bytes, 4 * kSlotBytes + 8 * 2 * kSlotBytes);
+}
+
+TEST_F(DecodedExpertCacheTest, LayersTakeMemoryFromEachOther) {
+  Open(4);
+  All({0, 1}, 1);
+  EXPECT_EQ(stats().resident_bytes, 4 * kSlotBytes);
+  EXPECT_THAT(cache_->ResidentBytes(), ElementsAre(0, 4 * kSlotBytes));
+  All({0, 1, 2}, 0);
+  EXPECT_THAT(cache_->ResidentBytes(), ElementsAre(3 * kSlotBytes, 0));
+  All({0}, 1);
+  EXPECT_THAT(cache_->ResidentBytes(), ElementsAre(2 * kSlotBytes, 2 * kSlotBytes));
 }
 
 TEST_F(DecodedExpertCacheTest, BytesThatCannotBeDecodedAreAFailedRead) {
-  Open(2);
+  Open(4);
   store_.undecodable = {1, 3};
   EXPECT_THAT(All({3, 4}, 1), UnorderedElementsAre(-3, 4));
   EXPECT_EQ(stats().read_errors, 1u);
 }
 
+TEST_F(ExpertCacheTest, AGuessIsReadAndHit) {
+  Open(4);
+  const ExpertGuess guesses[] = {{{1, 3}, 0.9f}, {{1, 5}, 0.5f}};
+  cache_->Prefetch(guesses);
+  EXPECT_THAT(control_.begun(), ElementsAre(ExpertKey{1, 3}, ExpertKey{1, 5}));
+  All({0});  // read after both, so they have ended
+  EXPECT_THAT(All({3, 5}, 1), UnorderedElementsAre(3, 5));
+  EXPECT_EQ(stats().hits + stats().speculative_late, 2u);
+  EXPECT_EQ(stats().speculative_hits + stats().speculative_late, 2u);
+  EXPECT_EQ(stats().speculative_bytes, 2 * kSlotBytes);
+  EXPECT_EQ(stats().demand_bytes, kSlotBytes);
+  EXPECT_EQ(stats().speculative_wasted, 0u);
+}
+
+TEST_F(ExpertCacheTest, AGuessUnderWayIsWaitedForNotReadAgain) {
+  Open(4);
+  control_.Hold({1, 3});
+  const ExpertGuess guess[] = {{{1, 3}, 0.9f}};
+  cache_->Prefetch(guess);
+  ExpertCache::Acquisition acquisition = Acquire({3}, 1);
+  control_.LetGo({1, 3});
+  EXPECT_THAT(Next(&acquisition), ElementsAre(3));
+  EXPECT_EQ(control_.reads(), 1);
+  EXPECT_EQ(stats().speculative_late, 1u);
+}
+
+TEST_F(ExpertCacheTest, WhoWaitsComesBeforeGuessesAndPromotesThem) {
+  Open(8, 1);
+  control_.Hold({0, 0});
+  const ExpertGuess guesses[] = {{{0, 0}, 0.9f}, {{1, 1}, 0.8f}, {{1, 2}, 0.7f}};
+  cache_->Prefetch(guesses);
+  control_.WaitForReads(1);
+  ExpertCache::Acquisition acquisition = Acquire({2, 5}, 1);
+  control_.LetGo({0, 0});
+  std::vector<int> all = Next(&acquisition);
+  while (all.size() < 2) all.push_back(Next(&acquisition).front());
+  EXPECT_THAT(control_.begun(), ElementsAre(ExpertKey{0, 0}, ExpertKey{1, 2}, ExpertKey{1, 5}))
+      << "expert 1 was guessed of a layer that wanted others";
+}
+
+TEST_F(ExpertCacheTest, GuessesTakeOnlySoMuchOfTheDisk) {
+  Open(8, 8, /*speculative_reads=*/1);
+  control_.Hold({1, 1});
+  const ExpertGuess guesses[] = {{{1, 1}, 0.8f}, {{1, 2}, 0.7f}};
+  cache_->Prefetch(guesses);
+  EXPECT_EQ(control_.reads(), 1);
+  EXPECT_EQ(stats().reads_queued, 1);
+  EXPECT_THAT(All({4}), ElementsAre(4));
+  control_.LetGo({1, 1});
+}
+
+TEST_F(ExpertCacheTest, WithoutSpeculativeReadsGuessesAreIgnored) {
+  Open(8, 8, /*speculative_reads=*/0);
+  const ExpertGuess guess[] = {{{1, 1}, 0.8f}};
+  cache_->Prefetch(guess);
+  EXPECT_EQ(control_.reads(), 0);
+}
+
+TEST_F(ExpertCacheTest, AWrongGuessCountsAsWasteWhenItLeaves) {
+  Open(1);
+  const ExpertGuess guess[] = {{{1, 3}, 0.9f}};
+  cache_->Prefetch(guess);
+  EXPECT_THAT(All({2}, 1), ElementsAre(2));
+  EXPECT_EQ(stats().speculative_wasted, 1u);
+  EXPECT_EQ(stats().speculative_wasted_bytes, kSlotBytes);
+}
+
+TEST_F(ExpertCacheTest, QueuedGuessesGiveTheirSlotsToWhoWaits) {
+  Open(2, 1, 1);
+  control_.Hold({1, 1});
+  const ExpertGuess guesses[] = {{{1, 1}, 0.8f}, {{1, 2}, 0.7f}};
+  cache_->Prefetch(guesses);
+  ExpertCache::Acquisition acquisition = Acquire({0, 3});
+  control_.LetGo({1, 1});
+  std::vector<int> all = Next(&acquisition);
+  while (all.size() < 2) all.push_back(Next(&acquisition).front());
+  EXPECT_THAT(all, ElementsAre(0, 3));
+}
+
+TEST_F(ExpertCacheTest, LessCapacityLetsExpertsLeaveAtOnce) {
+  Open(4);
+  All({0, 1, 2, 3});
+  cache_->SetCapacity(2 * kSlotBytes);
+  EXPECT_EQ(stats().resident_bytes, 2 * kSlotBytes);
+  EXPECT_EQ(stats().capacity_bytes, 2 * kSlotBytes);
+  All({2, 3});
+  EXPECT_EQ(stats().hits, 2u) << "the least recently used left";
+  cache_->SetCapacity(4 * kSlotBytes);
+  All({4, 5});
+  EXPECT_EQ(stats().resident_bytes, 4 * kSlotBytes);
+}
+
+TEST_F(ExpertCacheTest, ExpertsInUseLeaveWhenTheyAreReleased) {
+  Open(4);
+  All({0, 1, 2});
+  {
+    ExpertCache::Acquisition acquisition = Acquire({0, 1, 2, 5});
+    EXPECT_THAT(Next(&acquisition), testing::Contains(0));
+    cache_->SetCapacity(0);
+    EXPECT_GE(stats().resident_bytes, 3 * kSlotBytes);
+    while (!Next(&acquisition).empty()) {
+    }
+  }
+  EXPECT_LE(stats().resident_bytes, kSlotBytes);
+  EXPECT_EQ(stats().capacity_bytes, kSlotBytes) << "one slot stays";
+  EXPECT_THAT(All({1, 2, 3}), UnorderedElementsAre(1, 2, 3));
+}
+
 TEST(ExpertCacheCreateTest, RefusesWhatCannotWork) {
-  const auto create = [](const FakeStore& store, uint64_t capacity, int io_threads) {
+  const auto create = [](const FakeStore& store, uint64_t capacity, int workers) {
     ReadControl control(&store);
-    return ExpertCache::Create({capacity, io_threads}, &store, control.NewReader(), NewLruPolicy())
+    return ExpertCache::Create({.capacity_bytes = capacity, .workers = workers}, &store,
+                               control.NewReader(), NewLruPolicy())
         .status()
         .code();
   };
@@ -371,16 +486,16 @@ TEST_P(ExpertCacheStressTest, EveryExpertComesOnceWithItsBytes) {
   const FakeStore store({{16, 700}, {5, 1000}, {12, 600, true}});
   ReadControl control(&store);
   const uint64_t slots = 1 + below(20);
-  auto cache = ExpertCache::Create({slots * 1000, 1 + below(4)}, &store, control.NewReader(),
-                                   NewLruPolicy());
+  auto cache = ExpertCache::Create({.capacity_bytes = slots * kSlotBytes, .workers = 1 + below(3)},
+                                   &store, control.NewReader(1 + below(8)), NewLruPolicy());
   ASSERT_TRUE(cache.ok()) << cache.status();
 
   std::atomic<bool> done{false};
   std::thread watcher([&] {
     while (!done) {
       const ExpertCacheStats stats = (*cache)->stats();
-      EXPECT_LE(stats.resident_bytes, stats.capacity_bytes);
-      EXPECT_LE(stats.pinned_slots, slots);
+      EXPECT_LE(stats.resident_bytes, stats.model_bytes);
+      EXPECT_LE(stats.pinned_slots, 20);
       std::this_thread::yield();
     }
   });
@@ -395,8 +510,15 @@ TEST_P(ExpertCacheStressTest, EveryExpertComesOnceWithItsBytes) {
     const ExpertKey broken{layer, below(store.num_experts(layer))};
     if (below(4) == 0) control.Fail(broken);
     const int leave_after = below(5) == 0 ? below(4) : 1000;
+    std::vector<ExpertGuess> guesses(below(5));
+    for (ExpertGuess& guess : guesses) {
+      guess.key.layer = below(store.num_layers());
+      guess.key.expert = below(store.num_experts(guess.key.layer));
+    }
+    if (below(3) == 0) (*cache)->SetCapacity((1 + below(20)) * kSlotBytes);
+    (*cache)->Prefetch(guesses);
 
-    ExpertCache::Acquisition acquisition = (*cache)->Acquire(layer, experts);
+    ExpertCache::Acquisition acquisition = (*cache)->Acquire({.layer = layer, .experts = experts});
     std::multiset<int> delivered;
     for (int call = 0; call < leave_after; ++call) {
       const std::span<const AcquiredExpert> ready = acquisition.Next();

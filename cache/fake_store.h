@@ -2,9 +2,9 @@
 // reads the test can hold up and let fail.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstring>
-#include <map>
 #include <mutex>
 #include <set>
 #include <string>
@@ -82,7 +82,11 @@ class FakeStore : public ExpertStore {
 // The controls outlive the reader, which the cache owns.
 class ReadControl {
  public:
-  explicit ReadControl(const FakeStore* store) : store_(store) {}
+  explicit ReadControl(const FakeStore* store) : store_(store) {
+    // For tests that count allocations.
+    begun_.reserve(1000);
+    under_way_.reserve(100);
+  }
 
   void Hold(ExpertKey key) {
     std::lock_guard lock(mutex_);
@@ -97,56 +101,102 @@ class ReadControl {
     std::lock_guard lock(mutex_);
     fail ? (void)failing_.insert(Pair(key)) : (void)failing_.erase(Pair(key));
   }
-  // Reads begun so far, of all experts or of one.
+  // Reads begun so far, of all experts; in their order.
   int reads() const {
     std::lock_guard lock(mutex_);
-    return reads_;
+    return static_cast<int>(begun_.size());
+  }
+  std::vector<ExpertKey> begun() const {
+    std::lock_guard lock(mutex_);
+    return begun_;
   }
   void WaitForReads(int count) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return reads_ >= count; });
+    changed_.wait(lock, [&] { return begun_.size() >= count; });
   }
 
-  std::unique_ptr<Reader> NewReader() { return std::make_unique<ControlledReader>(this); }
+  std::unique_ptr<Reader> NewReader(int depth = 8) {
+    return std::make_unique<ControlledReader>(this, depth);
+  }
 
  private:
+  struct Read {
+    int id;
+    ExpertKey key;
+    std::span<const Extent> extents;
+    std::span<std::byte> out;
+  };
+
   static std::pair<int, int> Pair(ExpertKey key) { return {key.layer, key.expert}; }
 
   class ControlledReader : public Reader {
    public:
-    explicit ControlledReader(ReadControl* control) : control_(control) {}
-    absl::Status Read(const Extent& extent, std::span<std::byte> out) override {
-      return control_->Read(extent, out);
+    ControlledReader(ReadControl* control, int depth) : control_(control), depth_(depth) {}
+    std::string_view name() const override { return "controlled"; }
+    int depth() const override { return depth_; }
+    void Start(int id, std::span<const Extent> extents, std::span<std::byte> out) override {
+      control_->Start({id, control_->KeyOf(extents.front()), extents, out});
     }
+    bool Wait(Done* done) override { return control_->Wait(done); }
+    void Stop() override { control_->Stop(); }
+    void Register(std::span<std::byte>) override {}
 
    private:
     ReadControl* const control_;
+    const int depth_;
   };
 
-  absl::Status Read(const Extent& extent, std::span<std::byte> out) {
+  ExpertKey KeyOf(const Extent& extent) const {
     const uint64_t bytes =
         store_->slot_bytes(extent.file) / (store_->needs_decode(extent.file) ? 2 : 1);
-    const std::pair<int, int> key(extent.file, static_cast<int>(extent.offset / bytes));
-    {
-      std::unique_lock lock(mutex_);
-      const bool first_extent = extent.offset % bytes != 0;
-      if (first_extent) {
-        ++reads_;
-        changed_.notify_all();
-      }
-      changed_.wait(lock, [&] { return !held_.contains(key); });
-      if (failing_.contains(key)) return absl::UnavailableError("the disk failed");
+    return {extent.file, static_cast<int>(extent.offset / bytes)};
+  }
+
+  void Start(const Read& read) {
+    std::lock_guard lock(mutex_);
+    begun_.push_back(read.key);
+    under_way_.push_back(read);
+    changed_.notify_all();
+  }
+
+  bool Wait(Reader::Done* done) {
+    std::unique_lock lock(mutex_);
+    auto next = under_way_.end();
+    changed_.wait(lock, [&] {
+      next = std::find_if(under_way_.begin(), under_way_.end(),
+                          [&](const Read& read) { return !held_.contains(Pair(read.key)); });
+      return stopped_ || next != under_way_.end();
+    });
+    if (stopped_) return false;
+    const Read read = *next;
+    under_way_.erase(next);
+    *done = {read.id, {}};
+    if (failing_.contains(Pair(read.key))) {
+      done->status = absl::UnavailableError("the disk failed");
+      return true;
     }
-    for (uint64_t i = 0; i < out.size(); ++i) out[i] = StoredByte(extent.file, extent.offset + i);
-    return absl::OkStatus();
+    std::byte* to = read.out.data();
+    for (const Extent& extent : read.extents) {
+      for (uint64_t i = 0; i < extent.bytes; ++i)
+        *to++ = StoredByte(extent.file, extent.offset + i);
+    }
+    return true;
+  }
+
+  void Stop() {
+    std::lock_guard lock(mutex_);
+    stopped_ = true;
+    changed_.notify_all();
   }
 
   const FakeStore* const store_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  int reads_ = 0;
+  std::vector<ExpertKey> begun_;
+  std::vector<Read> under_way_;
   std::set<std::pair<int, int>> held_;
   std::set<std::pair<int, int>> failing_;
+  bool stopped_ = false;
 };
 
 }  // namespace hostler

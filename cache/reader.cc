@@ -19,8 +19,8 @@ absl::StatusOr<std::unique_ptr<Reader>> NewReader(std::span<const std::string> p
   }
   absl::StatusOr<OpenFiles> files = OpenFiles::Open(paths, options.direct);
   if (!files.ok()) return std::move(files).status();
-  absl::StatusOr<std::unique_ptr<Tier>> bounce =
-      NewDramTier(options.depth, BounceBytes(options.max_bytes, options.max_extents));
+  const SlotClass buffers{BounceBytes(options.max_bytes, options.max_extents), options.depth};
+  absl::StatusOr<std::unique_ptr<Tier>> bounce = NewDramTier({&buffers, 1});
   if (!bounce.ok()) return std::move(bounce).status();
   if (options.method != ReaderOptions::Method::kPread) {
     auto reader = NewUringReader(*files, *bounce, options.depth);

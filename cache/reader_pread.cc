@@ -11,27 +11,12 @@
 #include <utility>
 #include <vector>
 
+#include "cache/id_queue.h"
 #include "cache/read_plan.h"
 #include "cache/tier.h"
 
 namespace hostler {
 namespace {
-
-// Numbers below a bound, first in first out, each at most once.
-class IdQueue {
- public:
-  explicit IdQueue(int bound) : ids_(bound) {}
-  bool empty() const { return size_ == 0; }
-  void Push(int id) { ids_[(first_ + size_++) % ids_.size()] = id; }
-  int Pop() {
-    --size_;
-    return ids_[std::exchange(first_, (first_ + 1) % ids_.size())];
-  }
-
- private:
-  std::vector<int> ids_;
-  size_t first_ = 0, size_ = 0;
-};
 
 // A thread for each read that may be under way.
 class PreadReader : public Reader {

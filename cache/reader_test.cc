@@ -120,7 +120,8 @@ TEST_P(ReaderTest, ReadsStraightIntoRegisteredMemory) {
   const std::string noise = Noise(16 * 4096);
   const std::array<std::string, 1> paths = {Write("noise", noise)};
   auto reader = OPEN_OR_SKIP(paths, 8 * 4096, 1);
-  auto tier = NewDramTier(2, 8 * 4096);
+  const SlotClass slots{8 * 4096, 2};
+  auto tier = NewDramTier({&slots, 1});
   ASSERT_TRUE(tier.ok());
   reader->Register({(*tier)->slot(0).data(), 16 * 4096});
   const std::array<Extent, 2> extents = {{{0, 0, 8 * 4096}, {0, 8 * 4096, 8 * 4096}}};

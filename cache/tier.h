@@ -9,19 +9,33 @@
 
 namespace hostler {
 
-// Slots are numbered from 0; their memory is allocated once, at construction,
-// and stays where it is. The tier moves no bytes on its own and keeps no
-// record of what a slot holds: that is the ExpertCache's.
+// Slots of one size.
+struct SlotClass {
+  size_t bytes = 0;
+  int count = 0;
+};
+
+// Slots are numbered from 0, those of a class one after another, and stay where
+// they are. They take address space from the start and memory from their first
+// use on. The tier moves no bytes on its own and keeps no record of what a slot
+// holds: that is the ExpertCache's. Not thread-safe but for slot().
 class Tier {
  public:
   virtual ~Tier() = default;
-  virtual int num_slots() const = 0;
-  virtual size_t slot_bytes() const = 0;
   // Memory a reader may fill, 4 KiB-aligned. Valid as long as the tier.
   virtual std::span<std::byte> slot(int index) = 0;
+  // Gives the slot's memory back to the system until it is used again; what it
+  // held is lost.
+  virtual void Discard(int index) = 0;
+  // Whether memory in use is kept from being swapped out.
+  virtual bool locked() const = 0;
 };
 
-// Slots in ordinary memory. Errors: ResourceExhausted when it cannot be had.
-absl::StatusOr<std::unique_ptr<Tier>> NewDramTier(int num_slots, size_t slot_bytes);
+// Slots in ordinary memory. Errors: ResourceExhausted when they do not fit the
+// address space.
+absl::StatusOr<std::unique_ptr<Tier>> NewDramTier(std::span<const SlotClass> classes);
+
+// What slot memory is rounded up to.
+size_t SlotStride(size_t slot_bytes);
 
 }  // namespace hostler

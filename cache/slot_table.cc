@@ -1,0 +1,102 @@
+#include "cache/slot_table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace hostler {
+
+absl::StatusOr<SlotTable> SlotTable::Create(const ExpertStore& store, uint64_t budget_bytes) {
+  SlotTable table;
+  std::vector<SlotClass> sizes;
+  for (int layer = 0; layer < store.num_layers(); ++layer) {
+    const size_t bytes = store.slot_bytes(layer);
+    auto found = std::find_if(sizes.begin(), sizes.end(),
+                              [bytes](const SlotClass& size) { return size.bytes == bytes; });
+    if (found == sizes.end()) found = sizes.insert(sizes.end(), {bytes, 0});
+    found->count += store.num_experts(layer);
+    table.class_of_layer_.push_back(static_cast<uint8_t>(found - sizes.begin()));
+    table.slot_of_.emplace_back(store.num_experts(layer), kNone);
+    if (sizes.size() > 255) {
+      return absl::UnimplementedError("experts of more than 255 different sizes");
+    }
+  }
+  auto tier = NewDramTier(sizes);
+  if (!tier.ok()) return std::move(tier).status();
+  table.tier_ = *std::move(tier);
+  int slot = 0;
+  for (const SlotClass& size : sizes) {
+    Class& slots = table.classes_.emplace_back();
+    slots.stride = SlotStride(size.bytes);
+    slots.free.reserve(size.count);
+    // Popped in ascending order.
+    for (int i = size.count; i-- > 0;) slots.unused.push_back(slot + i);
+    table.class_of_slot_.insert(table.class_of_slot_.end(), size.count,
+                                static_cast<uint8_t>(table.classes_.size() - 1));
+    slot += size.count;
+  }
+  table.keys_.resize(slot);
+  table.set_budget(budget_bytes);
+  return table;
+}
+
+std::optional<int> SlotTable::Take(ExpertKey key) {
+  Class& slots = classes_[class_of_layer_[key.layer]];
+  int slot = kNone;
+  if (!slots.free.empty()) {
+    slot = slots.free.back();
+    slots.free.pop_back();
+  } else if (Shrink(slots.stride)) {
+    slot = slots.unused.back();
+    slots.unused.pop_back();
+    used_ += slots.stride;
+  } else {
+    return std::nullopt;
+  }
+  keys_[slot] = key;
+  slot_of_[key.layer][key.expert] = slot;
+  return slot;
+}
+
+bool SlotTable::Shrink(uint64_t bytes) {
+  for (Class& slots : classes_) {
+    while (used_ + bytes > budget_ && !slots.free.empty()) {
+      const int slot = slots.free.back();
+      slots.free.pop_back();
+      tier_->Discard(slot);
+      slots.unused.push_back(slot);
+      used_ -= slots.stride;
+    }
+  }
+  return used_ + bytes <= budget_;
+}
+
+void SlotTable::Free(int slot) {
+  const ExpertKey key = keys_[slot];
+  slot_of_[key.layer][key.expert] = kNone;
+  Class& slots = classes_[ClassOf(slot)];
+  slots.free.push_back(slot);
+  if (over_budget()) Shrink(0);
+}
+
+void SlotTable::set_budget(uint64_t bytes) {
+  budget_ = std::min(bytes, all_bytes());
+  Shrink(0);
+}
+
+uint64_t SlotTable::largest_slot() const {
+  uint64_t largest = 0;
+  for (const Class& slots : classes_) largest = std::max(largest, slots.stride);
+  return largest;
+}
+
+uint64_t SlotTable::all_bytes() const {
+  uint64_t bytes = 0;
+  for (size_t layer = 0; layer < slot_of_.size(); ++layer) {
+    bytes += Stride(static_cast<int>(layer)) * slot_of_[layer].size();
+  }
+  return bytes;
+}
+
+}  // namespace hostler
