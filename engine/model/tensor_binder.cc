@@ -82,6 +82,12 @@ const TensorInfo* TensorBinder::CheckWeight(const std::string& name,
   return CheckType(tensor, tensor != nullptr && CanCompute(tensor->dtype));
 }
 
+const TensorInfo* TensorBinder::CheckF32(const std::string& name,
+                                         const std::vector<int64_t>& shape) {
+  const TensorInfo* tensor = Check(name, shape);
+  return CheckType(tensor, tensor != nullptr && tensor->dtype == DType::kF32);
+}
+
 const TensorInfo* TensorBinder::CheckBytes(const std::string& name,
                                            const std::vector<int64_t>& shape) {
   const TensorInfo* tensor = Check(name, shape);

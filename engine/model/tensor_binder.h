@@ -45,9 +45,10 @@ class TensorBinder {
   // Null, and a problem noted, when it is missing or its shape is another one.
   // A dimension of 1 more or less does not matter.
   const TensorInfo* Check(const std::string& name, const std::vector<int64_t>& shape);
-  // As Check, and the type must be one that can be computed with; bytes (u8);
-  // FP8; the FP8 matrix's scales, `name`_scale_inv.
+  // As Check, and the type must be one that can be computed with; f32; bytes
+  // (u8); FP8; the FP8 matrix's scales, `name`_scale_inv.
   const TensorInfo* CheckWeight(const std::string& name, const std::vector<int64_t>& shape);
+  const TensorInfo* CheckF32(const std::string& name, const std::vector<int64_t>& shape);
   const TensorInfo* CheckBytes(const std::string& name, const std::vector<int64_t>& shape);
   const TensorInfo* CheckFp8(const std::string& name, int64_t rows, int64_t cols);
   const TensorInfo* CheckFp8Scales(const std::string& name, int64_t rows, int64_t cols);
