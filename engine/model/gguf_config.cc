@@ -1,5 +1,6 @@
 // GGUF metadata as a config.json: tables of architectures and keys, and what
 // takes more than a table.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -314,7 +315,12 @@ void Conversion::WriteAttention() {
     config["qk_nope_head_dim"] = head - Int("rope.dimension_count", 0);
     config.erase("head_dim");
     config.erase("rotary_dim");
-  } else if (row_.name == "qwen3next") {
+    return;
+  }
+  if (Int("attention.value_length", 0) != Int("attention.key_length", 0)) {
+    Fail("attention.value_length", "is not attention.key_length, which is not supported");
+  }
+  if (row_.name == "qwen3next") {
     const int64_t heads = Int("ssm.time_step_rank", 0), width = Int("ssm.inner_size", 0);
     if (heads <= 0 || width % heads != 0) {
       return Fail("ssm.inner_size", "is no multiple of ssm.time_step_rank");
@@ -440,13 +446,21 @@ absl::StatusOr<nlohmann::json> GgufConfig(const GgufSource& gguf) {
   return std::move(conversion.config);
 }
 
-absl::Status NameGgufKey(const absl::Status& status, const GgufMetadata& metadata) {
-  const auto architecture = metadata.GetString("general.architecture", "");
+absl::Status InGgufTerms(const absl::Status& status, const GgufMetadata& metadata) {
+  const auto name = metadata.GetString("general.architecture", "");
+  const std::string architecture(name.ok() ? *name : "");
   const std::string message(status.message());
+  constexpr std::string_view kTensor = "tensor \"";
+  if (message.starts_with(kTensor)) {
+    const size_t end = std::min(message.find('"', kTensor.size()), message.size());
+    const std::string ours = message.substr(kTensor.size(), end - kTensor.size());
+    return absl::Status(
+        status.code(),
+        fmt::format("{}{}{}", kTensor, FindGgufName(architecture, ours), message.substr(end)));
+  }
   for (const Key& key : kKeys) {
-    if (!key.architecture.empty() && key.architecture != architecture.value_or("")) continue;
-    const std::string theirs =
-        fmt::format("{}.{}", architecture.value_or(""), std::string(key.theirs));
+    if (!key.architecture.empty() && key.architecture != architecture) continue;
+    const std::string theirs = fmt::format("{}.{}", architecture, key.theirs);
     const std::string ours = fmt::format("config.json: \"{}\"", key.ours);
     if (!message.starts_with(ours) || !metadata.Has(theirs)) continue;
     return absl::Status(status.code(),

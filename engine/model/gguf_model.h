@@ -16,9 +16,9 @@ namespace hostler {
 // metadata getters'.
 absl::StatusOr<nlohmann::json> GgufConfig(const GgufSource& gguf);
 
-// An error about a configuration that GgufConfig made, naming the metadata key
-// that it came from instead of config.json's.
-absl::Status NameGgufKey(const absl::Status& status, const GgufMetadata& metadata);
+// An error about what was made of a GGUF file, naming the file's key or tensor
+// instead of config.json's key or the decoder's tensor.
+absl::Status InGgufTerms(const absl::Status& status, const GgufMetadata& metadata);
 
 // The same tensors, renamed. Keeps `gguf`.
 std::unique_ptr<WeightSource> RenameGgufTensors(std::unique_ptr<GgufSource> gguf);

@@ -7,6 +7,8 @@
 namespace hostler {
 namespace {
 
+constexpr std::string_view kLayer = "blk.", kDecoderLayer = "model.layers.";
+
 struct NameRow {
   std::string_view theirs, ours;
   bool flattened = false;
@@ -45,7 +47,6 @@ constexpr NameRow kLayerNames[] = {
     {"attn_v_b.weight", "self_attn.v_b_proj.weight", true},
     {"ffn_norm.weight", "post_attention_layernorm.weight"},
     {"ffn_norm.bias", "post_attention_layernorm.bias"},
-    {"post_attention_norm.weight", "post_attention_layernorm.weight"},
     {"post_ffw_norm.weight", "post_feedforward_layernorm.weight"},
     {"ffn_gate.weight", "mlp.gate_proj.weight"},
     {"ffn_up.weight", "mlp.up_proj.weight"},
@@ -69,14 +70,19 @@ constexpr NameRow kLayerNames[] = {
 };
 
 // Where an architecture uses a name otherwise, or has names of its own. Gemma
-// has norms on both sides of each half of a layer; Phi-3's projections are
-// fused.
+// has norms on both sides of each half of a layer, others call the one before
+// the network by what it stands after; Phi-3's projections are fused.
 constexpr struct {
   std::string_view architecture;
   NameRow name;
 } kOwnNames[] = {
     {"gemma2", {"ffn_norm.weight", "pre_feedforward_layernorm.weight"}},
     {"gemma3", {"ffn_norm.weight", "pre_feedforward_layernorm.weight"}},
+    {"gemma2", {"post_attention_norm.weight", "post_attention_layernorm.weight"}},
+    {"gemma3", {"post_attention_norm.weight", "post_attention_layernorm.weight"}},
+    {"glm4moe", {"post_attention_norm.weight", "post_attention_layernorm.weight"}},
+    {"gpt-oss", {"post_attention_norm.weight", "post_attention_layernorm.weight"}},
+    {"qwen3next", {"post_attention_norm.weight", "post_attention_layernorm.weight"}},
     {"phi3", {"attn_qkv.weight", "self_attn.qkv_proj.weight"}},
     {"phi3", {"ffn_up.weight", "mlp.gate_up_proj.weight"}},
     {"qwen3next", {"attn_qkv.weight", "linear_attn.in_proj_qkv.weight"}},
@@ -100,13 +106,16 @@ const NameRow* FindRow(std::string_view architecture, std::string_view rest) {
   return nullptr;
 }
 
-// "blk.7.attn_q.weight" is of layer 7, and "attn_q.weight" there.
-std::optional<std::pair<int, std::string_view>> SplitLayer(std::string_view name) {
-  const size_t dot = name.find('.', 4);
-  if (!name.starts_with("blk.") || dot == std::string_view::npos) return std::nullopt;
+// With prefix "blk.", "blk.7.attn_q.weight" is of layer 7 and "attn_q.weight" there.
+std::optional<std::pair<int, std::string_view>> SplitLayer(std::string_view name,
+                                                           std::string_view prefix) {
+  const size_t dot = name.find('.', prefix.size());
+  if (!name.starts_with(prefix) || dot == std::string_view::npos) return std::nullopt;
   int layer = 0;
   const char* end = name.data() + dot;
-  if (std::from_chars(name.data() + 4, end, layer).ptr != end || layer < 0) return std::nullopt;
+  if (std::from_chars(name.data() + prefix.size(), end, layer).ptr != end || layer < 0) {
+    return std::nullopt;
+  }
   return std::pair{layer, name.substr(dot + 1)};
 }
 
@@ -116,15 +125,34 @@ std::optional<DecoderName> FindDecoderName(std::string_view architecture, std::s
   for (const NameRow& row : kModelNames) {
     if (row.theirs == name) return DecoderName{std::string(row.ours)};
   }
-  const auto layer = SplitLayer(name);
+  const auto layer = SplitLayer(name, kLayer);
   if (!layer.has_value()) return std::nullopt;
   const NameRow* row = FindRow(architecture, layer->second);
   if (row == nullptr) return std::nullopt;
-  return DecoderName{fmt::format("model.layers.{}.{}", layer->first, row->ours), row->flattened};
+  return DecoderName{fmt::format("{}{}.{}", kDecoderLayer, layer->first, row->ours),
+                     row->flattened};
+}
+
+std::string FindGgufName(std::string_view architecture, std::string_view decoder_name) {
+  for (const NameRow& row : kModelNames) {
+    if (row.ours == decoder_name) return std::string(row.theirs);
+  }
+  const auto layer = SplitLayer(decoder_name, kDecoderLayer);
+  if (!layer.has_value()) return std::string(decoder_name);
+  const auto named = [&](const NameRow& row) {
+    return fmt::format("{}{}.{}", kLayer, layer->first, row.theirs);
+  };
+  for (const auto& row : kOwnNames) {
+    if (row.architecture == architecture && row.name.ours == layer->second) return named(row.name);
+  }
+  for (const NameRow& row : kLayerNames) {
+    if (row.ours == layer->second) return named(row);
+  }
+  return std::string(decoder_name);
 }
 
 bool IsLeftOut(std::string_view name) {
-  const auto layer = SplitLayer(name);
+  const auto layer = SplitLayer(name, kLayer);
   return name.starts_with("rope_f") || (layer.has_value() && layer->second.starts_with("nextn."));
 }
 

@@ -18,6 +18,9 @@ struct DecoderName {
 // for such a tensor.
 std::optional<DecoderName> FindDecoderName(std::string_view architecture, std::string_view name);
 
+// The other way; the name itself when it is none of the decoder's.
+std::string FindGgufName(std::string_view architecture, std::string_view decoder_name);
+
 // True for tensors that say nothing of what the decoder computes: positions
 // that the configuration took over, and layers that predict further tokens.
 bool IsLeftOut(std::string_view name);

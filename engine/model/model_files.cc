@@ -19,7 +19,7 @@ absl::StatusOr<DecoderConfig> ModelFiles::Configure() const {
   }
   absl::StatusOr<DecoderConfig> decoder = architecture->configure(config);
   if (gguf == nullptr) return decoder;
-  if (!decoder.ok()) return NameGgufKey(decoder.status(), *gguf);
+  if (!decoder.ok()) return InGgufTerms(decoder.status(), *gguf);
   AdaptToGguf(&*decoder);
   return decoder;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,9 @@ class TensorBinder {
   const TensorInfo* CheckBytes(const std::string& name, const std::vector<int64_t>& shape);
   const TensorInfo* CheckFp8(const std::string& name, int64_t rows, int64_t cols);
   const TensorInfo* CheckFp8Scales(const std::string& name, int64_t rows, int64_t cols);
+  // A problem when the source has a tensor of the model, of its first `layers`
+  // layers, that nobody asked for: it would change what is computed.
+  void RefuseUnused(int layers);
   // The type as stored; kF32 when it is missing.
   DType TypeOf(const std::string& name) const;
 
@@ -74,6 +78,7 @@ class TensorBinder {
   Backend* backend_;
   bool quantize_;
   uint64_t bytes_ = 0;
+  std::set<const TensorInfo*> used_;
   std::vector<std::unique_ptr<Buffer>> buffers_;
   absl::Status status_;
 };
