@@ -298,7 +298,9 @@ void Conversion::WriteLayers() {
   }
   config["num_hidden_layers"] = layers - extra;
   constexpr std::string_view kPattern = "attention.sliding_window_pattern";
-  if (Has(kPattern) && metadata().GetInt(prefix_ + std::string(kPattern)).ok()) {
+  if (Has(kPattern) && !Lists("gemma2 gemma3 gpt-oss", row_.name)) {
+    Fail(kPattern, "is not supported");
+  } else if (Has(kPattern) && metadata().GetInt(prefix_ + std::string(kPattern)).ok()) {
     config["sliding_window_pattern"] = Int(kPattern, 1);
     if (row_.name != "gemma3") Fail(kPattern, "must be a list");
   } else {

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -59,7 +58,7 @@ struct File {
   }
 };
 
-// A layer of attention and a layer's experts, 8 wide.
+// A layer's experts, 8 wide.
 void AddExperts(const std::string& layer, File* file) {
   file->tensors.insert(file->tensors.end(), {{layer + "ffn_gate_inp.weight", {8, 4}},
                                              {layer + "ffn_gate_exps.weight", {8, 8, 4}},
@@ -247,6 +246,9 @@ TEST_F(HostileGgufTest, WhatIsNotSupportedIsNamed) {
   file = Deepseek();
   file.Set("attention.temperature_scale", F32(0.1f));
   ExpectRefused(file, "\"deepseek2.attention.temperature_scale\"");
+  file = Deepseek();
+  file.Set("attention.sliding_window_pattern", List({1, 0}));
+  ExpectRefused(file, "\"deepseek2.attention.sliding_window_pattern\"");
   file = Deepseek();
   file.Set("rope.scaling.type", String("dynamic"));
   ExpectRefused(file, "\"deepseek2.rope.scaling.type\" is \"dynamic\"");
