@@ -126,6 +126,8 @@ absl::Status Decoder::Bind(const WeightSource* weights, bool quantize) {
     layer.ffn = NewMoe(config_.moe, static_cast<int>(experts.size()) - 1, experts.back().layout,
                        prefix + config_.moe_name, binder);
   }
+  // A GGUF file has nothing but the model; checkpoints have all kinds of things.
+  if (weights->format() == "gguf") binder.RefuseUnused(static_cast<int>(config_.layers.size()));
   HOSTLER_RETURN_IF_ERROR(binder.status());
   if (!experts.empty()) experts_ = NewExpertStore(std::move(experts));
   weight_bytes_ = binder.bytes();

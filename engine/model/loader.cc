@@ -6,6 +6,7 @@
 
 #include "engine/base/status.h"
 #include "engine/model/config_reader.h"
+#include "engine/model/gguf_model.h"
 #include "engine/model/registry.h"
 #include "fmt/format.h"
 
@@ -73,8 +74,9 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOption
   auto model =
       NewDecoder(std::move(decoder), info, files.weights.get(), options, loaded.backend.get());
   if (!model.ok()) {
-    return absl::Status(model.status().code(),
-                        fmt::format("{}: {}", path, std::string(model.status().message())));
+    const absl::Status status =
+        files.gguf == nullptr ? model.status() : InGgufTerms(model.status(), *files.gguf);
+    return absl::Status(status.code(), fmt::format("{}: {}", path, std::string(status.message())));
   }
   loaded.model = *std::move(model);
   HOSTLER_ASSIGN_OR_RETURN(loaded.defaults, ReadDefaults(files.generation));

@@ -50,7 +50,14 @@ LatentAttention::LatentAttention(const MlaConfig& config, int kv_layer, const st
   }
   kv_down_ = binder.Matrix(prefix + "kv_a_proj_with_mqa.weight", latent_head(), config.dim);
   kv_norm_ = binder.Vector(prefix + "kv_a_layernorm.weight", config.kv_rank);
-  AbsorbUpProjection(prefix + "kv_b_proj.weight", binder);
+  if (binder.Has(prefix + "k_b_proj.weight")) {  // split and transposed already
+    to_latent_ = binder.Matrix(prefix + "k_b_proj.weight", int64_t{config.heads} * config.kv_rank,
+                               config.nope_dim);
+    to_value_ = binder.Matrix(prefix + "v_b_proj.weight", int64_t{config.heads} * config.v_dim,
+                              config.kv_rank);
+  } else {
+    AbsorbUpProjection(prefix + "kv_b_proj.weight", binder);
+  }
   o_ = binder.Matrix(prefix + "o_proj.weight", config.dim, int64_t{config.heads} * config.v_dim);
   if (config.bias) {
     kv_down_bias_ = binder.Vector(prefix + "kv_a_proj_with_mqa.bias", latent_head());

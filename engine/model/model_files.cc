@@ -17,8 +17,10 @@ absl::StatusOr<DecoderConfig> ModelFiles::Configure() const {
     return absl::UnimplementedError(fmt::format("architecture \"{}\" (supported: {})",
                                                 ArchitectureName(config), ArchitectureNames()));
   }
-  HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, architecture->configure(config));
-  if (gguf != nullptr) AdaptToGguf(&decoder);
+  absl::StatusOr<DecoderConfig> decoder = architecture->configure(config);
+  if (gguf == nullptr) return decoder;
+  if (!decoder.ok()) return InGgufTerms(decoder.status(), *gguf);
+  AdaptToGguf(&*decoder);
   return decoder;
 }
 

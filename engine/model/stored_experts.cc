@@ -22,18 +22,22 @@ void ToType(DType type, const float* values, int64_t n, std::byte* out) {
 // Slots in q8_0 of experts stored as plain [out, in] matrices.
 void QuantizeSlots(StoredExperts* experts) {
   const ExpertLayout from = experts->layout;
+  const bool biases = from.gate_bias != ExpertLayout::kNone;
   ExpertLayout to = ExpertLayout::Packed(
       from.dim, from.ffn, QuantizedType(from.gate_type, from.dim),
-      QuantizedType(from.up_type, from.dim), QuantizedType(from.down_type, from.ffn));
+      QuantizedType(from.up_type, from.dim), QuantizedType(from.down_type, from.ffn), biases);
   to.activation = from.activation;
   experts->layout = to;
-  experts->decode = [from, to](std::span<const std::byte> stored, std::byte* slot) {
+  experts->decode = [from, to, biases](std::span<const std::byte> stored, std::byte* slot) {
     const auto convert = [](const Weight& in, DType type, std::byte* out) {
       ConvertRows(in.dtype, type, in.data, in.rows * in.cols, out);
     };
     convert(from.gate(stored.data()), to.gate_type, slot + to.gate_offset);
     convert(from.up(stored.data()), to.up_type, slot + to.up_offset);
     convert(from.down(stored.data()), to.down_type, slot + to.down_offset);
+    if (biases) {
+      std::memcpy(slot + to.gate_bias, stored.data() + from.gate_bias, from.bytes - from.gate_bias);
+    }
   };
 }
 
@@ -113,6 +117,22 @@ StoredExperts BindStacked(const ExpertNames& names, int count, int64_t dim, int6
         {PartOf(*gate, e, count), PartOf(*up, e, count), PartOf(*down, e, count)});
   }
   return experts;
+}
+
+// Adds the f32 biases of stacked experts, which then follow the matrices as
+// they do in a slot.
+void AddStackedBiases(const ExpertNames& names, int count, const std::string& prefix,
+                      TensorBinder& binder, StoredExperts* experts) {
+  const ExpertLayout plain = experts->layout;
+  for (const auto& [name, size] :
+       {std::pair{prefix + names.gate, plain.ffn}, std::pair{prefix + names.up, plain.ffn},
+        std::pair{prefix + names.down, plain.dim}}) {
+    const TensorInfo* bias = binder.CheckF32(name + "_bias", {count, size});
+    if (bias == nullptr) return;
+    for (int e = 0; e < count; ++e) experts->extents[e].push_back(PartOf(*bias, e, count));
+  }
+  experts->layout = ExpertLayout::Packed(plain.dim, plain.ffn, plain.gate_type, plain.up_type,
+                                         plain.down_type, /*biases=*/true);
 }
 
 StoredExperts BindStackedGateUp(const ExpertNames& names, int count, int64_t dim, int64_t ffn,
@@ -303,6 +323,10 @@ StoredExperts BindExperts(const ExpertNames& names, int experts, int64_t dim, in
       break;
     case ExpertForm::kStacked:
       bound = BindStacked(names, experts, dim, ffn, prefix, binder);
+      break;
+    case ExpertForm::kStackedBiased:
+      bound = BindStacked(names, experts, dim, ffn, prefix, binder);
+      if (binder.status().ok()) AddStackedBiases(names, experts, prefix, binder, &bound);
       break;
     case ExpertForm::kStackedGateUp:
       bound = BindStackedGateUp(names, experts, dim, ffn, prefix, binder);

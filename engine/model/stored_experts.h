@@ -19,6 +19,7 @@ namespace hostler {
 enum class ExpertForm {
   kSeparate,          // three matrices for each expert: prefix + "experts.7." + part
   kStacked,           // three tensors [experts, out, in]: prefix + part
+  kStackedBiased,     // the same, and three [experts, out]: prefix + part + "_bias"
   kStackedGateUp,     // input [experts, 2 ffn, dim], gate's rows first; output [experts, dim, ffn]
   kTransposedGateUp,  // [experts, dim, 2 ffn], gate's columns first; [experts, ffn, dim] (Llama 4)
   kInterleaved,       // [experts, dim, 2 ffn], gate and up columns alternate, biases (gpt-oss);

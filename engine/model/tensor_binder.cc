@@ -1,6 +1,7 @@
 #include "engine/model/tensor_binder.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <utility>
 
@@ -65,6 +66,7 @@ const TensorInfo* TensorBinder::Check(const std::string& name, const std::vector
                     tensor->ShapeString(), fmt::join(shape, ", "))));
     return nullptr;
   }
+  used_.insert(tensor);
   return tensor;
 }
 
@@ -82,6 +84,12 @@ const TensorInfo* TensorBinder::CheckWeight(const std::string& name,
   return CheckType(tensor, tensor != nullptr && CanCompute(tensor->dtype));
 }
 
+const TensorInfo* TensorBinder::CheckF32(const std::string& name,
+                                         const std::vector<int64_t>& shape) {
+  const TensorInfo* tensor = Check(name, shape);
+  return CheckType(tensor, tensor != nullptr && tensor->dtype == DType::kF32);
+}
+
 const TensorInfo* TensorBinder::CheckBytes(const std::string& name,
                                            const std::vector<int64_t>& shape) {
   const TensorInfo* tensor = Check(name, shape);
@@ -97,6 +105,22 @@ const TensorInfo* TensorBinder::CheckFp8Scales(const std::string& name, int64_t 
                                                int64_t cols) {
   const TensorInfo* tensor = Check(name + "_scale_inv", {Fp8Blocks(rows), Fp8Blocks(cols)});
   return CheckType(tensor, tensor != nullptr && tensor->dtype == DType::kF32);
+}
+
+void TensorBinder::RefuseUnused(int layers) {
+  constexpr std::string_view kLayer = "model.layers.";
+  for (const TensorInfo& tensor : source_->tensors()) {
+    const std::string_view name = tensor.name;
+    int layer = 0;
+    if (name.starts_with(kLayer)) {
+      std::from_chars(name.data() + kLayer.size(), name.data() + name.size(), layer);
+    }
+    const bool of_model = name.starts_with("model.") || name.starts_with("lm_head.");
+    if (!of_model || layer >= layers || used_.contains(&tensor)) continue;
+    Fail(absl::UnimplementedError(
+        fmt::format("tensor \"{}\" is not of this architecture as it is known here", name)));
+    return;
+  }
 }
 
 DType TensorBinder::TypeOf(const std::string& name) const {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -45,12 +46,16 @@ class TensorBinder {
   // Null, and a problem noted, when it is missing or its shape is another one.
   // A dimension of 1 more or less does not matter.
   const TensorInfo* Check(const std::string& name, const std::vector<int64_t>& shape);
-  // As Check, and the type must be one that can be computed with; bytes (u8);
-  // FP8; the FP8 matrix's scales, `name`_scale_inv.
+  // As Check, and the type must be one that can be computed with; f32; bytes
+  // (u8); FP8; the FP8 matrix's scales, `name`_scale_inv.
   const TensorInfo* CheckWeight(const std::string& name, const std::vector<int64_t>& shape);
+  const TensorInfo* CheckF32(const std::string& name, const std::vector<int64_t>& shape);
   const TensorInfo* CheckBytes(const std::string& name, const std::vector<int64_t>& shape);
   const TensorInfo* CheckFp8(const std::string& name, int64_t rows, int64_t cols);
   const TensorInfo* CheckFp8Scales(const std::string& name, int64_t rows, int64_t cols);
+  // A problem when the source has a tensor of the model, of its first `layers`
+  // layers, that nobody asked for: it would change what is computed.
+  void RefuseUnused(int layers);
   // The type as stored; kF32 when it is missing.
   DType TypeOf(const std::string& name) const;
 
@@ -73,6 +78,7 @@ class TensorBinder {
   Backend* backend_;
   bool quantize_;
   uint64_t bytes_ = 0;
+  std::set<const TensorInfo*> used_;
   std::vector<std::unique_ptr<Buffer>> buffers_;
   absl::Status status_;
 };

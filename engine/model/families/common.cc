@@ -62,8 +62,10 @@ void FamilyConfig::ReadRope() {
     reader.Fail("partial_rotary_factor", "must leave from 2 to head_dim dimensions");
     return;
   }
-  decoder.ropes = {MakeRope(static_cast<int>(turned) / 2 * 2, rope_theta_, rope_scaling_,
-                            decoder.max_positions, reader)};
+  // MiniMax and GGUF say how many dimensions turn, others which part of them.
+  const int dims = reader.Int("rotary_dim", 2, head_dim, static_cast<int>(turned));
+  decoder.ropes = {
+      MakeRope(dims / 2 * 2, rope_theta_, rope_scaling_, decoder.max_positions, reader)};
   decoder.ropes[0].interleaved = reader.Bool("rope_interleaved", false);  // from GGUF
 }
 

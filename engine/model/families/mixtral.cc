@@ -3,7 +3,6 @@
 
 #include "engine/model/architectures.h"
 #include "engine/model/families/common.h"
-#include "engine/model/rope.h"
 
 namespace hostler {
 namespace {
@@ -31,10 +30,6 @@ absl::StatusOr<DecoderConfig> ConfigureMinimaxM2(const nlohmann::json& config) {
   if (family.reader.Bool("use_qk_norm", true)) {
     family.ForAttention([](AttentionConfig& a) { a.qk_norm = QkNorm::kWhole; });
   }
-  const int turned =
-      family.reader.Int("rotary_dim", 2, family.attention().head_dim, family.attention().head_dim);
-  family.decoder.ropes = {MakeRope(turned / 2 * 2, family.rope_theta(), family.rope_scaling(),
-                                   family.decoder.max_positions, family.reader)};
   GateSpec& gate = family.decoder.moe.gate;
   gate.score = family.reader.String("scoring_func", "sigmoid") == "sigmoid"
                    ? GateSpec::Score::kSigmoid

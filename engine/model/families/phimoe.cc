@@ -16,6 +16,16 @@ absl::StatusOr<DecoderConfig> ConfigurePhimoe(const nlohmann::json& config) {
   d.expert_names = {ExpertForm::kSeparate, "w1.weight", "w3.weight", "w2.weight"};
   d.moe.gate.score = GateSpec::Score::kSparseMixer;
   d.moe.gate.jitter = static_cast<float>(family.reader.Double("router_jitter_noise", 0.01));
+  // The published models' scaling says its scale by names of its own.
+  if (family.rope_scaling() != nullptr) {
+    ConfigReader scaling(*family.rope_scaling(), "rope_scaling");
+    const double scale = scaling.Double("short_mscale", d.ropes[0].scale);
+    if (scaling.Double("long_mscale", scale) != scale) {
+      family.reader.Fail("rope_scaling", "has a long_mscale that is not short_mscale");
+    }
+    if (!scaling.status().ok()) return scaling.status();
+    d.ropes[0].scale = static_cast<float>(scale);
+  }
   const int window = family.reader.Int("sliding_window", 1, 1 << 30, 0);
   family.SlideLayers(window, [](int) { return true; });
   return family.Finish();
