@@ -58,12 +58,13 @@ class Buffer {
 struct RopeSpec {
   std::vector<float> inv_freq;  // [turned dimensions / 2]
   // longrope: sequences whose prompt is longer than `short_context` turn by
-  // these. Empty: none.
+  // these, and have long_scale. Empty: none.
   std::vector<float> long_inv_freq = {};
   int short_context = 0;
   int first = 0;  // the first turned dimension of a head
   bool interleaved = false;
   float scale = 1.0f;  // multiplies cos and sin (yarn, longrope)
+  float long_scale = 1.0f;
 };
 
 struct AttentionSpec {
@@ -229,8 +230,9 @@ class Backend {
   // x[r] *= sigmoid(gate[r]), gate [rows, 1]; and elementwise, gate [rows, x.cols].
   virtual void SigmoidGate(Mat gate, Mat x) = 0;
 
-  // x = cap * tanh(x / cap), elementwise.
+  // x = cap * tanh(x / cap), elementwise; and x within ±limit.
   virtual void SoftCap(float cap, Mat x) = 0;
+  virtual void Clamp(float limit, Mat x) = 0;
 
   // to[r, to_column .. + width) = from[r, from_column .. + width), where rows
   // are those of equally many "heads" within each: from is seen as

@@ -88,6 +88,14 @@ class CpuBackend : public Backend {
     ForRows(x, [&](int64_t i, int) { kernels().soft_cap(cap, x.cols, x.row(i)); });
   }
 
+  void Clamp(float limit, Mat x) override {
+    ForRows(x, [&](int64_t i, int) {
+      for (float* value = x.row(i); value != x.row(i + 1); ++value) {
+        *value = std::clamp(*value, -limit, limit);
+      }
+    });
+  }
+
   void CopyColumns(Mat from, int64_t from_column, int64_t width, int heads, Mat to,
                    int64_t to_column) override {
     const Mat source = from.reshaped(from.cols / heads);
