@@ -29,7 +29,7 @@ class Decoder : public Model {
   Decoder(DecoderConfig config, const ModelInfo& info, Backend* backend)
       : config_(std::move(config)), info_(info), backend_(*backend) {}
 
-  absl::Status Bind(const WeightSource* weights, bool quantize);
+  absl::Status Bind(const WeightSource* weights, const ModelOptions& options);
 
   const ModelInfo& info() const override { return info_; }
   KvLayout kv_layout() const override;
@@ -97,8 +97,8 @@ std::unique_ptr<Mixer> Decoder::BindMixer(const LayerConfig& layer, const std::s
   return NewAttention(config, kv_layers_++, prefix + config_.mixer_name, binder);
 }
 
-absl::Status Decoder::Bind(const WeightSource* weights, bool quantize) {
-  TensorBinder binder(weights, &backend_, quantize);
+absl::Status Decoder::Bind(const WeightSource* weights, const ModelOptions& options) {
+  TensorBinder binder(weights, &backend_, options.quantize, options.precise);
   embedding_ = binder.Matrix("model.embed_tokens.weight", config_.vocab, config_.dim);
   final_norm_ = BindNorm("model.norm", binder);
   head_ = config_.tied_embeddings ? embedding_
@@ -224,7 +224,7 @@ absl::StatusOr<std::unique_ptr<Model>> NewDecoder(DecoderConfig config, const Mo
                                                   const WeightSource* weights,
                                                   const ModelOptions& options, Backend* backend) {
   auto decoder = std::make_unique<Decoder>(std::move(config), info, backend);
-  HOSTLER_RETURN_IF_ERROR(decoder->Bind(weights, options.quantize));
+  HOSTLER_RETURN_IF_ERROR(decoder->Bind(weights, options));
   return decoder;
 }
 

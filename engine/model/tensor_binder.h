@@ -18,9 +18,9 @@ namespace hostler {
 class TensorBinder {
  public:
   // `quantize`: matrices become q8_0 where their width allows and they are
-  // not quantised already.
-  TensorBinder(const WeightSource* source, Backend* backend, bool quantize)
-      : source_(source), backend_(backend), quantize_(quantize) {}
+  // not quantised already. `precise`: FP8 becomes f32 instead of bf16.
+  TensorBinder(const WeightSource* source, Backend* backend, bool quantize, bool precise)
+      : source_(source), backend_(backend), quantize_(quantize), precise_(precise) {}
 
   // A [rows, cols] matrix; quantised if asked.
   Weight Matrix(const std::string& name, int64_t rows, int64_t cols);
@@ -58,6 +58,8 @@ class TensorBinder {
   const absl::Status& status() const { return status_; }
   uint64_t bytes() const { return bytes_; }  // of all weights bound so far
   bool quantize() const { return quantize_; }
+  // The type that FP8 values are held in.
+  DType fp8_type() const { return precise_ ? DType::kF32 : DType::kBF16; }
   const WeightSource& source() const { return *source_; }
   std::vector<std::unique_ptr<Buffer>> TakeBuffers() { return std::move(buffers_); }
 
@@ -72,6 +74,7 @@ class TensorBinder {
   const WeightSource* source_;
   Backend* backend_;
   bool quantize_;
+  bool precise_;
   uint64_t bytes_ = 0;
   std::vector<std::unique_ptr<Buffer>> buffers_;
   absl::Status status_;
