@@ -68,7 +68,7 @@ class Decoder : public Model {
   size_t state_bytes_ = 0;
 
   std::unique_ptr<Buffer> workspace_;
-  Mat x_, normed_, out_, last_, logits_;
+  Mat x_, normed_, out_, gate_logits_, last_, logits_;
 };
 
 Norm Decoder::BindNorm(const std::string& name, TensorBinder& binder) const {
@@ -154,6 +154,9 @@ void Decoder::Place(WorkArena& arena, const StepLimits& limits) {
   x_ = arena.Matrix(limits.rows, config_.dim);
   normed_ = arena.Matrix(limits.rows, config_.dim);
   out_ = arena.Matrix(limits.rows, config_.dim);
+  if (config_.moe.gate_residual) {
+    gate_logits_ = arena.Matrix(limits.rows, config_.moe.choices());
+  }
   // Layers, their two halves and the head take turns with the rest.
   const int64_t mark = arena.Mark();
   for (const Layer& layer : layers_) {
@@ -188,7 +191,13 @@ void Decoder::AddResidual(const Norm& norm, Mat out, Mat x) const {
 
 void Decoder::Forward(const StepBatch& batch, const ModelMemory& memory, StepResult* result) {
   result->row_status.clear();
-  const StepContext step{backend_, batch, memory.kv, memory.state, memory.cache, result};
+  const StepContext step{backend_,
+                         batch,
+                         memory.kv,
+                         memory.state,
+                         memory.cache,
+                         result,
+                         gate_logits_.first_rows(batch.rows())};
   const Mat x = x_.first_rows(batch.rows());
   const Mat normed = normed_.first_rows(batch.rows()), out = out_.first_rows(batch.rows());
   backend_.Embed(embedding_, batch.tokens, x);

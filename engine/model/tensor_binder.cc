@@ -191,6 +191,14 @@ Weight TensorBinder::Gain(const std::string& name, int64_t size, float offset) {
   return gains.empty() ? Weight{} : MakeMatrix(gains, DType::kF32, 1, size);
 }
 
+Weight TensorBinder::MakeUnquantized(const std::vector<float>& values, DType type, int64_t rows,
+                                     int64_t cols) {
+  const bool quantize = std::exchange(quantize_, false);
+  const Weight weight = MakeMatrix(values, type, rows, cols);
+  quantize_ = quantize;
+  return weight;
+}
+
 Weight TensorBinder::MakeMatrix(const std::vector<float>& values, DType type, int64_t rows,
                                 int64_t cols) {
   if (values.size() != static_cast<size_t>(rows * cols)) return {};  // a problem noted before

@@ -41,6 +41,9 @@ class TensorBinder {
   // or q8_0 if asked and it is wide enough.
   Weight MakeMatrix(const std::vector<float>& values, DType type, int64_t rows, int64_t cols);
 
+  // As `type`, whatever is asked.
+  Weight MakeUnquantized(const std::vector<float>& values, DType type, int64_t rows, int64_t cols);
+
   bool Has(const std::string& name) const { return source_->Find(name) != nullptr; }
   // Null, and a problem noted, when it is missing or its shape is another one.
   // A dimension of 1 more or less does not matter.

@@ -13,6 +13,7 @@
 #include "engine/compute/cpu/mat_mul.h"
 #include "engine/compute/cpu/memory.h"
 #include "engine/compute/cpu/rope.h"
+#include "engine/compute/cpu/weightless.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -146,6 +147,11 @@ class CpuBackend : public Backend {
       kernels().add_weighted(selection.weights.data() + begin, end - begin, x.row(begin), y.cols,
                              y.row(r));
     });
+  }
+
+  void AddWeightless(const WeightlessExperts& experts, const ExpertSelection& selection, Mat mix,
+                     Mat x, Mat y) override {
+    CpuAddWeightless(context_, experts, selection, mix, x, y);
   }
 
   void GatedDelta(const DeltaNetSpec& spec, const StepBatch& batch, size_t state_offset, Mat mixed,

@@ -12,6 +12,7 @@ namespace hostler {
 namespace {
 
 constexpr int kMostLayers = 4096;
+constexpr int kMostExperts = 65536;
 
 }  // namespace
 
@@ -107,11 +108,47 @@ int FamilyConfig::TurnedDimensions(double partial) {
 
 void FamilyConfig::ReadMoe(const char* experts_key, const char* top_k_key, const char* ffn_key) {
   MoeConfig& moe = decoder.moe;
-  moe.experts = reader.Int(experts_key, 1, 65536);
-  moe.gate.top_k = reader.Int(top_k_key, 1, moe.experts);
+  moe.experts = reader.Int(experts_key, 1, kMostExperts);
+  ReadWeightlessExperts();
+  moe.gate.top_k = reader.Int(top_k_key, 1, moe.choices());
   moe.gate.normalize = false;
   decoder.expert_ffn = reader.Int(ffn_key, 1, kMostFfn);
   for (LayerConfig& layer : decoder.layers) layer.moe = true;
+}
+
+// Every kind has its key; LongCat-Flash's zero_expert_num counts copies.
+void FamilyConfig::ReadWeightlessExperts() {
+  MoeConfig& moe = decoder.moe;
+  moe.constants = reader.Int("num_constant_experts", 0, kMostExperts, 0);
+  moe.copies = reader.Int("num_copy_experts", 0, kMostExperts, 0);
+  moe.gate.idle = reader.Int("num_zero_experts", 0, kMostExperts, 0) +
+                  reader.Int("num_null_experts", 0, kMostExperts, 0);
+  if (const int zero = reader.Int("zero_expert_num", 0, kMostExperts, 0); zero > 0) {
+    moe.copies += zero;
+    if (reader.String("zero_expert_type", "identity") != "identity") {
+      reader.Fail("zero_expert_type", "is not \"identity\", which is not supported");
+    }
+  }
+  moe.gate_residual = reader.Bool("gate_residual", false);
+  moe.gate.top_p = static_cast<float>(reader.Double("top_p_threshold", 0));
+  if (!(moe.gate.top_p >= 0 && moe.gate.top_p <= 1)) {
+    reader.Fail("top_p_threshold", "must be from 0 to 1");
+  }
+}
+
+// What of it does not go together; known when all of a family is read.
+void FamilyConfig::CheckGate() {
+  const MoeConfig& moe = decoder.moe;
+  const bool weightless = moe.choices() > moe.experts;
+  if (weightless && moe.gate.groups > 1) {
+    reader.Fail("n_group", "is not supported with experts that have no weights");
+  }
+  if (moe.constants > 0 && moe.weigh_input) {
+    reader.Fail("num_constant_experts", "are not supported where weights multiply the input");
+  }
+  if (moe.gate.top_p > 0 && moe.gate.score != GateSpec::Score::kSoftmax) {
+    reader.Fail("top_p_threshold", "needs a gate of probabilities, which this family's is not");
+  }
 }
 
 void FamilyConfig::AddSharedExpert(int ffn, const std::string& name) {
@@ -155,6 +192,7 @@ absl::StatusOr<DecoderConfig> FamilyConfig::Finish() {
     reader.Fail("hidden_act",
                 fmt::format("is \"{}\", which this family does not have", activation));
   }
+  CheckGate();
   HOSTLER_RETURN_IF_ERROR(reader.status());
   return std::move(decoder);
 }

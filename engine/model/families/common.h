@@ -45,7 +45,8 @@ class FamilyConfig {
   }
 
   // The MoE layers' experts, from keys of these names; every layer becomes an
-  // MoE layer. Top-k of the softmax, not normalised.
+  // MoE layer. Top-k of the softmax, not normalised. Any family may have experts
+  // without weights, a gate residual and top_p_threshold besides.
   void ReadMoe(const char* experts_key, const char* top_k_key, const char* ffn_key);
   // As for ReadMoe, a shared expert of this width.
   void AddSharedExpert(int ffn, const std::string& name);
@@ -86,6 +87,8 @@ class FamilyConfig {
   // "rope_theta" and "partial_rotary_factor".
   RopeSpec ReadRope(const nlohmann::json* parameters, double theta);
   int TurnedDimensions(double partial);
+  void ReadWeightlessExperts();
+  void CheckGate();
 
   const FamilyDefaults defaults_;
   const nlohmann::json* rope_scaling_ = nullptr;
