@@ -135,7 +135,9 @@ absl::Status Decoder::Bind(const WeightSource* weights, const ModelOptions& opti
 
 KvLayout Decoder::kv_layout() const {
   KvLayout layout;
-  layout.layers = kv_layers_;
+  // Without attention, positions still have blocks, with next to nothing in them.
+  layout.layers = std::max(kv_layers_, 1);
+  layout.kv_heads = layout.k_dim = layout.v_dim = 1;
   for (const LayerConfig& layer : config_.layers) {
     if (layer.attention.has_value()) {
       layout.kv_heads = layer.attention->kv_heads;

@@ -49,15 +49,12 @@ absl::StatusOr<DecoderConfig> ConfigureQwen3Next(const nlohmann::json& config) {
     return reader.status();
   }
   const DeltaNetConfig net = ReadDeltaNet(&family);
-  int attending = 0;
   for (int i = 0; i < family.num_layers(); ++i) {
     const bool linear = types.empty() ? (i + 1) % interval != 0 : types[i] == "linear_attention";
-    attending += linear ? 0 : 1;
     if (!linear) continue;
     d.layers[i].attention.reset();
     d.layers[i].delta_net = net;
   }
-  if (attending == 0) reader.Fail("layer_types", "must have a layer of full attention");
   return family.Finish();
 }
 
