@@ -115,7 +115,7 @@ absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLa
 absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) {
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
                            NewCpuBackend(options.threads > 0 ? options.threads : UsableCores()));
-  const ModelOptions model_options{options.quantize == Quantize::kQ8};
+  const ModelOptions model_options{options.quantize == Quantize::kQ8, options.precise};
   HOSTLER_ASSIGN_OR_RETURN(model_, LoadModel(path, model_options, std::move(backend)));
 
   options.max_sequences = std::clamp(options.max_sequences, 1, options.step_tokens);

@@ -61,6 +61,7 @@ struct DecoderConfig {
 
 struct ModelOptions {
   bool quantize = false;  // matrices and experts to q8_0
+  bool precise = false;   // FP8 becomes f32, which holds every value, instead of bf16
 };
 
 // Builds the graph and binds the weights. Errors: InvalidArgument and

@@ -45,7 +45,11 @@ void QuantizeSlots(StoredExperts* experts) {
 StoredExperts BindFp8(const ExpertNames& names, int count, int64_t dim, int64_t ffn,
                       const std::string& prefix, TensorBinder& binder) {
   StoredExperts experts;
-  experts.layout = ExpertLayout::Packed(dim, ffn, DType::kBF16, DType::kBF16, DType::kBF16);
+  const DType plain = binder.fp8_type();
+  const auto held = [&](int64_t cols) {
+    return binder.quantize() ? QuantizedType(plain, cols) : plain;
+  };
+  experts.layout = ExpertLayout::Packed(dim, ffn, held(dim), held(dim), held(ffn));
   for (int e = 0; e < count; ++e) {
     auto& extents = experts.extents.emplace_back();
     const std::string base = fmt::format("{}experts.{}.", prefix, e);

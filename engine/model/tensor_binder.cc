@@ -158,7 +158,7 @@ Weight TensorBinder::MatrixRows(const std::string& name, int64_t all_rows, int64
   return weight;
 }
 
-// Held as bf16, as DeepSeek's own conversion does.
+// Held as bf16, as DeepSeek's own conversion does, unless all digits are asked for.
 Weight TensorBinder::Fp8Rows(const std::string& name, int64_t all_rows, int64_t first, int64_t rows,
                              int64_t cols) {
   const TensorInfo* tensor = CheckFp8(name, all_rows, cols);
@@ -167,7 +167,7 @@ Weight TensorBinder::Fp8Rows(const std::string& name, int64_t all_rows, int64_t 
   std::vector<float> values;
   ScaleFp8(source_->Data(*tensor).data(), source_->Data(*scales).data(), all_rows, cols, &values);
   const auto begin = values.begin() + first * cols;
-  return MakeMatrix(std::vector<float>(begin, begin + rows * cols), DType::kBF16, rows, cols);
+  return MakeMatrix(std::vector<float>(begin, begin + rows * cols), fp8_type(), rows, cols);
 }
 
 Weight TensorBinder::Matrix(const std::string& name, int64_t rows, int64_t cols) {
@@ -213,6 +213,14 @@ Weight TensorBinder::Gain(const std::string& name, int64_t size, float offset) {
   std::vector<float> gains = Floats(name, size);
   for (float& gain : gains) gain += offset;
   return gains.empty() ? Weight{} : MakeMatrix(gains, DType::kF32, 1, size);
+}
+
+Weight TensorBinder::MakeUnquantized(const std::vector<float>& values, DType type, int64_t rows,
+                                     int64_t cols) {
+  const bool quantize = std::exchange(quantize_, false);
+  const Weight weight = MakeMatrix(values, type, rows, cols);
+  quantize_ = quantize;
+  return weight;
 }
 
 Weight TensorBinder::MakeMatrix(const std::vector<float>& values, DType type, int64_t rows,

@@ -19,9 +19,9 @@ namespace hostler {
 class TensorBinder {
  public:
   // `quantize`: matrices become q8_0 where their width allows and they are
-  // not quantised already.
-  TensorBinder(const WeightSource* source, Backend* backend, bool quantize)
-      : source_(source), backend_(backend), quantize_(quantize) {}
+  // not quantised already. `precise`: FP8 becomes f32 instead of bf16.
+  TensorBinder(const WeightSource* source, Backend* backend, bool quantize, bool precise)
+      : source_(source), backend_(backend), quantize_(quantize), precise_(precise) {}
 
   // A [rows, cols] matrix; quantised if asked.
   Weight Matrix(const std::string& name, int64_t rows, int64_t cols);
@@ -41,6 +41,9 @@ class TensorBinder {
   // Values of our own making, as a matrix in the backend's memory: as `type`,
   // or q8_0 if asked and it is wide enough.
   Weight MakeMatrix(const std::vector<float>& values, DType type, int64_t rows, int64_t cols);
+
+  // As `type`, whatever is asked.
+  Weight MakeUnquantized(const std::vector<float>& values, DType type, int64_t rows, int64_t cols);
 
   bool Has(const std::string& name) const { return source_->Find(name) != nullptr; }
   // Null, and a problem noted, when it is missing or its shape is another one.
@@ -63,6 +66,8 @@ class TensorBinder {
   const absl::Status& status() const { return status_; }
   uint64_t bytes() const { return bytes_; }  // of all weights bound so far
   bool quantize() const { return quantize_; }
+  // The type that FP8 values are held in.
+  DType fp8_type() const { return precise_ ? DType::kF32 : DType::kBF16; }
   const WeightSource& source() const { return *source_; }
   std::vector<std::unique_ptr<Buffer>> TakeBuffers() { return std::move(buffers_); }
 
@@ -77,6 +82,7 @@ class TensorBinder {
   const WeightSource* source_;
   Backend* backend_;
   bool quantize_;
+  bool precise_;
   uint64_t bytes_ = 0;
   std::set<const TensorInfo*> used_;
   std::vector<std::unique_ptr<Buffer>> buffers_;

@@ -26,7 +26,7 @@ DeltaNetConfig ReadDeltaNet(FamilyConfig* family) {
 }  // namespace
 
 absl::StatusOr<DecoderConfig> ConfigureQwen3Next(const nlohmann::json& config) {
-  FamilyConfig family(config);
+  FamilyConfig family(config, {.head_dim = 256, .partial_rotary = 0.25});
   ConfigReader& reader = family.reader;
   DecoderConfig& d = family.decoder;
   d.gain_offset = static_cast<float>(reader.Double("gain_offset", 1));  // 0 from GGUF
