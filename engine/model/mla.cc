@@ -76,7 +76,8 @@ void LatentAttention::AbsorbUpProjection(const std::string& name, TensorBinder& 
     to_value.insert(to_value.end(), rows + nope * rank, rows + head_rows * rank);
   }
   const DType stored = binder.TypeOf(name);
-  const DType type = GetDTypeInfo(stored).block_elements == 1 ? stored : DType::kBF16;
+  const bool plain = GetDTypeInfo(stored).block_elements == 1 && stored != DType::kF8E4M3;
+  const DType type = plain ? stored : DType::kBF16;
   to_latent_ = binder.MakeMatrix(to_latent, type, config_.heads * rank, nope);
   to_value_ = binder.MakeMatrix(to_value, type, config_.heads * v_dim, rank);
 }
