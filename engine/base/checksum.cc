@@ -1,7 +1,12 @@
 #include "engine/base/checksum.h"
 
 #include <fmt/format.h>
+#ifdef __x86_64__
+// The same functions, with the vectors that this CPU has.
+#include <xxh_x86dispatch.h>
+#else
 #include <xxhash.h>
+#endif
 
 #include <charconv>
 

@@ -26,7 +26,7 @@ absl::StatusOr<PackType> ParsePackType(std::string_view name);
 struct PackOptions {
   PackType type = PackType::kKeep;
   bool replace = false;  // an existing packed store
-  PackProgress progress;
+  PackProgress progress = nullptr;
 };
 
 struct PackSummary {
