@@ -12,7 +12,7 @@ namespace {
 constexpr std::array kCommands = {
     AddServeCommand,        AddRunCommand,    AddInspectCommand,    AddTokenizeCommand,
     AddChatTemplateCommand, AddLogitsCommand, AddPerplexityCommand, AddBenchCommand,
-    AddPackCommand, AddVerifyCommand,
+    AddPackCommand,         AddVerifyCommand,
 };
 
 int Main(int argc, char** argv) {
