@@ -3,15 +3,18 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <string>
 #include <vector>
 
 #include "engine/engine/engine.h"
 #include "engine/model/pack.h"
 #include "engine/model/registry.h"
+#include "engine/weights/test_files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -83,6 +86,7 @@ class PackedModelTest : public ::testing::TestWithParam<const char*> {
     const auto expected = a.Logits(kPrompt), got = b.Logits(kPrompt);
     ASSERT_TRUE(expected.ok() && got.ok()) << got.status();
     ASSERT_EQ(expected->size(), got->size());
+    EXPECT_TRUE(std::all_of(got->begin(), got->end(), [](float x) { return std::isfinite(x); }));
     EXPECT_EQ(std::memcmp(expected->data(), got->data(), got->size() * sizeof(float)), 0);
     EXPECT_EQ(Greedy(a), Greedy(b));
     EXPECT_EQ(a.tokenizer() == nullptr, b.tokenizer() == nullptr);
@@ -170,6 +174,76 @@ INSTANTIATE_TEST_SUITE_P(Models, PackedModelTest,
                            }
                            return name;
                          });
+
+// deepseek_v3 with FP8 projections, as DeepSeek publishes it: no reference has
+// them. The values are random.
+class Fp8ModelTest : public PackedModelTest {
+ protected:
+  void SetUp() override {
+    PackedModelTest::SetUp();
+    if (IsSkipped()) return;
+    fp8_ = store_.string() + "_fp8";
+    fs::create_directory(fp8_);
+    fs::copy(source_ / "config.json", fp8_ / "config.json");
+    const auto weights = OpenWeights(source_.string());
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    for (const TensorInfo& tensor : (*weights)->tensors()) {
+      if (tensor.name.find("proj.weight") == std::string::npos) {
+        const auto data = (*weights)->Data(tensor);
+        const char* type = tensor.dtype == DType::kF32 ? "F32" : "BF16";
+        Add(tensor.name, type, tensor.shape,
+            {reinterpret_cast<const char*>(data.data()), data.size()});
+      } else {
+        AddFp8(tensor);
+      }
+    }
+    std::ofstream(fp8_ / "model.safetensors", std::ios::binary)
+        << SafetensorsBytes(header_.dump(), data_);
+    source_ = fp8_;
+  }
+  void TearDown() override {
+    PackedModelTest::TearDown();
+    if (!fp8_.empty()) fs::remove_all(fp8_);
+  }
+
+ private:
+  void Add(const std::string& name, const char* type, const std::vector<int64_t>& shape,
+           std::string_view bytes) {
+    header_[name] = {{"dtype", type},
+                     {"shape", shape},
+                     {"data_offsets", {data_.size(), data_.size() + bytes.size()}}};
+    data_ += bytes;
+  }
+  void AddFp8(const TensorInfo& tensor) {
+    const std::vector<int64_t>& shape = tensor.shape;
+    std::string bytes(shape[0] * shape[1], '\0');
+    for (char& byte : bytes) byte = static_cast<char>(random_() % 0x38 | (random_() % 2) << 7);
+    Add(tensor.name, "F8_E4M3", shape, bytes);
+    const std::vector<int64_t> blocks = {(shape[0] + 127) / 128, (shape[1] + 127) / 128};
+    std::vector<float> scales(blocks[0] * blocks[1]);
+    for (float& scale : scales) scale = 0.01f + 0.001f * static_cast<float>(random_() % 64);
+    Add(tensor.name + "_scale_inv", "F32", blocks,
+        {reinterpret_cast<const char*>(scales.data()), scales.size() * sizeof(float)});
+  }
+
+  fs::path fp8_;
+  std::mt19937 random_{1};
+  nlohmann::json header_;
+  std::string data_;
+};
+
+TEST_P(Fp8ModelTest, AnswersAsItsSource) {
+  for (const auto& [type, quantize] :
+       {std::pair{PackType::kKeep, Quantize::kNone}, std::pair{PackType::kQ8, Quantize::kQ8}}) {
+    Pack(type);
+    const auto source = Load(source_, quantize), packed = Load(store_);
+    ASSERT_TRUE(source != nullptr && packed != nullptr);
+    ExpectSame(*source, *packed);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Fp8ModelTest, ::testing::Values("models/deepseek_v3"),
+                         [](const auto&) { return "deepseek_v3"; });
 
 // A store whose expert 0 of the first layer has one bit turned.
 class DamagedExpertTest : public PackedModelTest {};

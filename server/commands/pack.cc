@@ -20,15 +20,20 @@ struct PackFlags {
 };
 
 int Pack(const PackFlags& flags) {
-  ByteProgress progress("packing");
-  PackOptions options = flags.options;
-  options.progress = [&](uint64_t done, uint64_t total) { return progress.Show(done, total); };
-  const absl::StatusOr<PackSummary> summary = PackModel(flags.model, flags.directory, options);
+  absl::StatusOr<PackSummary> summary;
+  double seconds = 0;
+  {
+    ByteProgress progress("packing");
+    PackOptions options = flags.options;
+    options.progress = [&](uint64_t done, uint64_t total) { return progress.Show(done, total); };
+    summary = PackModel(flags.model, flags.directory, options);
+    seconds = progress.seconds();
+  }
   if (!summary.ok()) return FailRunning(summary.status());
   fmt::print("{}: {} tensors and {} experts of {} layers, from {}\n", flags.directory,
              summary->tensors, summary->experts, summary->layers, summary->source_format);
   fmt::print("read {}, wrote {}\n", FormatBytes(summary->read_bytes),
-             BytesInTime(summary->written_bytes, progress.seconds()));
+             BytesInTime(summary->written_bytes, seconds));
   return FinishStdout();
 }
 
