@@ -296,6 +296,9 @@ class ExpertCache::Impl {
       filled += extent.bytes;
     }
     counters_.read_bytes += filled;
+    if (absl::Status status = parts_.store->Check(key, target.first(filled)); !status.ok()) {
+      return status;
+    }
     return decode ? parts_.store->Decode(key, target.first(filled), bytes) : absl::OkStatus();
   }
 

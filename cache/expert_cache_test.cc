@@ -346,6 +346,19 @@ TEST_F(DecodedExpertCacheTest, BytesThatCannotBeDecodedAreAFailedRead) {
   EXPECT_EQ(stats().read_errors, 1u);
 }
 
+TEST_F(DecodedExpertCacheTest, BytesThatFailTheStoresCheckAreAFailedRead) {
+  Open(2);
+  for (const int layer : {0, 1}) {
+    store_.damaged = {layer, 3};
+    EXPECT_THAT(All({3, 2}, layer), UnorderedElementsAre(-3, 2)) << "layer " << layer;
+  }
+  EXPECT_EQ(stats().read_errors, 2u);
+  EXPECT_EQ(stats().pinned_slots, 0);
+  // Nothing of them stays: once they are whole again they are read.
+  store_.damaged = {-1, -1};
+  EXPECT_THAT(All({3}, 1), UnorderedElementsAre(3));
+}
+
 TEST(ExpertCacheCreateTest, RefusesWhatCannotWork) {
   const auto create = [](const FakeStore& store, uint64_t capacity, int io_threads) {
     ReadControl control(&store);

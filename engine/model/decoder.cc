@@ -29,7 +29,10 @@ class Decoder : public Model {
   Decoder(DecoderConfig config, const ModelInfo& info, Backend* backend)
       : config_(std::move(config)), info_(info), backend_(*backend) {}
 
+  // Keeps what it bound. Errors: the binder's.
   absl::Status Bind(const WeightSource* weights, const ModelOptions& options);
+  // Binds everything; returns the experts of every MoE layer.
+  std::vector<StoredExperts> BindAll(TensorBinder& binder);
 
   const ModelInfo& info() const override { return info_; }
   KvLayout kv_layout() const override;
@@ -97,8 +100,7 @@ std::unique_ptr<Mixer> Decoder::BindMixer(const LayerConfig& layer, const std::s
   return NewAttention(config, kv_layers_++, prefix + config_.mixer_name, binder);
 }
 
-absl::Status Decoder::Bind(const WeightSource* weights, const ModelOptions& options) {
-  TensorBinder binder(weights, &backend_, options.quantize, options.precise);
+std::vector<StoredExperts> Decoder::BindAll(TensorBinder& binder) {
   embedding_ = binder.Matrix("model.embed_tokens.weight", config_.vocab, config_.dim);
   final_norm_ = BindNorm("model.norm", binder);
   head_ = config_.tied_embeddings ? embedding_
@@ -126,6 +128,12 @@ absl::Status Decoder::Bind(const WeightSource* weights, const ModelOptions& opti
     layer.ffn = NewMoe(config_.moe, static_cast<int>(experts.size()) - 1, experts.back().layout,
                        prefix + config_.moe_name, binder);
   }
+  return experts;
+}
+
+absl::Status Decoder::Bind(const WeightSource* weights, const ModelOptions& options) {
+  TensorBinder binder(weights, &backend_, options.quantize, options.precise);
+  std::vector<StoredExperts> experts = BindAll(binder);
   // A GGUF file has nothing but the model; checkpoints have all kinds of things.
   if (weights->format() == "gguf") binder.RefuseUnused(static_cast<int>(config_.layers.size()));
   HOSTLER_RETURN_IF_ERROR(binder.status());
@@ -232,6 +240,17 @@ void Decoder::ForwardHead(const StepBatch& batch, Mat x, StepResult* result) {
 }
 
 }  // namespace
+
+absl::StatusOr<DecoderParts> ListDecoderParts(DecoderConfig config, const WeightSource* weights,
+                                              const ModelOptions& options) {
+  HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, NewCpuBackend(1));
+  DecoderParts parts;
+  TensorBinder binder(weights, options.quantize, &parts.tensors);
+  Decoder decoder(std::move(config), ModelInfo(), backend.get());
+  parts.experts = decoder.BindAll(binder);
+  HOSTLER_RETURN_IF_ERROR(binder.status());
+  return parts;
+}
 
 absl::StatusOr<std::unique_ptr<Model>> NewDecoder(DecoderConfig config, const ModelInfo& info,
                                                   const WeightSource* weights,

@@ -72,7 +72,8 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOption
   loaded.backend = std::move(backend);
   HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, files.Configure());
   auto model =
-      NewDecoder(std::move(decoder), info, files.weights.get(), options, loaded.backend.get());
+      NewDecoder(std::move(decoder), info, files.weights.get(),
+                 {.quantize = options.quantize || files.HoldsQuantized()}, loaded.backend.get());
   if (!model.ok()) {
     const absl::Status status =
         files.gguf == nullptr ? model.status() : InGgufTerms(model.status(), *files.gguf);

@@ -18,10 +18,14 @@ absl::StatusOr<DecoderConfig> ModelFiles::Configure() const {
                                                 ArchitectureName(config), ArchitectureNames()));
   }
   absl::StatusOr<DecoderConfig> decoder = architecture->configure(config);
-  if (gguf == nullptr) return decoder;
-  if (!decoder.ok()) return InGgufTerms(decoder.status(), *gguf);
-  AdaptToGguf(&*decoder);
+  if (!decoder.ok()) return gguf == nullptr ? decoder : InGgufTerms(decoder.status(), *gguf);
+  if (gguf != nullptr) AdaptToGguf(&*decoder);
+  if (packed != nullptr) decoder->expert_names.form = ExpertForm::kPacked;
   return decoder;
+}
+
+bool ModelFiles::HoldsQuantized() const {
+  return packed != nullptr && (packed->manifest().type == "q8" || packed->manifest().type == "q4");
 }
 
 absl::StatusOr<ModelFiles> OpenModelFiles(const std::string& path) {
@@ -33,6 +37,13 @@ absl::StatusOr<ModelFiles> OpenModelFiles(const std::string& path) {
     files.gguf = &gguf->metadata();
     files.weights.release();
     files.weights = RenameGgufTensors(std::unique_ptr<GgufSource>(gguf));
+    return files;
+  }
+  if (const auto* packed = dynamic_cast<const PackedSource*>(files.weights.get())) {
+    files.config = packed->manifest().config;
+    files.generation = packed->manifest().generation;
+    files.gguf = packed->gguf();
+    files.packed = packed;
     return files;
   }
   const std::filesystem::path directory(path);

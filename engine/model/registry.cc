@@ -64,7 +64,7 @@ uint64_t Elements(const TensorInfo& tensor) {
 }
 
 // Parameters and bytes, from the tensors' headers.
-void CountTensors(const WeightSource& weights, ModelInfo* info) {
+void CountTensors(const WeightSource& weights, const PackedSource* packed, ModelInfo* info) {
   uint64_t expert_parameters = 0, expert_bytes = 0;
   std::map<DType, uint64_t> bytes_of_type;
   for (const TensorInfo& tensor : weights.tensors()) {
@@ -75,6 +75,16 @@ void CountTensors(const WeightSource& weights, ModelInfo* info) {
       expert_parameters += Elements(tensor);
       expert_bytes += tensor.bytes;
     }
+  }
+  if (packed != nullptr) {
+    for (const PackedLayer& layer : packed->manifest().layers) {
+      const uint64_t bytes = layer.bytes * layer.count;
+      expert_parameters += layer.Parameters() * layer.count;
+      expert_bytes += bytes;
+      bytes_of_type[layer.gate] += bytes;
+    }
+    info->parameters += expert_parameters;
+    info->file_bytes += expert_bytes;
   }
   info->dense_bytes = info->file_bytes - expert_bytes;
   info->active_parameters = info->parameters - expert_parameters;
@@ -128,7 +138,11 @@ ModelInfo DescribeModel(const std::string& path, const ModelFiles& files) {
   } else {
     info.unsupported.emplace_back(decoder.status().message());
   }
-  CountTensors(*files.weights, &info);
+  CountTensors(*files.weights, files.packed, &info);
+  if (files.packed != nullptr) {
+    info.packed = files.packed->manifest().type;
+    info.packed_from = files.packed->manifest().source_format;
+  }
   return info;
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/compute/quantize.h"
+#include "engine/weights/packed.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -19,26 +20,44 @@ void ToType(DType type, const float* values, int64_t n, std::byte* out) {
   ConvertRows(DType::kF32, type, reinterpret_cast<const std::byte*>(values), n, out);
 }
 
-// Slots in q8_0 of experts stored as plain [out, in] matrices.
+// Slots in q8_0 of experts stored as slots of plain types.
 void QuantizeSlots(StoredExperts* experts) {
   const ExpertLayout from = experts->layout;
-  const bool biases = from.gate_bias != ExpertLayout::kNone;
-  ExpertLayout to = ExpertLayout::Packed(
-      from.dim, from.ffn, QuantizedType(from.gate_type, from.dim),
-      QuantizedType(from.up_type, from.dim), QuantizedType(from.down_type, from.ffn), biases);
-  to.activation = from.activation;
+  const ExpertLayout to =
+      WithTypes(from, QuantizedType(from.gate_type, from.dim),
+                QuantizedType(from.up_type, from.dim), QuantizedType(from.down_type, from.ffn));
   experts->layout = to;
-  experts->decode = [from, to, biases](std::span<const std::byte> stored, std::byte* slot) {
-    const auto convert = [](const Weight& in, DType type, std::byte* out) {
-      ConvertRows(in.dtype, type, in.data, in.rows * in.cols, out);
-    };
-    convert(from.gate(stored.data()), to.gate_type, slot + to.gate_offset);
-    convert(from.up(stored.data()), to.up_type, slot + to.up_offset);
-    convert(from.down(stored.data()), to.down_type, slot + to.down_offset);
-    if (biases) {
-      std::memcpy(slot + to.gate_bias, stored.data() + from.gate_bias, from.bytes - from.gate_bias);
-    }
+  experts->decode = [from, to](std::span<const std::byte> stored, std::byte* slot) {
+    ConvertExpert(from, to, stored.data(), slot);
   };
+}
+
+StoredExperts BindPacked(int count, int64_t dim, int64_t ffn, const std::string& prefix,
+                         TensorBinder& binder) {
+  StoredExperts experts;
+  const auto* source = dynamic_cast<const PackedSource*>(&binder.source());
+  const PackedLayer* layer = source == nullptr ? nullptr : source->FindLayer(prefix);
+  if (layer == nullptr) {
+    binder.Fail(absl::InvalidArgumentError(fmt::format("expert layer \"{}\" is missing", prefix)));
+    return experts;
+  }
+  if (layer->count != count || layer->dim != dim || layer->ffn != ffn) {
+    binder.Fail(absl::InvalidArgumentError(
+        fmt::format("expert layer \"{}\" has {} experts of {} x {}, the configuration asks for {} "
+                    "of {} x {}",
+                    prefix, layer->count, layer->dim, layer->ffn, count, dim, ffn)));
+    return experts;
+  }
+  experts.layout =
+      ExpertLayout::Packed(dim, ffn, layer->gate, layer->up, layer->down, layer->biases);
+  for (int e = 0; e < count; ++e) {
+    experts.extents.push_back(
+        {{PackedSource::kExpertsFile, layer->offset + e * layer->stride, layer->bytes}});
+  }
+  experts.check = [source, layer](int expert, std::span<const std::byte> stored) {
+    return source->CheckExpert(*layer, expert, stored);
+  };
+  return experts;
 }
 
 // DeepSeek-V3's FP8: each 128 x 128 block of a matrix has an f32 scale.
@@ -305,6 +324,10 @@ class StoredExpertStore : public ExpertStore {
     return layers_[key.layer].extents[key.expert];
   }
   bool needs_decode(int layer) const override { return layers_[layer].decode != nullptr; }
+  absl::Status Check(ExpertKey key, std::span<const std::byte> stored) const override {
+    const auto& check = layers_[key.layer].check;
+    return check == nullptr ? absl::OkStatus() : check(key.expert, stored);
+  }
   absl::Status Decode(ExpertKey key, std::span<const std::byte> stored,
                       std::span<std::byte> slot) const override {
     layers_[key.layer].decode(stored, slot.data());
@@ -344,10 +367,35 @@ StoredExperts BindExperts(const ExpertNames& names, int experts, int64_t dim, in
                   : BindTransposed(names, experts, dim, ffn, /*alternate=*/true, prefix, binder);
       if (binder.status().ok()) AddInterleavedBiases(names, experts, prefix, binder, &bound);
       break;
+    case ExpertForm::kPacked:
+      bound = BindPacked(experts, dim, ffn, prefix, binder);
+      break;
   }
   if (binder.status().ok() && binder.quantize() && bound.decode == nullptr) QuantizeSlots(&bound);
   bound.layout.activation = activation;
+  bound.name = prefix;
   return bound;
+}
+
+ExpertLayout WithTypes(const ExpertLayout& layout, DType gate, DType up, DType down) {
+  ExpertLayout changed = ExpertLayout::Packed(layout.dim, layout.ffn, gate, up, down,
+                                              layout.gate_bias != ExpertLayout::kNone);
+  changed.activation = layout.activation;
+  return changed;
+}
+
+void ConvertExpert(const ExpertLayout& from, const ExpertLayout& to, const std::byte* in,
+                   std::byte* out) {
+  const auto convert = [](const Weight& matrix, DType type, std::byte* to_data) {
+    ConvertRows(matrix.dtype, type, matrix.data, matrix.rows * matrix.cols, to_data);
+  };
+  convert(from.gate(in), to.gate_type, out + to.gate_offset);
+  convert(from.up(in), to.up_type, out + to.up_offset);
+  convert(from.down(in), to.down_type, out + to.down_offset);
+  // The biases come last in both.
+  if (from.gate_bias != ExpertLayout::kNone) {
+    std::memcpy(out + to.gate_bias, in + from.gate_bias, from.bytes - from.gate_bias);
+  }
 }
 
 std::unique_ptr<ExpertStore> NewExpertStore(std::vector<StoredExperts> layers) {

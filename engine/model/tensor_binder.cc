@@ -144,6 +144,10 @@ Weight TensorBinder::MatrixRows(const std::string& name, int64_t all_rows, int64
   if (TypeOf(name) == DType::kF8E4M3) return Fp8Rows(name, all_rows, first, rows, cols);
   const TensorInfo* tensor = CheckWeight(name, {all_rows, cols});
   if (tensor == nullptr) return {};
+  if (uses_ != nullptr) {
+    Note(tensor, all_rows, cols, !as_stored_);
+    return {tensor->dtype, rows, cols, nullptr};
+  }
   const size_t row_bytes = RowBytes(tensor->dtype, cols);
   const std::byte* data = source_->Data(*tensor).data() + first * row_bytes;
   Weight weight{quantize_ ? QuantizedType(tensor->dtype, cols) : tensor->dtype, rows, cols, data};
@@ -164,6 +168,10 @@ Weight TensorBinder::Fp8Rows(const std::string& name, int64_t all_rows, int64_t 
   const TensorInfo* tensor = CheckFp8(name, all_rows, cols);
   const TensorInfo* scales = CheckFp8Scales(name, all_rows, cols);
   if (tensor == nullptr || scales == nullptr) return {};
+  if (uses_ != nullptr) {
+    Note(tensor, all_rows, cols, !as_stored_);
+    return {DType::kBF16, rows, cols, nullptr};
+  }
   std::vector<float> values;
   ScaleFp8(source_->Data(*tensor).data(), source_->Data(*scales).data(), all_rows, cols, &values);
   const auto begin = values.begin() + first * cols;
@@ -176,8 +184,10 @@ Weight TensorBinder::Matrix(const std::string& name, int64_t rows, int64_t cols)
 
 Weight TensorBinder::MatrixAsStored(const std::string& name, int64_t rows, int64_t cols) {
   const bool quantize = std::exchange(quantize_, false);
+  const bool as_stored = std::exchange(as_stored_, true);
   const Weight weight = Matrix(name, rows, cols);
   quantize_ = quantize;
+  as_stored_ = as_stored;
   return weight;
 }
 
@@ -185,8 +195,18 @@ Weight TensorBinder::Vector(const std::string& name, int64_t size) {
   return MatrixAsStored(name, 1, size);
 }
 
+// A tensor used in several ways is convertible only if it is in all.
+void TensorBinder::Note(const TensorInfo* tensor, int64_t rows, int64_t cols, bool convertible) {
+  TensorUse& use = uses_->try_emplace(tensor->name, TensorUse{rows, cols, true}).first->second;
+  use.convertible = use.convertible && convertible;
+}
+
 std::vector<float> TensorBinder::ReadFloats(const TensorInfo* tensor) {
   if (tensor == nullptr) return {};
+  if (uses_ != nullptr) {
+    Note(tensor, 0, 0, /*convertible=*/false);
+    return {};
+  }
   const DTypeInfo& type = GetDTypeInfo(tensor->dtype);
   std::vector<float> values(tensor->bytes / type.block_bytes * type.block_elements);
   ConvertToF32(tensor->dtype, source_->Data(*tensor).data(), static_cast<int64_t>(values.size()),
@@ -200,6 +220,10 @@ std::vector<float> TensorBinder::Floats(const std::string& name, int64_t rows, i
   const TensorInfo* scales = CheckFp8Scales(name, rows, cols);
   std::vector<float> values;
   if (tensor == nullptr || scales == nullptr) return values;
+  if (uses_ != nullptr) {
+    Note(tensor, rows, cols, /*convertible=*/false);
+    return values;
+  }
   ScaleFp8(source_->Data(*tensor).data(), source_->Data(*scales).data(), rows, cols, &values);
   return values;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -13,6 +14,13 @@
 
 namespace hostler {
 
+// How a model uses a tensor.
+struct TensorUse {
+  int64_t rows = 0, cols = 0;  // of a matrix
+  // A matrix whose type is free; any other tensor is used as it is stored.
+  bool convertible = false;
+};
+
 // As ConfigReader: getters always return; the first problem stays in status().
 // Weights view the source's mapping where they are used as stored, and buffers
 // that the binder hands over (TakeBuffers) where they had to be changed.
@@ -22,6 +30,11 @@ class TensorBinder {
   // not quantised already. `precise`: FP8 becomes f32 instead of bf16.
   TensorBinder(const WeightSource* source, Backend* backend, bool quantize, bool precise)
       : source_(source), backend_(backend), quantize_(quantize), precise_(precise) {}
+
+  // Checks and notes in `uses`, by name, what is bound; converts and allocates
+  // nothing. The weights it gives have no values.
+  TensorBinder(const WeightSource* source, bool quantize, std::map<std::string, TensorUse>* uses)
+      : source_(source), backend_(nullptr), quantize_(quantize), uses_(uses) {}
 
   // A [rows, cols] matrix; quantised if asked.
   Weight Matrix(const std::string& name, int64_t rows, int64_t cols);
@@ -76,13 +89,16 @@ class TensorBinder {
   std::byte* NewBuffer(size_t bytes);
   const TensorInfo* CheckType(const TensorInfo* tensor, bool fits);
   std::vector<float> ReadFloats(const TensorInfo* tensor);
+  void Note(const TensorInfo* tensor, int64_t rows, int64_t cols, bool convertible);
   Weight Fp8Rows(const std::string& name, int64_t all_rows, int64_t first, int64_t rows,
                  int64_t cols);
 
   const WeightSource* source_;
   Backend* backend_;
   bool quantize_;
-  bool precise_;
+  bool precise_ = false;
+  std::map<std::string, TensorUse>* uses_ = nullptr;
+  bool as_stored_ = false;  // what is bound now is not convertible
   uint64_t bytes_ = 0;
   std::set<const TensorInfo*> used_;
   std::vector<std::unique_ptr<Buffer>> buffers_;

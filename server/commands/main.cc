@@ -12,6 +12,7 @@ namespace {
 constexpr std::array kCommands = {
     AddServeCommand,        AddRunCommand,    AddInspectCommand,    AddTokenizeCommand,
     AddChatTemplateCommand, AddLogitsCommand, AddPerplexityCommand, AddBenchCommand,
+    AddPackCommand,         AddVerifyCommand,
 };
 
 int Main(int argc, char** argv) {
