@@ -17,11 +17,10 @@ void ReadMagnitudes(FamilyConfig* family) {
   ConfigReader inner(*scaling, "rope_scaling");
   RopeSpec& rope = family->decoder.ropes[0];
   if (inner.String("rope_type", inner.String("type", "default")) == "default") return;
-  for (const char* key : {"short_mscale", "long_mscale"}) {
-    if (!inner.Has(key)) family->reader.Fail("rope_scaling", std::string("lacks ") + key);
-  }
-  rope.scale = static_cast<float>(inner.Double("short_mscale", 1));
-  rope.long_scale = static_cast<float>(inner.Double("long_mscale", 1));
+  // GGUF files have one number for both.
+  const float both = rope.scale;
+  rope.scale = static_cast<float>(inner.Double("short_mscale", both));
+  rope.long_scale = static_cast<float>(inner.Double("long_mscale", both));
   if (rope.long_inv_freq.empty()) {
     const int original =
         inner.Int("original_max_position_embeddings", 1, 1 << 30, family->decoder.max_positions);
