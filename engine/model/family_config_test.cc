@@ -61,8 +61,6 @@ TEST(FamilyConfigTest, RefusesByNameWhatItDoesNotCompute) {
       {With(Base("gemma3_text"), {{"rope_parameters", {{"rope_theta", 1e6}}}}), "rope_parameters"},
       {With(Moe("gpt_oss"), {{"swiglu_alpha", 1.5}}), "swiglu_alpha"},
       {With(Moe("phimoe"), {{"num_experts_per_tok", 4}}), "num_experts_per_tok"},
-      {With(Moe("phimoe"), {{"rope_scaling", {{"type", "yarn"}, {"factor", 2.0}}}}),
-       "short_mscale"},
       {With(Moe("minimax_m2"), {{"attn_type_list", {1, 0, 1}}}), "attn_type_list"},
       {With(Moe("minimax_m2"), {{"top_p_threshold", 0.5}}), "top_p_threshold"},
       {With(Moe("mixtral"), {{"top_p_threshold", 1.5}}), "top_p_threshold"},

@@ -112,7 +112,12 @@ absl::StatusOr<TokenizerParts> ByteLevelBpe(const StoredVocabulary& stored) {
       return absl::InvalidArgumentError(
           fmt::format("merge {} ('{}') must be two tokens", merges.size(), merge));
     }
-    merges.emplace_back(merge.substr(0, space), merge.substr(space + 1));
+    std::string left = merge.substr(0, space), right = merge.substr(space + 1);
+    // A merge of what is no token never applies; some files have such.
+    const Vocabulary& vocabulary = *parts.vocabulary;
+    if (vocabulary.Find(left) && vocabulary.Find(right) && vocabulary.Find(left + right)) {
+      merges.emplace_back(std::move(left), std::move(right));
+    }
   }
   BpeOptions options;
   options.ignore_merges = pre.ignore_merges;

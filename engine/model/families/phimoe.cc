@@ -17,12 +17,8 @@ void ReadMagnitudes(FamilyConfig* family) {
   ConfigReader inner(*scaling, "rope_scaling");
   RopeSpec& rope = family->decoder.ropes[0];
   if (inner.String("rope_type", inner.String("type", "default")) == "default") return;
-  // GGUF has one number for both.
-  const double both = inner.Double("attention_factor", 1);
-  for (const char* key : {"short_mscale", "long_mscale"}) {
-    if (inner.Has(key) || inner.Has("attention_factor")) continue;
-    family->reader.Fail("rope_scaling", std::string("lacks ") + key);
-  }
+  // GGUF files have one number for both.
+  const float both = rope.scale;
   rope.scale = static_cast<float>(inner.Double("short_mscale", both));
   rope.long_scale = static_cast<float>(inner.Double("long_mscale", both));
   if (rope.long_inv_freq.empty()) {
