@@ -353,6 +353,8 @@ std::vector<float> Conversion::RopeFactors(const char* tensor) {
 }
 
 void Conversion::WriteRope() {
+  // What a file leaves out is the format's default, not the family's.
+  if (!config.contains("rope_theta")) config["rope_theta"] = 10000.0;
   nlohmann::json scaling = config.value("rope_scaling", nlohmann::json::object());
   const std::string key = prefix_ + "rope.scaling.type";
   const std::string_view type = Take(metadata().GetString(key, "none"), std::string_view("none"));
