@@ -41,6 +41,7 @@ constexpr Row kRows[] = {
     {"gemma3", false, kAny, "gemma3_text", kGemma},
     {"glm4moe", true, kSigmoid, "glm4_moe", R"({"norm_topk_prob": false})"},
     {"gpt-oss", true, kChosenSoftmax, "gpt_oss", R"({"rope_scaling": {"truncate": false}})"},
+    {"granite", false, kAny, "granite", R"({"rope_interleaved": true})"},
     {"granitemoe", true, kChosenSoftmax, "granitemoe", R"({"rope_interleaved": true})"},
     {"llama", false, kAny, "llama", R"({"rope_interleaved": true})"},
     {"llama", true, kSoftmax, "mixtral", R"({"rope_interleaved": true})"},
@@ -63,7 +64,7 @@ struct Key {
   const char* ours;
   std::string_view theirs;  // below "architecture."
   Kind kind;
-  std::string_view architecture = "";  // only there
+  std::string_view architectures = "";  // only there
 };
 
 // Later rows replace earlier ones. Families look only at the names they know.
@@ -86,10 +87,10 @@ constexpr Key kKeys[] = {
     {"floor_scale", "attention.temperature_length", Kind::kInt, "llama4"},
     {"attn_logit_softcapping", "attn_logit_softcapping", Kind::kFloat},
     {"final_logit_softcapping", "final_logit_softcapping", Kind::kFloat},
-    {"attention_multiplier", "attention.scale", Kind::kFloat, "granitemoe"},
-    {"embedding_multiplier", "embedding_scale", Kind::kFloat, "granitemoe"},
-    {"residual_multiplier", "residual_scale", Kind::kFloat, "granitemoe"},
-    {"logits_scaling", "logit_scale", Kind::kFloat, "granitemoe"},
+    {"attention_multiplier", "attention.scale", Kind::kFloat, "granite granitemoe"},
+    {"embedding_multiplier", "embedding_scale", Kind::kFloat, "granite granitemoe"},
+    {"residual_multiplier", "residual_scale", Kind::kFloat, "granite granitemoe"},
+    {"logits_scaling", "logit_scale", Kind::kFloat, "granite granitemoe"},
     // Experts, in every family's words.
     {"num_experts", "expert_count", Kind::kInt},
     {"num_local_experts", "expert_count", Kind::kInt},
@@ -139,18 +140,18 @@ constexpr struct {
 } kLimitedKeys[] = {
     {"attention.clamp_kqv", ""},
     {"attention.max_alibi_bias", ""},
-    {"attention.scale", "gemma2 gemma3 granitemoe"},
+    {"attention.scale", "gemma2 gemma3 granite granitemoe"},
     {"attention.sliding_window", "gemma2 gemma3 gpt-oss llama4 phi3 phimoe"},
     {"attention.temperature_length", "llama4"},
     {"attention.temperature_scale", "llama4"},
     {"attn_logit_softcapping", "gemma2"},
-    {"embedding_scale", "granitemoe", 1},
+    {"embedding_scale", "granite granitemoe", 1},
     {"expert_shared_count", "deepseek2 ernie4_5-moe glm4moe"},
     {"expert_shared_feed_forward_length", "ernie4_5-moe qwen2moe qwen3next"},
     {"expert_weights_scale", "deepseek2 glm4moe", 1},
     {"final_logit_softcapping", "gemma2 gemma3"},
-    {"logit_scale", "granitemoe", 1},
-    {"residual_scale", "granitemoe", 1},
+    {"logit_scale", "granite granitemoe", 1},
+    {"residual_scale", "granite granitemoe", 1},
     {"rope.scale_linear", "", 1},
     {"rope.scaling.yarn_ext_factor", "", 1},
     {"rope.scaling.yarn_log_multiplier", "deepseek2"},
@@ -224,7 +225,7 @@ class Conversion {
 
 void Conversion::WriteKeys() {
   for (const Key& key : kKeys) {
-    if (!key.architecture.empty() && key.architecture != row_.name) continue;
+    if (!key.architectures.empty() && !Lists(key.architectures, row_.name)) continue;
     const std::string name = prefix_ + std::string(key.theirs);
     if (key.kind != Kind::kRequired && !metadata().Has(name)) continue;
     if (key.kind == Kind::kFloat) {
@@ -463,7 +464,7 @@ absl::Status InGgufTerms(const absl::Status& status, const GgufMetadata& metadat
         fmt::format("{}{}{}", kTensor, FindGgufName(architecture, ours), message.substr(end)));
   }
   for (const Key& key : kKeys) {
-    if (!key.architecture.empty() && key.architecture != architecture) continue;
+    if (!key.architectures.empty() && !Lists(key.architectures, architecture)) continue;
     const std::string theirs = fmt::format("{}.{}", architecture, key.theirs);
     const std::string ours = fmt::format("config.json: \"{}\"", key.ours);
     if (!message.starts_with(ours) || !metadata.Has(theirs)) continue;

@@ -20,6 +20,7 @@ constexpr Architecture kArchitectures[] = {
     {"gemma3_text", "Gemma3ForCausalLM", ConfigureGemma3},
     {"glm4_moe", "Glm4MoeForCausalLM", ConfigureGlm4Moe},
     {"gpt_oss", "GptOssForCausalLM", ConfigureGptOss},
+    {"granite", "GraniteForCausalLM", ConfigureGranite},
     {"granitemoe", "GraniteMoeForCausalLM", ConfigureGraniteMoe},
     {"llama", "LlamaForCausalLM", ConfigureLlama},
     {"llama4_text", "Llama4ForCausalLM", ConfigureLlama4},
