@@ -1,5 +1,5 @@
-// tokenizer.json and tokenizer_config.json, as Hugging Face writes them.
-#include <filesystem>
+#include "engine/text/hf_tokenizer.h"
+
 #include <utility>
 
 #include "engine/base/status.h"
@@ -209,6 +209,11 @@ absl::StatusOr<TokenizerParts> ReadParts(const json& file, const json& config) {
 
 }  // namespace
 
+absl::StatusOr<std::unique_ptr<Tokenizer>> NewHfTokenizer(const json& file, const json& config) {
+  HOSTLER_ASSIGN_OR_RETURN(TokenizerParts parts, ReadParts(file, config));
+  return NewPipelineTokenizer(std::move(parts));
+}
+
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadHfTokenizer(const std::string& directory) {
   const std::string path = directory + "/tokenizer.json";
   HOSTLER_ASSIGN_OR_RETURN(const json file, ReadJsonFile(path));
@@ -216,12 +221,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadHfTokenizer(const std::string& di
   if (!config.ok() && config.status().code() != absl::StatusCode::kNotFound) {
     return config.status();
   }
-  absl::StatusOr<TokenizerParts> parts = ReadParts(file, config.ok() ? *config : json());
-  if (!parts.ok()) {
-    return absl::Status(parts.status().code(),
-                        fmt::format("{}: {}", path, std::string(parts.status().message())));
-  }
-  return NewPipelineTokenizer(*std::move(parts));
+  auto tokenizer = NewHfTokenizer(file, config.ok() ? *config : json());
+  if (tokenizer.ok()) return tokenizer;
+  return absl::Status(tokenizer.status().code(),
+                      fmt::format("{}: {}", path, std::string(tokenizer.status().message())));
 }
 
 }  // namespace hostler
