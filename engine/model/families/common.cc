@@ -57,10 +57,10 @@ void FamilyConfig::ReadRope() {
     if (rope_scaling_ == nullptr) rope_scaling_ = parameters;
   }
   const int head_dim = attention().head_dim;
-  const double turned = head_dim * partial;
+  double turned = head_dim * partial;
   if (!(turned >= 2 && turned <= head_dim)) {
     reader.Fail("partial_rotary_factor", "must leave from 2 to head_dim dimensions");
-    return;
+    turned = head_dim;  // the families go on reading, and change ropes[0]
   }
   decoder.ropes = {MakeRope(static_cast<int>(turned) / 2 * 2, rope_theta_, rope_scaling_,
                             decoder.max_positions, reader)};
