@@ -26,7 +26,8 @@ class Regex {
   ~Regex();
 
   // All matches from left to right that are not empty. REQUIRES: well-formed
-  // UTF-8. A pattern that exhausts its limits finds nothing further.
+  // UTF-8. A pattern that exhausts its limits (of
+  // steps, and of time where it is quadratic) finds nothing further.
   void FindAll(std::string_view text, std::vector<TextRange>* matches) const;
 
  private:
