@@ -9,6 +9,7 @@
 #include "engine/base/utf8.h"
 #include "engine/text/byte_level.h"
 #include "engine/text/json_fields.h"
+#include "engine/text/precompiled_normalizer.h"
 #include "engine/text/regex.h"
 #include "fmt/format.h"
 
@@ -139,18 +140,7 @@ class Replace : public Normalizer {
       : pattern_(std::move(pattern)), content_(std::move(content)) {}
 
   std::string Apply(std::string text) const override {
-    std::vector<TextRange> matches;
-    pattern_->FindAll(text, &matches);
-    if (matches.empty()) return text;
-    std::string out;
-    size_t done = 0;
-    for (const TextRange& match : matches) {
-      out.append(text, done, match.begin - done);
-      out.append(content_);
-      done = match.end;
-    }
-    out.append(text, done);
-    return out;
+    return pattern_->ReplaceAll(std::move(text), content_);
   }
 
  private:
@@ -309,6 +299,13 @@ absl::StatusOr<NormalizerPtr> ParseStep(const json& spec, int depth) {
   if (type == "BertNormalizer") return ParseBert(spec, where);
   if (type == "Strip") return ParseStrip(spec, where);
   if (type == "Replace") return ParseReplace(spec, where);
+  if (type == "Nmt") return NewNmtNormalizer();
+  if (type == "Precompiled") {
+    // Files that Transformers writes of models without a map have null.
+    HOSTLER_ASSIGN_OR_RETURN(const std::string map,
+                             StringField(spec, "precompiled_charsmap", where, ""));
+    return NewPrecompiledNormalizer(map);
+  }
   if (type == "Prepend") {
     HOSTLER_ASSIGN_OR_RETURN(std::string prefix, StringField(spec, "prepend", where));
     return std::make_unique<Prepend>(std::move(prefix));

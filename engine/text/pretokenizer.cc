@@ -306,6 +306,14 @@ absl::StatusOr<PreTokenizerPtr> ParseStep(const json& spec, int depth) {
     HOSTLER_ASSIGN_OR_RETURN(const SplitBehavior behavior, ParseBehavior(name, where));
     return SplitBy(kPunctuation, behavior);
   }
+  if (type == "FixedLength") {
+    const json& length = FieldOrNull(spec, "length");
+    // PCRE2 counts no further.
+    if (!length.is_number_integer() || length < 1 || length > 65535) {
+      return absl::InvalidArgumentError(fmt::format("{}: 'length' must be from 1 to 65535", where));
+    }
+    return SplitBy(fmt::format("(?s).{{1,{}}}", length.get<int>()), SplitBehavior::kIsolated);
+  }
   if (type == "CharDelimiterSplit") {
     HOSTLER_ASSIGN_OR_RETURN(const std::string delimiter, StringField(spec, "delimiter", where));
     return SplitBy(EscapeForRegex(delimiter), SplitBehavior::kRemoved);

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "engine/base/status.h"
+#include "engine/base/utf8.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -189,6 +190,21 @@ void Regex::FindAll(std::string_view text, std::vector<TextRange>* matches) cons
     matches->push_back({range[0], range[1]});
     pos = range[1];
   }
+}
+
+std::string Regex::ReplaceAll(std::string text, std::string_view content) const {
+  std::vector<TextRange> matches;
+  if (IsUtf8(text)) FindAll(text, &matches);
+  if (matches.empty()) return text;
+  std::string out;
+  size_t done = 0;
+  for (const TextRange& match : matches) {
+    out.append(text, done, match.begin - done);
+    out.append(content);
+    done = match.end;
+  }
+  out.append(text, done);
+  return out;
 }
 
 std::string EscapeForRegex(std::string_view text) {

@@ -30,6 +30,10 @@ class Regex {
   // steps, and of time where it is quadratic) finds nothing further.
   void FindAll(std::string_view text, std::vector<TextRange>* matches) const;
 
+  // `text` with `content` for every match. REQUIRES: as above, or `text` that
+  // is not UTF-8, which stays as it is.
+  std::string ReplaceAll(std::string text, std::string_view content) const;
+
  private:
   Regex() = default;
 
