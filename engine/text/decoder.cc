@@ -33,11 +33,15 @@ std::string ByteOfToken(std::string text) {
   return std::string(1, static_cast<char>(high << 4 | low));
 }
 
+// No token may grow beyond this.
+size_t MostTokenBytes(size_t bytes) { return 1024 + 16 * bytes; }
+
 std::string ReplaceAll(std::string_view text, std::string_view from, std::string_view to) {
   if (from.empty()) return std::string(text);
+  const size_t most = MostTokenBytes(text.size());
   std::string out;
   while (true) {
-    const size_t at = text.find(from);
+    const size_t at = out.size() > most ? std::string_view::npos : text.find(from);
     out.append(text.substr(0, at));
     if (at == std::string_view::npos) return out;
     out.append(to);
@@ -103,6 +107,9 @@ class Parser {
   }
 
   absl::Status Add(Step step) {
+    if (decoder_.steps.size() >= kMaxComponents) {
+      return absl::InvalidArgumentError(fmt::format("decoder: more than {} steps", kMaxComponents));
+    }
     decoder_.steps.push_back(std::move(step));
     return absl::OkStatus();
   }
@@ -116,8 +123,10 @@ class Parser {
     }
     HOSTLER_ASSIGN_OR_RETURN(const std::string source, StringField(pattern, "Regex", where));
     HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Regex> compiled, Regex::Compile(source));
-    return Add([regex = std::shared_ptr<Regex>(std::move(compiled)), content = std::move(content)](
-                   const std::string& text) { return regex->ReplaceAll(text, content); });
+    return Add([regex = std::shared_ptr<Regex>(std::move(compiled)),
+                content = std::move(content)](const std::string& text) {
+      return regex->ReplaceAll(text, content, MostTokenBytes(text.size()));
+    });
   }
 
   absl::Status ParseMetaspace(const json& spec, const std::string& where) {
@@ -181,7 +190,11 @@ class Parser {
 
 std::string TokenDecoder::Bytes(std::string_view token) const {
   std::string text(token);
-  for (const Step& step : steps) text = step(std::move(text));
+  const size_t most = MostTokenBytes(text.size());
+  for (const Step& step : steps) {
+    text = step(std::move(text));
+    if (text.size() > most) return std::string(token);
+  }
   return text;
 }
 

@@ -21,6 +21,7 @@ struct TokenDecoder {
   bool for_added = false;   // added tokens are spelt so too
   TextEdges edges;
 
+  // A token that the steps make absurdly long stands for itself.
   std::string Bytes(std::string_view token) const;
 };
 

@@ -21,7 +21,7 @@ using WordModelPtr = std::unique_ptr<WordModel>;
 
 // [[text, score], ...]: ids count from 0.
 absl::Status ReadScoredVocabulary(const json& vocab, Vocabulary* vocabulary) {
-  if (vocab.size() > (size_t{1} << 24)) {
+  if (vocab.size() > (size_t{1} << 22)) {
     return absl::InvalidArgumentError(fmt::format("{} tokens are too many", vocab.size()));
   }
   int32_t id = 0;

@@ -88,6 +88,34 @@ TEST(HfModelsTest, LongWordsTakeLinearTime) {
   EXPECT_EQ(New(UnigramFile())->Encode(word, {}).size(), word.size());
 }
 
+json Repeated(const char* list, const json& step, int times) {
+  json steps = json::array();
+  for (int i = 0; i < times; ++i) steps.push_back(step);
+  return {{"type", "Sequence"}, {list, steps}};
+}
+
+// Each step doubles the text: 2^60 letters, if nothing stopped it.
+TEST(HfModelsTest, TextsDoNotGrowWithoutBounds) {
+  const json twice = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+  json file = UnigramFile();
+  file["normalizer"] = Repeated("normalizers", Repeated("normalizers", twice, 6), 10);
+  EXPECT_LT(New(file)->Encode("aaaa", {}).size(), size_t{4} << 20);
+  file["normalizer"] = twice;
+  file["normalizer"]["content"] = std::string(100'000, 'b');
+  EXPECT_LT(New(file)->Encode(std::string(10'000, 'a'), {}).size(), size_t{4} << 20);
+  file = UnigramFile();
+  file["pre_tokenizer"] =
+      Repeated("pretokenizers", {{"type", "ByteLevel"}, {"use_regex", false}}, 60);
+  EXPECT_LT(New(file)->Encode("\xC3\xA9", {}).size(), size_t{4} << 20);
+  file = UnigramFile();
+  file["decoder"] = Repeated("decoders", twice, 60);
+  EXPECT_LT(New(file)->TokenBytes(3).size(), 4096u);
+  file["decoder"] = Repeated("decoders", twice, 65);
+  EXPECT_THAT(Refusal(file), HasSubstr("decoder: more than 64 steps"));
+  file["normalizer"] = Repeated("normalizers", twice, 65);
+  EXPECT_THAT(Refusal(file), HasSubstr("normalizer: more than 64 steps"));
+}
+
 TEST(HfModelsTest, NameWhatIsWrong) {
   json file = UnigramFile();
   file["model"]["unk_id"] = 99;
@@ -111,6 +139,8 @@ TEST(HfModelsTest, NameWhatIsWrong) {
   file = WordPieceFile();
   file["pre_tokenizer"] = {{"type", "FixedLength"}, {"length", 0}};
   EXPECT_THAT(Refusal(file), HasSubstr("'length'"));
+  file["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "__"}};
+  EXPECT_THAT(Refusal(file), HasSubstr("must be one character"));
   file = WordPieceFile();
   file["decoder"] = json::parse(R"({"type": "Sequence", "decoders": [
     {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 2, "stop": 0}]})");

@@ -140,7 +140,8 @@ class Replace : public Normalizer {
       : pattern_(std::move(pattern)), content_(std::move(content)) {}
 
   std::string Apply(std::string text) const override {
-    return pattern_->ReplaceAll(std::move(text), content_);
+    const size_t most = MostNormalizedBytes(text.size());
+    return pattern_->ReplaceAll(std::move(text), content_, most);
   }
 
  private:
@@ -214,7 +215,11 @@ class Sequence : public Normalizer {
  public:
   explicit Sequence(std::vector<NormalizerPtr> steps) : steps_(std::move(steps)) {}
   std::string Apply(std::string text) const override {
-    for (const NormalizerPtr& step : steps_) text = step->Apply(std::move(text));
+    const size_t most = MostNormalizedBytes(text.size());
+    for (const NormalizerPtr& step : steps_) {
+      text = step->Apply(std::move(text));
+      if (text.size() > most) break;
+    }
     return text;
   }
 
@@ -270,25 +275,9 @@ absl::StatusOr<NormalizerPtr> ParseBert(const json& spec, const std::string& whe
   return std::make_unique<Sequence>(std::move(steps));
 }
 
-absl::StatusOr<NormalizerPtr> ParseStep(const json& spec, int depth);
-
-absl::StatusOr<NormalizerPtr> ParseSequence(const json& spec, int depth) {
-  HOSTLER_ASSIGN_OR_RETURN(const json* list, ArrayField(spec, "normalizers", "normalizer"));
-  std::vector<NormalizerPtr> steps;
-  for (const json& item : *list) {
-    HOSTLER_ASSIGN_OR_RETURN(NormalizerPtr step, ParseStep(item, depth + 1));
-    steps.push_back(std::move(step));
-  }
-  return std::make_unique<Sequence>(std::move(steps));
-}
-
-absl::StatusOr<NormalizerPtr> ParseStep(const json& spec, int depth) {
-  if (depth > kMaxComponentDepth) {
-    return absl::InvalidArgumentError("normalizer: nested too deep");
-  }
+absl::StatusOr<NormalizerPtr> ParseStep(const json& spec) {
   HOSTLER_ASSIGN_OR_RETURN(const std::string type, StringField(spec, "type", "normalizer"));
   const std::string where = "normalizer " + type;
-  if (type == "Sequence") return ParseSequence(spec, depth);
   if (type == "NFC") return std::make_unique<UnicodeForm>(true, false);
   if (type == "NFD") return std::make_unique<UnicodeForm>(false, false);
   if (type == "NFKC") return std::make_unique<UnicodeForm>(true, true);
@@ -313,11 +302,31 @@ absl::StatusOr<NormalizerPtr> ParseStep(const json& spec, int depth) {
   return absl::UnimplementedError(fmt::format("{} is not supported", where));
 }
 
+// Sequences within sequences become one, whose growth is bounded as a whole.
+absl::Status AddSteps(const json& spec, int depth, std::vector<NormalizerPtr>* steps) {
+  if (depth > kMaxComponentDepth) {
+    return absl::InvalidArgumentError("normalizer: nested too deep");
+  }
+  if (FieldOrNull(spec, "type") == "Sequence") {
+    HOSTLER_ASSIGN_OR_RETURN(const json* list, ArrayField(spec, "normalizers", "normalizer"));
+    for (const json& item : *list) HOSTLER_RETURN_IF_ERROR(AddSteps(item, depth + 1, steps));
+    return absl::OkStatus();
+  }
+  if (steps->size() >= kMaxComponents) {
+    return absl::InvalidArgumentError(
+        fmt::format("normalizer: more than {} steps", kMaxComponents));
+  }
+  HOSTLER_ASSIGN_OR_RETURN(NormalizerPtr step, ParseStep(spec));
+  steps->push_back(std::move(step));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<NormalizerPtr> ParseNormalizer(const json& spec) {
-  if (spec.is_null()) return std::make_unique<Sequence>(std::vector<NormalizerPtr>());
-  return ParseStep(spec, 0);
+  std::vector<NormalizerPtr> steps;
+  if (!spec.is_null()) HOSTLER_RETURN_IF_ERROR(AddSteps(spec, 0, &steps));
+  return std::make_unique<Sequence>(std::move(steps));
 }
 
 }  // namespace hostler

@@ -45,7 +45,12 @@ class Precompiled : public Normalizer {
   std::string Apply(std::string text) const override {
     std::string out;
     out.reserve(text.size());
+    const size_t most = MostNormalizedBytes(text.size());
     for (size_t pos = 0; pos < text.size();) {
+      if (out.size() > most) {
+        out.append(text, pos);
+        break;
+      }
       const size_t end = GraphemeEnd(text, pos);
       AppendGrapheme(std::string_view(text).substr(pos, end - pos), &out);
       pos = end;

@@ -108,7 +108,7 @@ struct MatchState {
   MatchState(const pcre2_code* code, size_t text_bytes)
       : data(pcre2_match_data_create_from_pattern(code, nullptr)),
         context(pcre2_match_context_create(nullptr)) {
-    allowance.nanoseconds = 250'000'000 + 2'000 * static_cast<int64_t>(text_bytes);
+    allowance.nanoseconds = 100'000'000 + 1'000 * static_cast<int64_t>(text_bytes);
     pcre2_set_callout(context, Allowance::Attempt, &allowance);
   }
   ~MatchState() {
@@ -192,13 +192,14 @@ void Regex::FindAll(std::string_view text, std::vector<TextRange>* matches) cons
   }
 }
 
-std::string Regex::ReplaceAll(std::string text, std::string_view content) const {
+std::string Regex::ReplaceAll(std::string text, std::string_view content, size_t most_bytes) const {
   std::vector<TextRange> matches;
   if (IsUtf8(text)) FindAll(text, &matches);
   if (matches.empty()) return text;
   std::string out;
   size_t done = 0;
   for (const TextRange& match : matches) {
+    if (out.size() > most_bytes) break;
     out.append(text, done, match.begin - done);
     out.append(content);
     done = match.end;

@@ -30,9 +30,9 @@ class Regex {
   // steps, and of time where it is quadratic) finds nothing further.
   void FindAll(std::string_view text, std::vector<TextRange>* matches) const;
 
-  // `text` with `content` for every match. REQUIRES: as above, or `text` that
-  // is not UTF-8, which stays as it is.
-  std::string ReplaceAll(std::string text, std::string_view content) const;
+  // `text` with `content` for every match, until it has more than `most_bytes`.
+  // Text that is not UTF-8 stays as it is.
+  std::string ReplaceAll(std::string text, std::string_view content, size_t most_bytes) const;
 
  private:
   Regex() = default;

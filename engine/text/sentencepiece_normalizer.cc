@@ -18,7 +18,9 @@ class SentencePieceNormalizer : public Normalizer {
     std::string out;
     out.reserve(text.size() + text.size() / 2);
     bool after_space = remove_extra_;
+    const size_t most = MostNormalizedBytes(text.size());
     for (size_t pos = 0; pos < text.size();) {
+      if (out.size() > most) return ReplaceBadBytes(out + text.substr(pos));
       for (char c : map_.Next(text, &pos)) {
         if (c != ' ') {
           out.push_back(c);
