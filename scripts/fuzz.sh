@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the fuzz targets of tests/fuzz with Clang and runs them, one after
 # another: fuzz.sh [SECONDS] [TARGET...]. 60 seconds each and all targets
-# unless told. Ends with 1 at a finding, whose input it leaves in
+# unless told. Fails at a finding, whose input it leaves in
 # build/fuzz/findings. What it learns stays in build/fuzz/corpus.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-60}
 (($# == 0)) || shift
 targets=("$@")
-((${#targets[@]})) || targets=(gguf safetensors config tokenizer vocabulary template request)
+((${#targets[@]})) || targets=(gguf safetensors config tokenizer vocabulary template request http_head)
 
 scripts/install_deps.sh clang libclang-rt-14-dev
 cmake --preset fuzz >/dev/null
@@ -19,7 +19,8 @@ mkdir -p build/fuzz/findings
 
 # The longest input that still says something new.
 declare -A longest=([gguf]=8192 [safetensors]=4096 [config]=4096 [tokenizer]=8192
-                    [vocabulary]=4096 [template]=2048 [request]=4096)
+                    [vocabulary]=4096 [template]=2048 [request]=4096
+                    [http_head]=2048)
 declare -A dictionary=([tokenizer]=tokenizer [template]=jinja [request]=request)
 for target in "${targets[@]}"; do
   mkdir -p "build/fuzz/corpus/$target"

@@ -198,10 +198,17 @@ def request_seeds():
     yield b"\3" + json.dumps({"model": "m", "tokens": [1, 2, 3]}).encode()
 
 
+def http_head_seeds():
+    yield (b"POST /v1/%63hat/completions?x=%zz HTTP/1.1\r\nHost: a:1\r\nOrigin: http://a:1\r\n"
+           b"Content-Type: text/plain\r\nExpect: 100-continue\r\nX-Request-Id: r-1.2_3:4\r\n"
+           b"Content-Length: 2\r\n\r\n{}")
+    yield b"GET / HTTP/1.0\r\n\r\n"
+
+
 def main():
     makers = {"gguf": gguf_seeds, "safetensors": safetensors_seeds, "config": config_seeds,
               "tokenizer": tokenizer_seeds, "vocabulary": vocabulary_seeds,
-              "template": template_seeds, "request": request_seeds}
+              "template": template_seeds, "request": request_seeds, "http_head": http_head_seeds}
     for name, maker in makers.items():
         folder = Path(sys.argv[1]) / name
         folder.mkdir(parents=True, exist_ok=True)
