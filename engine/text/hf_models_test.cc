@@ -28,7 +28,7 @@ TEST(HfModelsTest, EncodeAndDecodeAsTheReferenceDoes) {
   std::ifstream in(HOSTLER_SOURCE_DIR "/engine/text/testdata/tokenizers.json");
   ASSERT_TRUE(in);
   const json rows = json::parse(in);
-  ASSERT_GT(rows.size(), 10u);
+  ASSERT_GT(rows.size(), 5u);
   for (const json& row : rows) {
     SCOPED_TRACE(row["name"]);
     const auto tokenizer = New(row["file"]);
