@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that building and testing need, if any is
-# missing. As root or through sudo; otherwise it says what to install.
+# Installs the Debian packages that building and testing need, and those named
+# as arguments, if any is missing. As root or through sudo; otherwise it says
+# what to install.
 set -euo pipefail
 
 packages=(
@@ -9,6 +10,7 @@ packages=(
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   libboost-dev libssl-dev libyaml-cpp-dev libcli11-dev prometheus-cpp-dev
   libgtest-dev libgmock-dev libbenchmark-dev clang-format
+  "$@"
 )
 
 missing=()

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/model/architectures.h"
 #include "engine/model/config_reader.h"
 #include "engine/model/loader.h"
 #include "gtest/gtest.h"
@@ -38,6 +39,13 @@ TEST(ConfigReaderTest, RefusesOtherTypesAndMissingKeys) {
   ConfigReader reader(list, "config.json");
   reader.Int("a", 0, 1);
   EXPECT_FALSE(reader.status().ok());
+}
+
+TEST(ConfigReaderTest, FamiliesGoOnReadingAfterAProblemWithPositions) {
+  for (const char* type : {"llama4_text", "ernie4_5_moe", "gemma3_text"}) {
+    const nlohmann::json config = {{"model_type", type}, {"partial_rotary_factor", 1.5}};
+    EXPECT_FALSE(FindArchitecture(config)->configure(config).ok()) << type;
+  }
 }
 
 class HostileConfigTest : public ::testing::TestWithParam<std::string> {

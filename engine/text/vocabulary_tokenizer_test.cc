@@ -123,6 +123,15 @@ StoredVocabulary SmallSentencePiece() {
   return stored;
 }
 
+TEST(VocabularyTokenizerTest, ByteLevelTokensThatAreNotUtf8AreReadBackAsTheyAre) {
+  StoredVocabulary stored = SmallBpe();
+  stored.tokens[1] = "ab\xE2";
+  stored.merges.clear();
+  const auto tokenizer = New(stored);
+  EXPECT_EQ(tokenizer->TokenBytes(1), "ab\xE2");
+  EXPECT_THAT(tokenizer->Encode("a b", {}), ElementsAre(0, 3));
+}
+
 TEST(VocabularyTokenizerTest, SentencePieceBpeMergesTheBestScoredPairFirst) {
   const auto tokenizer = New(SmallSentencePiece());
   EXPECT_THAT(tokenizer->Encode("ab a", {}), ElementsAre(2, 6, 5));
