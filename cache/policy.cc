@@ -84,8 +84,9 @@ absl::StatusOr<std::unique_ptr<EvictionPolicy>> NewEvictionPolicy(std::string_vi
                                                 name, fmt::join(kNames, ", ")));
 }
 
-std::string_view PolicyForBudget(std::string_view name, int64_t slots, int64_t cycle) {
-  return name == "lru" && slots < cycle ? kNames[0] : name;
+std::string_view PolicyForBudget(std::string_view name, int64_t slots, const ExpertCounts& counts) {
+  if (slots >= counts.all) return "lru";
+  return name == "lru" && slots < counts.cycle ? kNames[0] : name;
 }
 
 std::unique_ptr<EvictionPolicy> NewPinningPolicy(std::unique_ptr<EvictionPolicy> policy,

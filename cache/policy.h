@@ -99,10 +99,16 @@ std::span<const std::string_view> EvictionPolicyNames();
 absl::StatusOr<std::unique_ptr<EvictionPolicy>> NewEvictionPolicy(std::string_view name,
                                                                   PolicyShape shape);
 
-// The policy to serve with when an operator asked for `name`: LRU with fewer
-// slots than one token's cycle (layers x experts per token) hits nothing, so
-// the default stands in for it.
-std::string_view PolicyForBudget(std::string_view name, int64_t slots, int64_t cycle);
+// Experts that a budget is measured against.
+struct ExpertCounts {
+  int64_t cycle = 0;  // one token's: layers x experts per token
+  int64_t all = 0;
+};
+
+// The policy to serve with when an operator asked for `name`. With fewer slots
+// than one token's cycle LRU hits nothing, so the default stands in for it. With
+// slots for all nobody ever leaves, so LRU, which costs least, stands in.
+std::string_view PolicyForBudget(std::string_view name, int64_t slots, const ExpertCounts& counts);
 
 // As `policy`, but the experts of `pinned` never leave once they are resident.
 // They need slots of their own: no more than the cache has, less what the

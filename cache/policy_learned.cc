@@ -21,6 +21,9 @@ namespace {
 constexpr int kHistory = 256;     // tokens
 constexpr int kMostChosen = 16;   // experts of one token that are remembered
 constexpr int kTrainTokens = 64;  // of a prompt's chunk, the last ones
+// After so many visits of a layer each teaches one model in turn: little is left
+// to learn, and learning is most of the work.
+constexpr int kEagerVisits = 128;
 constexpr float kLearningRate = 0.015f;
 
 // Averages of use: rates, and one over all the past up to 1 / kSlowestRate.
@@ -325,7 +328,10 @@ void LearnedPolicy::ClearVotes(int layer) {
 void LearnedPolicy::Visit(int layer, std::span<const int> chosen, bool train) {
   for (const int expert : chosen) used_[expert] = 1;
   if (train) {
-    for (int stage = 0; stage < kStages; ++stage) Learn(layer, stage);
+    const int visits = visits_[layer];
+    for (int stage = 0; stage < kStages; ++stage) {
+      if (visits < kEagerVisits || (visits + layer) % kStages == stage) Learn(layer, stage);
+    }
   }
   ClearVotes(layer);
   const int visits = ++visits_[layer];

@@ -223,9 +223,15 @@ TEST(PolicyNamesTest, AnUnknownNameIsAnErrorThatNamesTheOthers) {
 }
 
 TEST(PolicyNamesTest, LruIsNotServedBelowATokensCycle) {
-  EXPECT_EQ(PolicyForBudget("lru", 99, 100), EvictionPolicyNames()[0]);
-  EXPECT_EQ(PolicyForBudget("lru", 100, 100), "lru");
-  EXPECT_EQ(PolicyForBudget("ema", 1, 100), "ema");
+  const ExpertCounts counts{100, 1000};
+  EXPECT_EQ(PolicyForBudget("lru", 99, counts), EvictionPolicyNames()[0]);
+  EXPECT_EQ(PolicyForBudget("lru", 100, counts), "lru");
+  EXPECT_EQ(PolicyForBudget("ema", 1, counts), "ema");
+}
+
+TEST(PolicyNamesTest, WhereNobodyEverLeavesTheCheapestServes) {
+  EXPECT_EQ(PolicyForBudget("default", 999, {100, 1000}), "default");
+  EXPECT_EQ(PolicyForBudget("default", 1000, {100, 1000}), "lru");
 }
 
 }  // namespace
