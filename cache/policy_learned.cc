@@ -158,7 +158,8 @@ class LearnedPolicy : public ScoredPolicy {
     return history_.data() + (size_t(token % kHistory) * layers() + layer) * kMostChosen;
   }
 
-  bool started_ = false;
+  bool started_ = false;  // base_ is known
+  bool warm_ = false;     // the averages were imported
   int last_layer_ = 0;
   float base_ = 0;  // log-odds of an average expert
 
@@ -213,9 +214,8 @@ float LearnedPolicy::Across(int layer, float log_odds) const {
 void LearnedPolicy::Start(const ExpertRequest& request) {
   const float share = std::min(1.0f, static_cast<float>(request.token(0).size()) / experts());
   base_ = LogOdds(share, kAverageFloor);
-  const bool warm = started_;
   started_ = true;
-  if (!warm) std::fill(averages_.begin(), averages_.end(), share);
+  if (!warm_) std::fill(averages_.begin(), averages_.end(), share);
   for (int layer = 0; layer < layers(); ++layer) {
     Average(layer);
     Estimate(layer, kPlain, scores(layer));
@@ -225,7 +225,7 @@ void LearnedPolicy::Start(const ExpertRequest& request) {
 }
 
 void LearnedPolicy::Update(const ExpertRequest& request) {
-  if (tokens_ == 0 && last_layer_ == 0) Start(request);
+  if (!started_) Start(request);
   const int layer = request.layer;
   const int tokens = request.num_tokens();
   if (request.sequences > 1) {
@@ -275,6 +275,7 @@ void LearnedPolicy::Remember(const ExpertRequest& request) {
 }
 
 void LearnedPolicy::Compare(int layer, std::span<const int> chosen) {
+  if (chosen.empty()) return;
   const int lags = static_cast<int>(tokens_ - first_);
   for (const int expert : chosen) used_[expert] = 1;
   for (int lag = 1; lag < lags; ++lag) {
@@ -423,7 +424,7 @@ void LearnedPolicy::ImportPopularity(const Popularity& popularity) {
       popularity.rate.size() != size_t(layers()) * experts()) {
     return;
   }
-  started_ = true;
+  warm_ = true;
   for (int layer = 0; layer < layers(); ++layer) {
     const float* rate = popularity.rate.data() + size_t(layer) * experts();
     for (int k = 0; k < kAverages; ++k) std::copy(rate, rate + experts(), average(layer, k));

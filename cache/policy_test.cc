@@ -131,6 +131,36 @@ TEST_P(PolicyTest, NamesAVictimWheneverThereIsOneAndAllocatesNothing) {
   EXPECT_EQ(CountAllocations(), before);
 }
 
+TEST_P(PolicyTest, LearnsFromStepsOfSeveralSequencesFromTheStart) {
+  auto policy = New();
+  const std::vector<int> offsets = {0, 1, 2};
+  for (int step = 0; step < 40; ++step) {
+    for (int layer = 0; layer < kShape.layers; ++layer) {
+      const std::vector<int> experts = {2 + step % 12, 1};
+      policy->OnRequest({layer, experts, offsets, experts, 2});
+      if (step == 38) {
+        for (const int expert : experts) policy->OnInsert({layer, expert});
+      }
+    }
+  }
+  for (int i = 0; i < kShape.layers; ++i) {
+    ExpertKey victim;
+    ASSERT_TRUE(policy->PickVictim(Any, &victim));
+    EXPECT_EQ(victim.expert, 2 + 38 % 12) << "in layer " << victim.layer;
+    policy->OnErase(victim);
+  }
+}
+
+TEST_P(PolicyTest, TakesARequestOfNothing) {
+  auto policy = New();
+  for (int layer = 0; layer < kShape.layers; ++layer) Ask(policy.get(), layer, {});
+  Ask(policy.get(), 0, {1});
+  policy->OnInsert({0, 1});
+  Ask(policy.get(), 1, {});
+  ExpertKey victim;
+  EXPECT_TRUE(policy->PickVictim(Any, &victim));
+}
+
 TEST_P(PolicyTest, StartsWarmWithWhatWasExported) {
   if (GetParam() == "lru") GTEST_SKIP() << "counts no uses";
   auto first = New();

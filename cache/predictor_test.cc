@@ -32,7 +32,9 @@ TEST(TransitionPredictorTest, LearnsWhatFollowsAnExpert) {
   EXPECT_GT(guesses[0].chance, 0.9);
   EXPECT_LE(guesses[0].chance, 1);
   for (const ExpertGuess& guess : guesses) {
-    if (guess.key.expert != 5) { EXPECT_LT(guess.chance, 0.1); }
+    if (guess.key.expert != 5) {
+      EXPECT_LT(guess.chance, 0.1);
+    }
   }
   EXPECT_EQ(Guesses(predictor.get(), 2)[0].key, (ExpertKey{2, 3}));
 }
