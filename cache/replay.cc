@@ -1,5 +1,6 @@
 #include "cache/replay.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "cache/replay_residency.h"
@@ -7,48 +8,71 @@
 namespace hostler {
 namespace {
 
-// Lines that make one request: a decode line, or a layer's lines of a prompt.
-std::vector<size_t> GroupEnds(const ExpertTrace& trace) {
-  std::vector<size_t> ends;
+// The trace's lines that make one request: a decode line, or a layer's lines of
+// a prompt.
+std::vector<std::vector<size_t>> LinesOfRequests(const ExpertTrace& trace) {
+  std::vector<std::vector<size_t>> requests;
   const std::vector<TraceLine>& lines = trace.lines;
+  bool more = false;
   for (size_t i = 0; i < lines.size(); ++i) {
-    const bool more = i + 1 < lines.size() && !lines[i].decode && !lines[i + 1].decode &&
-                      lines[i].layer == lines[i + 1].layer && lines[i].step < lines[i + 1].step;
-    if (!more) ends.push_back(i + 1);
+    if (!more) requests.emplace_back();
+    requests.back().push_back(i);
+    more = i + 1 < lines.size() && !lines[i].decode && !lines[i + 1].decode &&
+           lines[i].layer == lines[i + 1].layer && lines[i].step < lines[i + 1].step;
   }
-  return ends;
+  return requests;
+}
+
+// The same for `sequences` equal stretches of the decode lines, side by side.
+std::vector<std::vector<size_t>> LinesOfBatches(const ExpertTrace& trace, int sequences) {
+  std::vector<std::vector<size_t>> by_layer(trace.header.layers);
+  for (size_t i = 0; i < trace.lines.size(); ++i) {
+    if (trace.lines[i].decode) by_layer[trace.lines[i].layer].push_back(i);
+  }
+  size_t tokens = trace.lines.size();
+  for (const auto& layer : by_layer) tokens = std::min(tokens, layer.size());
+  const size_t steps = tokens / sequences;
+  std::vector<std::vector<size_t>> requests;
+  for (size_t step = 0; step < steps; ++step) {
+    for (const auto& layer : by_layer) {
+      requests.emplace_back();
+      for (int s = 0; s < sequences; ++s) requests.back().push_back(layer[s * steps + step]);
+    }
+  }
+  return requests;
 }
 
 }  // namespace
 
-RequestList::RequestList(const ExpertTrace& trace)
+RequestList::RequestList(const ExpertTrace& trace, int sequences)
     : shape_{trace.header.layers, trace.header.experts} {
-  const size_t topk = trace.header.topk;
-  const std::vector<size_t> ends = GroupEnds(trace);
-  chosen_ = trace.chosen;
-  experts_.reserve(chosen_.size());
-  offsets_.resize(trace.lines.size() + ends.size());
-  items_.reserve(ends.size());
+  const std::vector<std::vector<size_t>> requests =
+      sequences > 1 ? LinesOfBatches(trace, sequences) : LinesOfRequests(trace);
+  size_t lines = 0;
+  for (const std::vector<size_t>& request : requests) lines += request.size();
+  // Reserved, as the items point into them.
+  chosen_.reserve(lines * trace.header.topk);
+  experts_.reserve(lines * trace.header.topk);
+  offsets_.reserve(lines + requests.size());
+  items_.reserve(requests.size());
   std::vector<size_t> seen(shape_.experts, 0);  // number of the last request + 1
-  size_t first = 0, first_offset = 0;
-  for (size_t r = 0; r < ends.size(); ++r) {
-    const size_t tokens = ends[r] - first;
-    const size_t begin = experts_.size();
-    for (size_t i = first * topk; i < ends[r] * topk; ++i) {
-      if (seen[chosen_[i]] == r + 1) continue;
-      seen[chosen_[i]] = r + 1;
-      experts_.push_back(chosen_[i]);
+  for (size_t r = 0; r < requests.size(); ++r) {
+    const size_t experts = experts_.size(), chosen = chosen_.size(), offsets = offsets_.size();
+    offsets_.push_back(0);
+    for (const size_t line : requests[r]) {
+      for (const int expert : trace.experts(line)) {
+        chosen_.push_back(expert);
+        if (seen[expert] == r + 1) continue;
+        seen[expert] = r + 1;
+        experts_.push_back(expert);
+      }
+      offsets_.push_back(static_cast<int>(chosen_.size() - chosen));
     }
-    for (size_t t = 0; t <= tokens; ++t) offsets_[first_offset + t] = static_cast<int>(t * topk);
-    Item item;
-    item.decode = trace.lines[first].decode;
-    item.request.layer = trace.lines[first].layer;
-    item.request.experts = std::span(experts_.data() + begin, experts_.size() - begin);
-    item.request.offsets = std::span(offsets_).subspan(first_offset, tokens + 1);
-    item.request.chosen = std::span(chosen_).subspan(first * topk, tokens * topk);
-    items_.push_back(item);
-    first = ends[r];
-    first_offset += tokens + 1;
+    const TraceLine& first = trace.lines[requests[r][0]];
+    items_.push_back(
+        {first.decode,
+         {first.layer, std::span(experts_).subspan(experts), std::span(offsets_).subspan(offsets),
+          std::span(chosen_).subspan(chosen), std::max(sequences, 1)}});
   }
 }
 

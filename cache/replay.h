@@ -23,7 +23,10 @@ class RequestList {
     ExpertRequest request;  // its spans live as long as the list
   };
 
-  explicit RequestList(const ExpertTrace& trace);
+  // With several `sequences` the decode tokens are cut into as many equal
+  // stretches that run as one batch, and the prompt is left out: a stand-in for
+  // conversations of like topic.
+  explicit RequestList(const ExpertTrace& trace, int sequences = 1);
   RequestList(const RequestList&) = delete;
   RequestList& operator=(const RequestList&) = delete;
 

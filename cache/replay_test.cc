@@ -40,6 +40,17 @@ TEST(RequestListTest, APromptIsOneRequestPerLayer) {
   EXPECT_EQ(list.items()[3].request.token(0)[0], 2);
 }
 
+TEST(RequestListTest, SequencesRunSideBySide) {
+  const RequestList list(Toy({0, 1, 2, 3, 0}, {1, 1, 2, 1, 0}), 2);
+  ASSERT_EQ(list.items().size(), 4) << "two steps of two layers; the fifth token has no partner";
+  const ExpertRequest& request = list.items()[0].request;
+  EXPECT_EQ(request.sequences, 2);
+  ASSERT_EQ(request.num_tokens(), 2);
+  EXPECT_EQ(request.token(0)[0], 0);
+  EXPECT_EQ(request.token(1)[0], 2);
+  EXPECT_EQ(list.items()[3].request.experts.size(), 1) << "both chose expert 1";
+}
+
 TEST(ReplayTest, CountsDecodeOnlyAndLeavesThePromptOutWhenCold) {
   const auto trace = ParseExpertTrace(
       "# expert-trace v1\n# layers=1 experts=4 topk=1\nphase,step,layer,e0\n"

@@ -89,7 +89,7 @@ class TimedReplay {
     if (decode) {
       times_.stall_seconds += end - now_ - compute;
       times_.seconds += end - now_;
-      times_.tokens += request.layer == 0;
+      if (request.layer == 0) times_.tokens += request.num_tokens();
     }
     now_ = end;
   }

@@ -217,7 +217,6 @@ absl::StatusOr<TraceAnalysis> AnalyzeTrace(const ExpertTrace& trace) {
   for (const uint64_t bytes : trace.header.expert_bytes) {
     analysis.all_bytes += bytes * trace.header.experts;
   }
-  analysis.budget = kCapacities.back();
   for (const double capacity : kCapacities) {
     auto policy = NewEvictionPolicy("default", requests.shape());
     if (!policy.ok()) return policy.status();
@@ -225,7 +224,11 @@ absl::StatusOr<TraceAnalysis> AnalyzeTrace(const ExpertTrace& trace) {
         Replay(requests, {.capacity = CapacityOf(capacity, requests.shape())}, policy->get());
     const double rate = static_cast<double>(counts.hits) / counts.lookups;
     analysis.hits.push_back({capacity, rate});
-    if (rate >= kGoodHits) analysis.budget = std::min(analysis.budget, capacity);
+  }
+  for (const auto& [capacity, rate] : analysis.hits) {
+    if (rate < kGoodShare * analysis.hits.back().rate) continue;
+    analysis.budget = capacity;
+    break;
   }
   return analysis;
 }
@@ -236,23 +239,20 @@ std::string Verdict(const TraceAnalysis& analysis) {
     if (capacity <= .2) at_fifth = rate;
     if (capacity <= analysis.budget) at_budget = rate;
   }
-  const char* suits = at_fifth >= .75   ? "suits offloading well"
-                      : at_fifth >= .55 ? "suits offloading where reads are fast"
-                                        : "suits offloading badly";
+  const double most = analysis.hits.back().rate;  // what is not first uses
+  const char* suits = at_fifth >= .75 * most  ? "suits offloading well"
+                      : at_fifth >= .5 * most ? "suits offloading where reads are fast"
+                                              : "suits offloading badly";
   std::string text = fmt::format(
-      "This model {}: with a fifth of its experts in memory, {:.0f}% of those asked for "
-      "are there.",
-      suits, 100 * at_fifth);
+      "This model {}: with a fifth of its experts in memory, {:.0f}% of those asked for are there, "
+      "of {:.0f}% that can be.",
+      suits, 100 * at_fifth, 100 * most);
   text += fmt::format(" One token asks for {:.1f}% of all experts; never give less.",
                       100 * analysis.cycle);
-  const bool good = at_budget >= kGoodHits;
-  text += fmt::format(
-      " Give {:.0f}% of the experts{}: {:.0f}% hits{}.", 100 * analysis.budget,
-      analysis.all_bytes > 0
-          ? fmt::format(" ({:.1f} GiB)",
-                        analysis.budget * static_cast<double>(analysis.all_bytes) / (1 << 30))
-          : "",
-      100 * at_budget, good ? "" : ", and more where there is more");
+  const double gib = analysis.budget * static_cast<double>(analysis.all_bytes) / (1 << 30);
+  text +=
+      fmt::format(" Give {:.0f}% of the experts{}: {:.0f}% hits.", 100 * analysis.budget,
+                  analysis.all_bytes > 0 ? fmt::format(" ({:.1f} GiB)", gib) : "", 100 * at_budget);
   if (analysis.tokens < 256) {
     text += fmt::format(" These are {} tokens of one conversation: a longer trace says more.",
                         analysis.tokens);

@@ -52,12 +52,12 @@ struct TraceAnalysis {
   double cycle = 0;        // the experts of one token, of all experts
   uint64_t all_bytes = 0;  // of all experts; 0: not known
 
-  // The smallest capacity of `hits` that reaches the rate (kGoodHits), or the
-  // last one.
+  // The smallest capacity of `hits` with kGoodShare of the last one's hits: the
+  // rest are first uses, or cost much memory each.
   double budget = 0;
 };
 
-inline constexpr double kGoodHits = 0.9;
+inline constexpr double kGoodShare = 0.9;
 
 // Errors: InvalidArgument when there is nothing to analyze.
 absl::StatusOr<TraceAnalysis> AnalyzeTrace(const ExpertTrace& trace);

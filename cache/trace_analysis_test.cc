@@ -52,6 +52,7 @@ TEST(TraceAnalysisTest, AModelThatNeverRepeatsSuitsBadly) {
   const auto analysis = AnalyzeTrace(Toy(loop, 100));
   ASSERT_TRUE(analysis.ok());
   EXPECT_EQ(analysis->reuse_within[3], 0);
+  EXPECT_EQ(analysis->budget, 0.7);
   EXPECT_NE(Verdict(*analysis).find("suits offloading badly"), std::string::npos)
       << Verdict(*analysis);
 }

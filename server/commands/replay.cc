@@ -26,6 +26,7 @@ struct ReplayFlags {
   std::vector<std::string> capacities = {"5%", "10%", "20%"};
   std::vector<std::string> policies = {"default",          "lru",   "lfru", "ema",
                                        "forward_distance", "belady"};
+  int sequences = 1;
   bool cold = false;
   bool json = false;
 
@@ -108,7 +109,7 @@ absl::Status RunTimed(const ReplayFlags& flags, const TraceHeader& header,
 absl::Status ReplayTrace(const ReplayFlags& flags, const std::string& path,
                          std::vector<Row>* rows) {
   HOSTLER_ASSIGN_OR_RETURN(const ExpertTrace trace, ReadExpertTrace(path));
-  const RequestList requests(trace);
+  const RequestList requests(trace, flags.sequences);
   for (const std::string& capacity : flags.capacities) {
     HOSTLER_ASSIGN_OR_RETURN(const int64_t experts, ParseCapacity(capacity, requests.shape()));
     for (const std::string& name : flags.policies) {
@@ -206,6 +207,12 @@ void AddReplayCommand(CLI::App* app, RunCommand* run) {
        fmt::format("Of default, {}, belady, belady_bypass", fmt::join(EvictionPolicyNames(), ", ")))
       ->capture_default_str();
   command->add_flag("--cold", flags->cold, "Leave the prompts out: start with an empty cache");
+  command
+      ->add_option("--sequences", flags->sequences,
+                   "Run so many equal stretches of the decode tokens as one batch, without the "
+                   "prompt")
+      ->check(Between(1, 1024))
+      ->capture_default_str();
   command->add_flag("--json", flags->json, "Print a list with one object a row");
   CLI::Option* predictor = list("--predictor", &flags->predictors,
                                 "Read ahead as these say, and tell the time it takes: none, "
