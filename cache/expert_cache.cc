@@ -138,7 +138,9 @@ class ExpertCache::Impl {
     return absl::OkStatus();
   }
 
-  void Begin(int layer, std::span<const int> experts) {
+  void Begin(const ExpertRequest& request) {
+    const int layer = request.layer;
+    const std::span<const int> experts = request.experts;
     std::lock_guard lock(mutex_);
     assert(!acquiring_ && in_flight_ == 0);
     acquiring_ = true;
@@ -147,7 +149,7 @@ class ExpertCache::Impl {
     next_waiting_ = next_read_ = 0;
     waiting_.clear();
     read_queue_.clear();
-    parts_.policy->OnRequest(layer, experts);
+    parts_.policy->OnRequest(request);
     // Every hit is pinned before the first victim is chosen.
     for (const int expert : experts) {
       const int slot = slot_of_[layer][expert];
@@ -381,8 +383,8 @@ absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
 ExpertCache::ExpertCache(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ExpertCache::~ExpertCache() = default;
 
-ExpertCache::Acquisition ExpertCache::Acquire(int layer, std::span<const int> experts) {
-  impl_->Begin(layer, experts);
+ExpertCache::Acquisition ExpertCache::Acquire(const ExpertRequest& request) {
+  impl_->Begin(request);
   return Acquisition(impl_.get());
 }
 

@@ -83,11 +83,14 @@ class ExpertCache {
     Impl* impl_;  // null when moved from
   };
 
-  // Starts to acquire `experts` (distinct) of `layer`; reads of missing ones
+  // Starts to acquire request.experts of a layer; reads of missing ones
   // begin at once. Never fails: a failed read shows in its AcquiredExpert.
   // One acquisition at a time (the engine loop's).
   // REQUIRES: the previous acquisition is destroyed.
-  Acquisition Acquire(int layer, std::span<const int> experts);
+  Acquisition Acquire(const ExpertRequest& request);
+  Acquisition Acquire(int layer, std::span<const int> experts) {
+    return Acquire({.layer = layer, .experts = experts, .offsets = {}, .chosen = {}});
+  }
 
   // Any thread.
   ExpertCacheStats stats() const;

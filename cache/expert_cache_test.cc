@@ -38,9 +38,7 @@ class WatchedPolicy : public EvictionPolicy {
   explicit WatchedPolicy(Watch* watch) : watch_(watch), lru_(NewLruPolicy()) {}
 
   std::string_view name() const override { return "watched"; }
-  void OnRequest(int layer, std::span<const int> experts) override {
-    lru_->OnRequest(layer, experts);
-  }
+  void OnRequest(const ExpertRequest& request) override { lru_->OnRequest(request); }
   void OnInsert(ExpertKey key) override { lru_->OnInsert(key); }
   void OnErase(ExpertKey key) override {
     lru_->OnErase(key);

@@ -97,8 +97,20 @@ absl::Status LocalEngine::StartCache(uint64_t bytes) {
   ExpertCache::Options options;
   options.capacity_bytes = bytes;
   options.io_threads = kIoThreads;
-  HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create(options, model_.model->experts(),
-                                                       std::move(reader), NewLruPolicy()));
+  const ExpertStore& store = *model_.model->experts();
+  PolicyShape shape{store.num_layers(), 0};
+  ExpertCounts counts{int64_t{shape.layers} * model().experts_per_token, 0};
+  size_t slot = 1;
+  for (int layer = 0; layer < shape.layers; ++layer) {
+    shape.experts = std::max(shape.experts, store.num_experts(layer));
+    counts.all += store.num_experts(layer);
+    slot = std::max(slot, store.slot_bytes(layer));
+  }
+  HOSTLER_ASSIGN_OR_RETURN(
+      auto policy,
+      NewEvictionPolicy(PolicyForBudget("default", int64_t(bytes / slot), counts), shape));
+  HOSTLER_ASSIGN_OR_RETURN(
+      cache_, ExpertCache::Create(options, &store, std::move(reader), std::move(policy)));
   return absl::OkStatus();
 }
 

@@ -201,7 +201,9 @@ void MoeLayer::ForwardShared(const StepContext& step, Mat x, Mat out) {
 }
 
 void MoeLayer::ForwardExperts(const StepContext& step, Mat x) {
-  ExpertCache::Acquisition acquisition = step.cache->Acquire(index_, groups_.wanted());
+  ExpertCache::Acquisition acquisition = step.cache->Acquire(
+      {index_, groups_.wanted(), groups_.selection.offsets, groups_.selection.experts,
+       static_cast<int>(step.batch.sequences.size())});
   for (std::span<const AcquiredExpert> ready = acquisition.Next(); !ready.empty();
        ready = acquisition.Next()) {
     std::vector<ExpertTask>& tasks = groups_.tasks();
