@@ -71,9 +71,10 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOption
   LoadedModel loaded;
   loaded.backend = std::move(backend);
   HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, files.Configure());
+  ModelOptions effective = options;
+  effective.quantize = options.quantize || files.HoldsQuantized();
   auto model =
-      NewDecoder(std::move(decoder), info, files.weights.get(),
-                 {.quantize = options.quantize || files.HoldsQuantized()}, loaded.backend.get());
+      NewDecoder(std::move(decoder), info, files.weights.get(), effective, loaded.backend.get());
   if (!model.ok()) {
     const absl::Status status =
         files.gguf == nullptr ? model.status() : InGgufTerms(model.status(), *files.gguf);
