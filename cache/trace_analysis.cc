@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <span>
 
 #include "cache/predictor.h"
 #include "cache/replay.h"
@@ -176,8 +177,9 @@ void MeasureAffinity(const RequestList& requests, TraceAnalysis* analysis) {
   double found = 0, found_popular = 0, all = 0;
   for (const auto& [decode, request] : requests.items()) {
     int* layer_uses = uses.data() + size_t(request.layer) * shape.experts;
-    const auto holds = [&request](int e) {
-      return std::find(request.experts.begin(), request.experts.end(), e) != request.experts.end();
+    const std::span<const int> experts = request.experts;
+    const auto holds = [experts](int e) {
+      return std::find(experts.begin(), experts.end(), e) != experts.end();
     };
     const size_t k = request.experts.size();
     if (decode && !guesses.empty() && guesses[0].key.layer == request.layer) {

@@ -129,6 +129,9 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
                            NewCpuBackend(options.threads > 0 ? options.threads : UsableCores()));
   const ModelOptions model_options{options.quantize == Quantize::kQ8, options.precise};
   HOSTLER_ASSIGN_OR_RETURN(model_, LoadModel(path, model_options, std::move(backend)));
+  if (!options.chat_template.empty()) {
+    HOSTLER_ASSIGN_OR_RETURN(model_.text.chat_template, LoadChatTemplate(options.chat_template));
+  }
 
   options.max_sequences = std::clamp(options.max_sequences, 1, options.step_tokens);
   const StepLimits limits{options.step_tokens, LogitRows(options, model().vocab)};

@@ -343,9 +343,9 @@ void Conversion::WriteAttention() {
 
 std::vector<float> Conversion::RopeFactors(const char* tensor) {
   const TensorInfo* factors = gguf_.Find(tensor);
-  if (factors == nullptr || factors->dtype != DType::kF32) {
-    status.Update(
-        absl::InvalidArgumentError(fmt::format("tensor \"{}\" is missing or not f32", tensor)));
+  if (factors == nullptr || factors->dtype != DType::kF32 || factors->bytes == 0) {
+    status.Update(absl::InvalidArgumentError(
+        fmt::format("tensor \"{}\" is missing, empty or not f32", tensor)));
     return {};
   }
   std::vector<float> values(factors->bytes / sizeof(float));

@@ -269,6 +269,12 @@ TEST_F(HostileGgufTest, TensorsAreCalledAsInTheFile) {
   ExpectRefused(file, "tensor \"blk.0.ffn_gate.bias\" is missing");
 }
 
+TEST_F(HostileGgufTest, EmptyFrequencyFactorsAreRefused) {
+  File file = Common("llama");
+  file.tensors.push_back({"rope_freqs.weight", {0}});
+  ExpectRefused(file, "tensor \"rope_freqs.weight\" is missing, empty");
+}
+
 TEST_F(HostileGgufTest, LayersThatPredictFurtherTokensMustLeaveOne) {
   File file = Deepseek();
   file.Set("nextn_predict_layers", U32(2));
