@@ -76,7 +76,7 @@ absl::StatusOr<Sizes> MeasureStore(const ExpertStore& store) {
 // Written under the cache's lock, read by stats() without it.
 struct Counters {
   std::atomic<uint64_t> hits{0}, misses{0}, evictions{0}, read_errors{0};
-  std::atomic<uint64_t> demand_bytes{0}, speculative_bytes{0};
+  std::atomic<uint64_t> read_bytes{0}, speculative_bytes{0};
   std::atomic<uint64_t> speculative_hits{0}, speculative_late{0};
   std::atomic<uint64_t> speculative_wasted{0}, speculative_wasted_bytes{0};
   std::atomic<int64_t> stall_ns{0};
@@ -368,7 +368,8 @@ class ExpertCache::Impl {
     slots_[slot].state = SlotState::kReading;
     const ExpertKey key = parts_.table.key(slot);
     const uint64_t bytes = StoredBytes(*parts_.store, key);
-    (slots_[slot].speculative ? counters_.speculative_bytes : counters_.demand_bytes) += bytes;
+    counters_.read_bytes += bytes;
+    if (slots_[slot].speculative) counters_.speculative_bytes += bytes;
     parts_.reader->Start(id, parts_.store->extents(key), ReadTarget(id, slot).first(bytes));
   }
 
@@ -456,7 +457,7 @@ ExpertCacheStats ExpertCache::Impl::stats() const {
   stats.evictions = counters_.evictions;
   stats.read_errors = counters_.read_errors;
   stats.stall_seconds = static_cast<double>(counters_.stall_ns) * 1e-9;
-  stats.demand_bytes = counters_.demand_bytes;
+  stats.read_bytes = counters_.read_bytes;
   stats.speculative_bytes = counters_.speculative_bytes;
   stats.speculative_hits = counters_.speculative_hits;
   stats.speculative_late = counters_.speculative_late;

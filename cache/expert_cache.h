@@ -43,8 +43,8 @@ struct ExpertCacheStats {
   uint64_t read_errors = 0;
   double stall_seconds = 0;  // time Next() waited with nothing to compute
 
-  // Bytes read because someone waited, and on a guess.
-  uint64_t demand_bytes = 0, speculative_bytes = 0;
+  uint64_t read_bytes = 0;         // all
+  uint64_t speculative_bytes = 0;  // of them, on a guess
   // Of the guesses' reads: asked for while resident or under way; left or
   // failed without having been asked for.
   uint64_t speculative_hits = 0, speculative_late = 0, speculative_wasted = 0;

@@ -71,7 +71,7 @@ class ExpertCacheTest : public ::testing::Test {
 
   ExpertCache::Acquisition Acquire(const std::vector<int>& experts, int layer = 0) {
     layer_ = layer;
-    return cache_->Acquire({.layer = layer, .experts = experts});
+    return cache_->Acquire({.layer = layer, .experts = experts, .offsets = {}, .chosen = {}});
   }
 
   // One Next(): the experts it returned, each checked; failed ones as -expert.
@@ -120,7 +120,7 @@ TEST_F(ExpertCacheTest, MissesAreReadOnceAndHitAfterwards) {
   EXPECT_EQ(stats().hits, 2u);
   EXPECT_EQ(stats().misses, 4u);
   EXPECT_EQ(stats().evictions, 0u);
-  EXPECT_EQ(stats().demand_bytes, 4 * kSlotBytes);
+  EXPECT_EQ(stats().read_bytes, 4 * kSlotBytes);
   EXPECT_EQ(stats().read_errors, 0u);
   EXPECT_EQ(stats().resident_bytes, 4 * kSlotBytes);
   EXPECT_EQ(stats().capacity_bytes, 4 * kSlotBytes);
@@ -308,7 +308,8 @@ TEST_F(ExpertCacheTest, TheSteadyStateAllocatesNothing) {
   const std::vector<int> requests[] = {{0, 1, 2, 3}, {4, 5}, {6, 0, 7, 1, 2}};
   const auto run = [&] {
     for (const std::vector<int>& experts : requests) {
-      ExpertCache::Acquisition acquisition = cache_->Acquire({.layer = 0, .experts = experts});
+      ExpertCache::Acquisition acquisition =
+          cache_->Acquire({.layer = 0, .experts = experts, .offsets = {}, .chosen = {}});
       while (!acquisition.Next().empty()) {
       }
     }
@@ -330,7 +331,7 @@ TEST_F(DecodedExpertCacheTest, StoredBytesAreDecodedIntoTheSlot) {
   Open(4);
   EXPECT_THAT(All({0, 1, 2, 3, 4}, 1), UnorderedElementsAre(0, 1, 2, 3, 4));
   EXPECT_THAT(All({3, 0}, 0), UnorderedElementsAre(3, 0));
-  EXPECT_EQ(stats().demand_bytes, 5 * kSlotBytes + 2 * 900);
+  EXPECT_EQ(stats().read_bytes, 5 * kSlotBytes + 2 * 900);
   EXPECT_EQ(stats().model_bytes, 4 * kSlotBytes + 8 * 2 * kSlotBytes);
 }
 
@@ -352,6 +353,19 @@ TEST_F(DecodedExpertCacheTest, BytesThatCannotBeDecodedAreAFailedRead) {
   EXPECT_EQ(stats().read_errors, 1u);
 }
 
+TEST_F(DecodedExpertCacheTest, BytesThatFailTheStoresCheckAreAFailedRead) {
+  Open(4);
+  for (const int layer : {0, 1}) {
+    store_.damaged = {layer, 3};
+    EXPECT_THAT(All({3, 2}, layer), UnorderedElementsAre(-3, 2)) << "layer " << layer;
+  }
+  EXPECT_EQ(stats().read_errors, 2u);
+  EXPECT_EQ(stats().pinned_slots, 0);
+  // Nothing of them stays: once they are whole again they are read.
+  store_.damaged = {-1, -1};
+  EXPECT_THAT(All({3}, 1), UnorderedElementsAre(3));
+}
+
 TEST_F(ExpertCacheTest, AGuessIsReadAndHit) {
   Open(4);
   const ExpertGuess guesses[] = {{{1, 3}, 0.9f}, {{1, 5}, 0.5f}};
@@ -362,7 +376,7 @@ TEST_F(ExpertCacheTest, AGuessIsReadAndHit) {
   EXPECT_EQ(stats().hits + stats().speculative_late, 2u);
   EXPECT_EQ(stats().speculative_hits + stats().speculative_late, 2u);
   EXPECT_EQ(stats().speculative_bytes, 2 * kSlotBytes);
-  EXPECT_EQ(stats().demand_bytes, kSlotBytes);
+  EXPECT_EQ(stats().read_bytes, 3 * kSlotBytes);
   EXPECT_EQ(stats().speculative_wasted, 0u);
 }
 
@@ -518,7 +532,8 @@ TEST_P(ExpertCacheStressTest, EveryExpertComesOnceWithItsBytes) {
     if (below(3) == 0) (*cache)->SetCapacity((1 + below(20)) * kSlotBytes);
     (*cache)->Prefetch(guesses);
 
-    ExpertCache::Acquisition acquisition = (*cache)->Acquire({.layer = layer, .experts = experts});
+    ExpertCache::Acquisition acquisition =
+        (*cache)->Acquire({.layer = layer, .experts = experts, .offsets = {}, .chosen = {}});
     std::multiset<int> delivered;
     for (int call = 0; call < leave_after; ++call) {
       const std::span<const AcquiredExpert> ready = acquisition.Next();

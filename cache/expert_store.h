@@ -45,6 +45,13 @@ class ExpertStore {
   // and calls Decode.
   virtual bool needs_decode(int layer) const = 0;
 
+  // Called with what each read of `key` gave (the extents, concatenated) before
+  // it is used. A store with checksums compares them here.
+  // Errors: DataLoss naming layer, expert and file.
+  virtual absl::Status Check(ExpertKey /*key*/, std::span<const std::byte> /*stored*/) const {
+    return absl::OkStatus();
+  }
+
   // Fills `slot` (slot_bytes) from `stored` (the extents, concatenated).
   // Errors: DataLoss when the stored bytes cannot be right.
   // REQUIRES: needs_decode(key.layer)

@@ -59,6 +59,13 @@ class FakeStore : public ExpertStore {
     return absl::OkStatus();
   }
 
+  absl::Status Check(ExpertKey key, std::span<const std::byte> stored) const override {
+    if (key == damaged) return absl::DataLossError("the checksum is another one");
+    uint64_t bytes = 0;
+    for (const Extent& extent : extents(key)) bytes += extent.bytes;
+    return bytes == stored.size() ? absl::OkStatus() : absl::InternalError("not all it read");
+  }
+
   // Whether `data` is what the slot of `key` must hold.
   bool Matches(ExpertKey key, const std::byte* data) const {
     const int copies = layers_[key.layer].decode ? 2 : 1;
@@ -73,6 +80,7 @@ class FakeStore : public ExpertStore {
   }
 
   ExpertKey undecodable{-1, -1};
+  ExpertKey damaged{-1, -1};
 
  private:
   const std::vector<Layer> layers_;

@@ -14,13 +14,13 @@ class LruPolicy : public EvictionPolicy {
 
   std::string_view name() const override { return "lru"; }
 
-  void OnRequest(int layer, std::span<const int> experts) override {
+  void OnRequest(const ExpertRequest& request) override {
     for (const int node : running_) {
       if (!nodes_[node].resident) Unlink(node);
     }
     running_.clear();
-    for (const int expert : experts) {
-      const int node = NodeOf({layer, expert});
+    for (const int expert : request.experts) {
+      const int node = NodeOf({request.layer, expert});
       Unlink(node);
       LinkLast(node);
       running_.push_back(node);

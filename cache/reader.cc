@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "cache/read_plan.h"
@@ -27,6 +28,27 @@ absl::StatusOr<std::unique_ptr<Reader>> NewReader(std::span<const std::string> p
     if (reader.ok() || options.method == ReaderOptions::Method::kUring) return reader;
   }
   return NewPreadReader(*std::move(files), *std::move(bounce), options.depth);
+}
+
+ReaderOptions ReaderOptionsFor(const ExpertStore& store) {
+  ReaderOptions options;
+  for (int layer = 0; layer < store.num_layers(); ++layer) {
+    for (int expert = 0; expert < store.num_experts(layer); ++expert) {
+      const std::span<const Extent> extents = store.extents({layer, expert});
+      uint64_t bytes = 0;
+      for (const Extent& extent : extents) bytes += extent.bytes;
+      options.max_bytes = std::max(options.max_bytes, bytes);
+      options.max_extents = std::max(options.max_extents, static_cast<int>(extents.size()));
+    }
+  }
+  return options;
+}
+
+absl::Status ReadNow(Reader& reader, std::span<const Extent> extents, std::span<std::byte> out) {
+  reader.Start(0, extents, out);
+  Reader::Done done;
+  if (!reader.Wait(&done)) return absl::CancelledError("the reader was stopped");
+  return std::move(done.status);
 }
 
 }  // namespace hostler

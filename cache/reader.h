@@ -54,7 +54,7 @@ struct ReaderOptions {
   // through it, dropping behind what was read.
   bool direct = true;
   int depth = 8;
-  uint64_t max_bytes = 0;  // of one read, ...
+  uint64_t max_bytes = 0;  // of one read that goes past the page cache, ...
   int max_extents = 1;     // ... in this many parts
 };
 
@@ -63,5 +63,11 @@ struct ReaderOptions {
 // not exist; ResourceExhausted.
 absl::StatusOr<std::unique_ptr<Reader>> NewReader(std::span<const std::string> paths,
                                                   const ReaderOptions& options);
+
+// Options for reading the experts of `store`.
+ReaderOptions ReaderOptionsFor(const ExpertStore& store);
+
+// Reads and waits, with a reader that does nothing else. Errors: as Done's.
+absl::Status ReadNow(Reader& reader, std::span<const Extent> extents, std::span<std::byte> out);
 
 }  // namespace hostler

@@ -13,6 +13,9 @@ if(HOSTLER_SANITIZE)
   target_link_options(hostler_flags INTERFACE -fsanitize=${HOSTLER_SANITIZE})
 endif()
 
+# Where tests find the GGUF models that tests/fixtures/ writes.
+set(HOSTLER_GGUF_MODELS ${CMAKE_BINARY_DIR}/gguf_models)
+
 # hostler_library(NAME SOURCES a.cc b.cc DEPS lib...)
 function(hostler_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
@@ -20,15 +23,16 @@ function(hostler_library name)
   target_link_libraries(${name} PUBLIC hostler_flags ${ARG_DEPS})
 endfunction()
 
-# hostler_test(NAME SOURCES a_test.cc DEPS lib...): one test binary for a folder.
+# hostler_test(NAME SOURCES a_test.cc DEPS lib... [PROPERTIES name value...]): one
+# test binary for a folder.
 function(hostler_test name)
   if(NOT HOSTLER_TESTS)
     return()
   endif()
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PROPERTIES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE hostler_flags ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE HOSTLER_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   include(GoogleTest)
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300 ${ARG_PROPERTIES})
 endfunction()

@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that building and testing need, if any is
-# missing. As root or through sudo; otherwise it says what to install.
+# Installs the Debian packages that building and testing need, and those named
+# as arguments, if any is missing. As root or through sudo; otherwise it says
+# what to install.
 set -euo pipefail
 
 packages=(
   build-essential cmake ninja-build ccache pkg-config python3 python3-venv curl
-  libabsl-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev liburing-dev
+  libabsl-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libpcre2-dev libutf8proc-dev libxxhash-dev
+  liburing-dev
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   libboost-dev libssl-dev libyaml-cpp-dev libcli11-dev prometheus-cpp-dev
   libgtest-dev libgmock-dev libbenchmark-dev clang-format
+  "$@"
 )
 
 missing=()

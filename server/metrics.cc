@@ -37,7 +37,8 @@ const Buckets kTokens = {1,   2,    5,    10,   20,    50,    100,   200,
 
 // Dashboards show a rate only for a series that was there before its first
 // event.
-constexpr std::array kFinishReasons = {"stop", "length", "abort", "error"};
+constexpr std::array kFinishReasons = {FinishReason::kStop, FinishReason::kLength,
+                                       FinishReason::kCancelled, FinishReason::kError};
 
 // One request's timings and sizes; the series of one model.
 struct ModelSeries {
@@ -92,8 +93,9 @@ struct Metrics::Impl {
     const auto found = models.find(model);
     if (found != models.end()) return found->second;
     const prometheus::Labels labels = {{"model_name", model}};
-    for (const char* reason : kFinishReasons) {
-      success.Add({{"model_name", model}, {"finished_reason", reason}});
+    for (const FinishReason reason : kFinishReasons) {
+      success.Add(
+          {{"model_name", model}, {"finished_reason", std::string(FinishReasonName(reason))}});
     }
     const ModelSeries series = {
         &first_token.Add(labels, kFirstTokenSeconds), &inter_token.Add(labels, kTokenSeconds),

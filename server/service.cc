@@ -1,7 +1,6 @@
 #include "server/service.h"
 
 #include <algorithm>
-#include <array>
 #include <random>
 #include <utility>
 
@@ -15,11 +14,6 @@ using Clock = std::chrono::steady_clock;
 
 double SecondsBetween(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
-}
-
-std::string FinishName(FinishReason reason) {
-  static constexpr std::array kNames = {"stop", "length", "abort", "error"};
-  return kNames[static_cast<size_t>(reason)];
 }
 
 RequestRecord NewRecord(const GenerateRequest& request, const CallInfo& info) {
@@ -78,7 +72,7 @@ std::optional<GenerateEvent> Call::TryPop() {
   }
   record_.usage.prompt_tokens = static_cast<int>(stream_->prompt().token_ids.size());
   if (event->finish_reason.has_value() && record_.finish_reason.empty()) {
-    record_.finish_reason = FinishName(*event->finish_reason);
+    record_.finish_reason = FinishReasonName(*event->finish_reason);
   }
   return event;
 }
@@ -109,9 +103,9 @@ void Call::Account() {
     record_.timings.total_ms = SecondsBetween(arrival_, Clock::now()) * 1000;
   }
   if (absl::IsCancelled(record_.status)) {
-    record_.finish_reason = FinishName(FinishReason::kCancelled);
+    record_.finish_reason = FinishReasonName(FinishReason::kCancelled);
   } else if (!record_.status.ok()) {
-    record_.finish_reason = FinishName(FinishReason::kError);
+    record_.finish_reason = FinishReasonName(FinishReason::kError);
   }
   metrics_->ObserveFinished(decision_.target, record_.finish_reason, record_.usage,
                             record_.timings);

@@ -88,6 +88,8 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
        SetInt(&options->threads, 0, 1024)},
       {"quantize", "none|q8", "Convert weights when loading", "none", set_quantize},
       {"precise", "", "f32 activations and KV, for comparisons", "", SetBool(&options->precise)},
+      {"chat_template", "FILE", "Jinja template to chat by (default: the model's own)", "",
+       SetText(&options->chat_template)},
       {"max_context", "TOKENS", "Longest sequence (default: the model's)", "",
        SetInt(&options->max_context, 0, kMax)},
   };

@@ -58,12 +58,13 @@ class Buffer {
 struct RopeSpec {
   std::vector<float> inv_freq;  // [turned dimensions / 2]
   // longrope: sequences whose prompt is longer than `short_context` turn by
-  // these. Empty: none.
+  // these, and have long_scale. Empty: none.
   std::vector<float> long_inv_freq = {};
   int short_context = 0;
   int first = 0;  // the first turned dimension of a head
   bool interleaved = false;
   float scale = 1.0f;  // multiplies cos and sin (yarn, longrope)
+  float long_scale = 1.0f;
 };
 
 struct AttentionSpec {
@@ -113,7 +114,8 @@ struct StateView {
 };
 
 // How gate logits become chosen experts and their weights, in this order:
-// score, (add the bias to choose by), mask groups, take top_k, weigh, scale.
+// score, (add the bias to choose by), mask groups, take top_k or top_p, leave
+// out what is idle, weigh, scale.
 // Equal scores go to the lower index.
 struct GateSpec {
   enum class Score {
@@ -128,7 +130,8 @@ struct GateSpec {
   Score score = Score::kSoftmax;
   int top_k = 0;
   // > 0: instead of top_k, as few as reach this probability together, at least
-  // one and at most top_k (dynamic k).
+  // one and at most top_k (dynamic k; Huang et al. 2024, "Harder Tasks Need More
+  // Experts").
   float top_p = 0;
   std::vector<float> bias = {};  // [experts] or empty: added for choosing, not weighing
   int groups = 1;                // equal, consecutive
@@ -139,6 +142,9 @@ struct GateSpec {
   float sum_epsilon = 0;  // added to the sum
   float scale = 1.0f;     // multiplies the weights at last
   float jitter = 0.01f;   // kSparseMixer's threshold
+  // So many of the last experts give nothing (MoE++'s zero experts, AdaMoE's
+  // null experts): a row may choose them, and has fewer entries then.
+  int idle = 0;
 };
 
 // The experts every row chose, strongest first. Row r's choices are entries
@@ -147,6 +153,13 @@ struct ExpertSelection {
   std::vector<int32_t> offsets;  // [rows + 1]
   std::vector<int32_t> experts;  // [entries]
   std::vector<float> weights;    // [entries]
+};
+
+// Experts without matrices (MoE++; Jin et al. 2024, section 3.1): constants,
+// which mix the input with a learned vector, then copies of the input.
+struct WeightlessExperts {
+  int first = 0;     // the first one's id
+  Weight constants;  // [constants, dim] in f32; no rows: there are copies only
 };
 
 // The product of gate and up that a feed-forward network computes.
@@ -229,8 +242,9 @@ class Backend {
   // x[r] *= sigmoid(gate[r]), gate [rows, 1]; and elementwise, gate [rows, x.cols].
   virtual void SigmoidGate(Mat gate, Mat x) = 0;
 
-  // x = cap * tanh(x / cap), elementwise.
+  // x = cap * tanh(x / cap), elementwise; and x within ±limit.
   virtual void SoftCap(float cap, Mat x) = 0;
+  virtual void Clamp(float limit, Mat x) = 0;
 
   // to[r, to_column .. + width) = from[r, from_column .. + width), where rows
   // are those of equally many "heads" within each: from is seen as
@@ -268,6 +282,12 @@ class Backend {
 
   // y[r] += Σ weights[e] * x[e] over row r's entries e, in their order.
   virtual void CombineExperts(const ExpertSelection& selection, Mat x, Mat y) = 0;
+
+  // For every entry of `selection`, all of weightless experts: y[r] += weight *
+  // x[r] for a copy, and weight * (a * x[r] + b * constant c) for constant c with
+  // (a, b) = softmax(mix[r, 2c], mix[r, 2c + 1]). mix [rows, 2 * constants].
+  virtual void AddWeightless(const WeightlessExperts& experts, const ExpertSelection& selection,
+                             Mat mix, Mat x, Mat y) = 0;
 
   // The gated delta rule with its short convolution (see DeltaNetSpec), for
   // each sequence's rows in order. `state_offset` is where this layer's part of

@@ -80,9 +80,14 @@ std::vector<Choice> Expected(const GateSpec& spec, const float* row, int64_t exp
   }
   std::vector<Choice> choices;
   double sum = 0;
+  const int real = static_cast<int>(experts) - spec.idle;
+  int places = 0;
+  double reached = 0;
   for (int e : Order(choosing)) {
-    if (static_cast<int>(choices.size()) == spec.top_k) break;
-    if (spec.top_p > 0 && sum >= spec.top_p) break;
+    if (places++ == spec.top_k) break;
+    if (spec.top_p > 0 && reached >= spec.top_p) break;
+    reached += scores[e];
+    if (e >= real) continue;
     choices.push_back({e, scores[e]});
     sum += scores[e];
   }
@@ -194,6 +199,70 @@ TEST_P(GateTest, TopPChoosesAsFewAsReachIt) {
   EXPECT_EQ(ExpectRight({.top_k = 8, .top_p = 1e-9f}, logits.mat), 40u);
 }
 
+TEST_P(GateTest, IdleExpertsTakePlacesButAreNotInTheSelection) {
+  const OwnedMat logits(60, 12, 16);
+  for (Score score : {Score::kSoftmax, Score::kSigmoid, Score::kLogits}) {
+    for (bool normalize : {false, true}) {
+      const size_t entries =
+          ExpectRight({.score = score, .top_k = 4, .normalize = normalize, .idle = 5}, logits.mat);
+      EXPECT_GT(entries, 60u);
+      EXPECT_LT(entries, 240u);
+    }
+  }
+  ExpectRight({.top_k = 8, .top_p = 0.6f, .idle = 5}, logits.mat);
+  ExpectRight({.top_k = 3, .scale = 2.5f, .idle = 2}, logits.mat);
+}
+
+// AdaMoE's (Zeng et al. 2024, section 3.2): softmax over all, the best two, and
+// what is left of them divided by its sum.
+TEST_P(GateTest, NullExpertsLeaveTheWeightsOfTheOthersSummingToOne) {
+  const float log2 = std::log(2.0f), log3 = std::log(3.0f), log4 = std::log(4.0f);
+  // Two experts, two null experts.
+  const OwnedMat logits =
+      MatOf(4, {log4, log3, log2, 0, log3, 0, log4, log2, 0, 0, log4, log3, log2, log4, 0, 0});
+  ExpertSelection selection;
+  one_->SelectExperts({.top_k = 2, .idle = 2}, logits.mat, &selection);
+  EXPECT_EQ(selection.offsets, (std::vector<int32_t>{0, 2, 3, 3, 5}));
+  EXPECT_EQ(selection.experts, (std::vector<int32_t>{0, 1, 0, 1, 0}));
+  const double weights[] = {4.0 / 7, 3.0 / 7, 1, 4.0 / 6, 2.0 / 6};
+  for (int i = 0; i < 5; ++i) EXPECT_NEAR(selection.weights[i], weights[i], 1e-6) << i;
+
+  // Not normalised they keep their part of the whole, 10 and 8.
+  one_->SelectExperts({.top_k = 2, .normalize = false, .idle = 2}, logits.mat, &selection);
+  const double parts[] = {0.4, 0.3, 0.3, 0.5, 0.25};
+  for (int i = 0; i < 5; ++i) EXPECT_NEAR(selection.weights[i], parts[i], 1e-6) << i;
+}
+
+TEST_P(GateTest, OnlyIdleExpertsChosenIsAnEmptyRow) {
+  const OwnedMat logits = MatOf(2, {0, 0, 0, 9, 0, 0, 9, 8});
+  ExpertSelection selection;
+  for (Score score : {Score::kSoftmax, Score::kSigmoid, Score::kLogits, Score::kSparseMixer}) {
+    one_->SelectExperts({.score = score, .top_k = 1, .idle = 2}, logits.mat, &selection);
+    EXPECT_EQ(selection.offsets, (std::vector<int32_t>{0, 0, 0}));
+    EXPECT_TRUE(selection.experts.empty());
+  }
+}
+
+// MoE++'s (Jin et al. 2024, equations 4 and 5), worked out by hand.
+TEST_P(GateTest, WeightlessExpertsAddTheInputAndTheirConstants) {
+  const OwnedMat x = MatOf(3, {1, 2, 3, 10, 20, 30, -1, 0, 1});
+  const OwnedMat constants = MatOf(2, {100, 200, 300, 1, 1, 1});
+  // Half and half; a quarter of the input; three quarters of it.
+  const float log3 = std::log(3.0f);
+  const OwnedMat mix = MatOf(3, {0, 0, 0, log3, 5, 5, 0, 0, log3, 0, 0, 0});
+  // Experts 4 and 5 are constants, 6 and 7 copies.
+  ExpertSelection selection{{0, 2, 3, 6}, {4, 5, 6, 4, 7, 5}, {1, 2, 0.5f, 1, 3, 1}};
+  OwnedMat y = MatOf(3, {0, 0, 0, 1, 1, 1, 0, 0, 0});
+  const WeightlessExperts experts{
+      4, {DType::kF32, 2, 3, reinterpret_cast<const std::byte*>(constants.mat.data)}};
+  one_->AddWeightless(experts, selection, mix.mat, x.mat, y.mat);
+  // Constants 0 and, twice, 1; half of a copy; constant 0, three copies, constant 1.
+  const float rows[3][3] = {{50.5f + 2 * 1, 101 + 2 * 1.25f, 151.5f + 2 * 1.5f},
+                            {1 + 5, 1 + 10, 1 + 15},
+                            {24.25f - 3 + 0, 50 + 0 + 0.5f, 75.75f + 3 + 1}};
+  for (int i = 0; i < 9; ++i) EXPECT_NEAR(y.mat.data[i], rows[i / 3][i % 3], 1e-4) << i;
+}
+
 TEST_P(GateTest, ASmallSumIsRaisedToTheLeast) {
   const OwnedMat logits = MatOf(2, {-9, -10, -8, -30, 2, 1, 3, 0});
   ExpectRight({.score = Score::kSigmoid, .top_k = 2, .least_sum = 0.01f}, logits.mat);
@@ -274,6 +343,7 @@ TEST_P(GateTest, ARowsChoiceDoesNotDependOnTheOthersOrThreads) {
       {.top_k = 8, .top_p = 0.4f},
       {.score = Score::kSigmoid, .top_k = 6, .bias = bias, .groups = 8, .top_groups = 3},
       {.score = Score::kLogits, .top_k = 4},
+      {.top_k = 8, .top_p = 0.5f, .idle = 20},
       {.score = Score::kSparseMixer, .top_k = 2},
   };
   for (const GateSpec& spec : specs) {

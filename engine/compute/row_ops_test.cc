@@ -261,11 +261,22 @@ TEST_P(RowOpsTest, RopeTurnsPairsByTheirAngle) {
   }
 }
 
+TEST_P(RowOpsTest, ClampKeepsWhatIsWithin) {
+  OwnedMat x(1, 6);
+  x.values = {-3, -0.5f, 0, 0.49f, 0.5f, 1e30f};
+  x.mat.data = x.values.data();
+  one_->Clamp(0.5f, x.mat);
+  EXPECT_EQ(x.values, (std::vector<float>{-0.5f, -0.5f, 0, 0.49f, 0.5f, 0.5f}));
+}
+
 TEST_P(RowOpsTest, SequencesOfLongPromptsTurnByTheLongFrequencies) {
-  const RopeSpec rope = {
-      .inv_freq = {1.0f, 0.3f}, .long_inv_freq = {0.5f, 0.1f}, .short_context = 8};
-  const RopeSpec short_rope = {.inv_freq = rope.inv_freq};
-  const RopeSpec long_rope = {.inv_freq = rope.long_inv_freq};
+  const RopeSpec rope = {.inv_freq = {1.0f, 0.3f},
+                         .long_inv_freq = {0.5f, 0.1f},
+                         .short_context = 8,
+                         .scale = 1.25f,
+                         .long_scale = 1.5f};
+  const RopeSpec short_rope = {.inv_freq = rope.inv_freq, .scale = 1.25f};
+  const RopeSpec long_rope = {.inv_freq = rope.long_inv_freq, .scale = 1.5f};
   StepBatch batch;
   batch.positions = {3, 4, 5, 6, 7, 20};
   batch.sequences = {{.first_row = 0, .rows = 2, .first_position = 3, .prompt_tokens = 9},
@@ -301,6 +312,7 @@ void RunAll(Backend& backend, Mat x, Mat y) {
   backend.Rope({.inv_freq = {1, 0.5f, 0.25f}, .first = 1}, batch, 10, y);
   backend.CopyColumns(x, 2, 5, 20, y, 11);
   backend.SoftCap(2, y);
+  backend.Clamp(1.5f, y);
 }
 
 TEST_P(RowOpsTest, LargeWorkOnTwoThreadsGivesTheSameBits) {

@@ -7,6 +7,7 @@
 
 #include "cache/policy.h"
 #include "cache/reader.h"
+#include "cache/tier.h"
 #include "engine/base/status.h"
 #include "engine/engine/engine_loop.h"
 #include "engine/engine/memory_plan.h"
@@ -15,8 +16,6 @@
 
 namespace hostler {
 namespace {
-
-constexpr int kIoThreads = 4;
 
 int UsableCores() {
   cpu_set_t set;
@@ -78,27 +77,38 @@ absl::StatusOr<DividedMemory> LocalEngine::PlanMemory(const EngineOptions& optio
   needs.kv_block = layout.block_bytes();
   needs.block_tokens = layout.block_tokens;
   if (const ExpertStore* experts = model.experts()) {
-    constexpr uint64_t kPage = 4096;
+    bool decodes = false;
     for (int layer = 0; layer < experts->num_layers(); ++layer) {
-      const uint64_t slot = (experts->slot_bytes(layer) + kPage - 1) / kPage * kPage;
+      const uint64_t slot = SlotStride(experts->slot_bytes(layer));
       needs.slot = std::max(needs.slot, slot);
-    }
-    for (int layer = 0; layer < experts->num_layers(); ++layer) {
-      needs.all_experts += needs.slot * experts->num_experts(layer);
+      needs.all_experts += slot * experts->num_experts(layer);
       needs.layer_experts = std::max(needs.layer_experts, experts->num_experts(layer));
+      decodes = decodes || experts->needs_decode(layer);
     }
-    needs.work_space += kIoThreads * model.info().expert_bytes;  // staging
+    // A read that is not aligned goes through a buffer, and so does decoding.
+    const ReaderOptions reads = ReaderOptionsFor(*experts);
+    needs.work_space += reads.depth * reads.max_bytes * (decodes ? 2 : 1);
   }
   return DivideMemory(needs, options, model.info().max_positions);
 }
 
 absl::Status LocalEngine::StartCache(uint64_t bytes) {
-  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, NewPreadReader(model_.weights->files()));
-  ExpertCache::Options options;
-  options.capacity_bytes = bytes;
-  options.io_threads = kIoThreads;
-  HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create(options, model_.model->experts(),
-                                                       std::move(reader), NewLruPolicy()));
+  const ExpertStore& store = *model_.model->experts();
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader,
+                           NewReader(model_.weights->files(), ReaderOptionsFor(store)));
+  PolicyShape shape{store.num_layers(), 0};
+  ExpertCounts counts{int64_t{shape.layers} * model().experts_per_token, 0};
+  size_t slot = 1;
+  for (int layer = 0; layer < shape.layers; ++layer) {
+    shape.experts = std::max(shape.experts, store.num_experts(layer));
+    counts.all += store.num_experts(layer);
+    slot = std::max(slot, store.slot_bytes(layer));
+  }
+  HOSTLER_ASSIGN_OR_RETURN(
+      auto policy,
+      NewEvictionPolicy(PolicyForBudget("default", int64_t(bytes / slot), counts), shape));
+  HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create({.capacity_bytes = bytes}, &store,
+                                                       std::move(reader), std::move(policy)));
   return absl::OkStatus();
 }
 
@@ -115,8 +125,11 @@ absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLa
 absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) {
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
                            NewCpuBackend(options.threads > 0 ? options.threads : UsableCores()));
-  const ModelOptions model_options{options.quantize == Quantize::kQ8};
+  const ModelOptions model_options{options.quantize == Quantize::kQ8, options.precise};
   HOSTLER_ASSIGN_OR_RETURN(model_, LoadModel(path, model_options, std::move(backend)));
+  if (!options.chat_template.empty()) {
+    HOSTLER_ASSIGN_OR_RETURN(model_.text.chat_template, LoadChatTemplate(options.chat_template));
+  }
 
   options.max_sequences = std::clamp(options.max_sequences, 1, options.step_tokens);
   const StepLimits limits{options.step_tokens, LogitRows(options, model().vocab)};

@@ -26,11 +26,12 @@ struct EngineOptions {
   uint64_t kv_memory_bytes = 0;      // 0: chosen from what is left
   int threads = 0;                   // 0: the cores this process may use
   Quantize quantize = Quantize::kNone;
-  bool precise = false;     // f32 activations and KV over the weights as stored
-  int max_context = 0;      // tokens of one sequence; 0: the model's
-  int max_sequences = 256;  // running at a time
-  int step_tokens = 512;    // rows of a step at most
-  int max_queue = 4096;     // sequences waiting; more are refused
+  bool precise = false;       // f32 activations and KV over the weights as stored
+  std::string chat_template;  // a file with one to use; "": the model's own
+  int max_context = 0;        // tokens of one sequence; 0: the model's
+  int max_sequences = 256;    // running at a time
+  int step_tokens = 512;      // rows of a step at most
+  int max_queue = 4096;       // sequences waiting; more are refused
 };
 
 // Load and counters, consistent as of the end of a step. Counters only grow.

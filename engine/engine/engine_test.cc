@@ -322,6 +322,30 @@ TEST_F(EngineTest, RefusesWhatTheModelCannotDo) {
   EXPECT_EQ(status(request).rfind("top_p:", 0), 0u);
 }
 
+TEST(EngineTemplateTest, AFilesTemplateStandsInForTheModelsOwn) {
+  const std::string file = ::testing::TempDir() + "hostler_template_" + std::to_string(::getpid());
+  std::ofstream(file) << "<{{ messages[0].content }}>";
+  EngineOptions options = Precise();
+  options.chat_template = file;
+  const auto engine = Load("sample-dense", options);
+  ASSERT_NE(engine, nullptr);
+  GenerateRequest request;
+  ChatPrompt chat;
+  chat.messages = {{{"role", "user"}, {"content", "hello"}}};
+  request.prompt = chat;
+  const auto ids = engine->TokenizePrompt(request);
+  ASSERT_TRUE(ids.ok()) << ids.status();
+  EXPECT_EQ(engine->tokenizer()->Decode(*ids, /*skip_special=*/false), "<hello>");
+
+  std::ofstream(file) << "{% if %}";
+  const auto bad = Engine::Load(kModels + "sample-dense", options);
+  EXPECT_EQ(bad.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(std::string(bad.status().message()).rfind(file, 0), 0u) << bad.status();
+  std::filesystem::remove(file);
+  EXPECT_EQ(Engine::Load(kModels + "sample-dense", options).status().code(),
+            absl::StatusCode::kNotFound);
+}
+
 TEST_F(EngineTest, CancelledRequestsLeaveNothingBehind) {
   std::vector<std::shared_ptr<GenerateStream>> streams;
   for (int i = 0; i < 20; ++i) {

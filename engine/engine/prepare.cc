@@ -76,7 +76,9 @@ absl::Status CheckLimits(const GenerateRequest& request, const LoadedModel& mode
 
 absl::StatusOr<std::string> RenderChat(const LoadedModel& model, const ChatPrompt& chat) {
   if (model.text.chat_template == nullptr) {
-    return FieldError("messages", "this model has no chat template; use /v1/completions");
+    return FieldError(
+        "messages",
+        "this model has no chat template; use /v1/completions or serve it with --chat-template");
   }
   nlohmann::ordered_json variables = model.text.template_variables;
   variables["messages"] = chat.messages;

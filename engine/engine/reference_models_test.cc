@@ -1,7 +1,9 @@
-// Every reference model of ../shared/golden: logits, greedy tokens and chosen
+// Every reference model of ../shared/golden, as it is there and as
+// tests/fixtures/make_gguf.py writes it: logits, greedy tokens and chosen
 // experts, alone and in a batch, with all experts in memory and with few.
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -22,7 +24,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kGolden = fs::path(HOSTLER_SOURCE_DIR) / "../shared/golden";
+const char* const kOther = std::getenv("HOSTLER_GOLDEN");  // a folder of the same form
+const fs::path kGolden =
+    kOther ? fs::path(kOther) : fs::path(HOSTLER_SOURCE_DIR) / "../shared/golden";
 
 struct ReferenceModel {
   std::string name;
@@ -32,11 +36,35 @@ struct ReferenceModel {
 
 void PrintTo(const ReferenceModel& model, std::ostream* out) { *out << model.name; }
 
+// Files of the same models that make_gguf.py writes in other ways.
+constexpr std::pair<const char*, const char*> kVariants[] = {{"deepseek_v2", "kv_b"},
+                                                             {"glm4_moe", "nextn"}};
+
+// Where the tests' fixture has put a model's GGUF file.
+fs::path GgufFile(const std::string& name) {
+  const char* directory = std::getenv("HOSTLER_GGUF_MODELS");
+  return fs::path(directory == nullptr ? "" : directory) / (name + ".gguf");
+}
+
+ReferenceModel Converted(const std::string& name, const std::string& variant,
+                         const fs::path& golden) {
+  const bool plain = variant.empty();
+  return {name + (plain ? "" : "_" + variant) + "_as_gguf",
+          GgufFile(plain ? name : name + "." + variant), golden};
+}
+
 std::vector<ReferenceModel> ReferenceModels() {
   std::vector<ReferenceModel> models;
   std::error_code missing;
   for (const auto& entry : fs::directory_iterator(kGolden / "models", missing)) {
-    models.push_back({entry.path().filename().string(), entry.path(), entry.path()});
+    const std::string name = entry.path().filename().string();
+    models.push_back({name, entry.path(), entry.path()});
+    // GGUF has no key for Mistral's window.
+    if (name != "mistral") models.push_back(Converted(name, "", entry.path()));
+  }
+  for (const auto& [name, variant] : kVariants) {
+    const fs::path golden = kGolden / "models" / name;
+    if (fs::exists(golden)) models.push_back(Converted(name, variant, golden));
   }
   for (const auto& entry : fs::directory_iterator(kGolden / "gguf/models", missing)) {
     if (entry.path().extension() != ".gguf") continue;
@@ -64,6 +92,7 @@ class ReferenceModelTest : public ::testing::TestWithParam<ReferenceModel> {
  protected:
   void SetUp() override {
     if (GetParam().model.empty()) GTEST_SKIP() << "needs ../shared/golden";
+    if (!fs::exists(GetParam().model)) GTEST_SKIP() << "needs " << GetParam().model;
     golden_ = nlohmann::json::parse(std::ifstream(GetParam().golden / "golden.json"));
   }
 
@@ -80,7 +109,7 @@ class ReferenceModelTest : public ::testing::TestWithParam<ReferenceModel> {
 
   std::vector<int32_t> Prompt(const char* name) { return golden_["prompts"][name]; }
   std::vector<int32_t> Greedy(const char* name) { return golden_["greedy"][name]["tokens"]; }
-  double tolerance() const { return GetParam().name == "qwen3_next" ? 2e-3 : 2e-4; }
+  double tolerance() const { return GetParam().name.starts_with("qwen3_next") ? 2e-3 : 2e-4; }
 
   void ExpectLogits(const std::vector<float>& got, const fs::path& file) {
     const std::vector<float> expected = ReadNpy(GetParam().golden / file);
@@ -157,13 +186,13 @@ TEST_P(ReferenceModelTest, ChoosesTheExperts) {
   if (!golden_.contains("router") || golden_["router"]["long"].empty()) return;  // dense
   auto backend = NewCpuBackend(1);
   ASSERT_TRUE(backend.ok());
-  auto loaded = LoadModel(GetParam().model.string(), {}, *std::move(backend));
+  auto loaded = LoadModel(GetParam().model.string(), {.precise = true}, *std::move(backend));
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   Model& model = *loaded->model;
-  auto reader = NewPreadReader(loaded->weights->files());
+  auto reader = NewReader(loaded->weights->files(), ReaderOptionsFor(*model.experts()));
   ASSERT_TRUE(reader.ok());
-  auto cache = ExpertCache::Create({uint64_t{64} << 20, 2}, model.experts(), *std::move(reader),
-                                   NewLruPolicy());
+  auto cache = ExpertCache::Create({.capacity_bytes = uint64_t{64} << 20}, model.experts(),
+                                   *std::move(reader), NewLruPolicy());
   ASSERT_TRUE(cache.ok()) << cache.status();
 
   for (const char* name : {"short", "long"}) {
@@ -205,6 +234,41 @@ TEST_P(ReferenceModelTest, ChoosesTheExperts) {
     }
   }
 }
+
+class QuantisedGgufTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  static std::vector<float> Logits(const std::string& name) {
+    EngineOptions options;
+    options.precise = true;
+    options.threads = 2;
+    options.memory_bytes = uint64_t{256} << 20;
+    auto engine = Engine::Load(GgufFile(name).string(), options);
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    if (!engine.ok()) return {};
+    std::vector<int32_t> prompt;
+    for (int i = 0; i < 60; ++i) prompt.push_back(37 * i % 320);
+    const auto logits = (*engine)->Logits(prompt);
+    EXPECT_TRUE(logits.ok()) << logits.status();
+    return logits.ok() ? *logits : std::vector<float>();
+  }
+};
+
+TEST_P(QuantisedGgufTest, GivesTheLogitsOfTheValuesItStandsFor) {
+  const std::string name = std::string(GetParam()) + ".q8_0";
+  if (!fs::exists(GgufFile(name))) GTEST_SKIP() << "needs " << GgufFile(name);
+  const std::vector<float> quantised = Logits(name), plain = Logits(name + ".plain");
+  ASSERT_FALSE(quantised.empty());
+  ASSERT_EQ(quantised.size(), plain.size());
+  double worst = 0;
+  for (size_t i = 0; i < plain.size(); ++i) {
+    worst = std::max(worst, std::fabs(double(quantised[i]) - plain[i]));
+  }
+  EXPECT_LE(worst, name.starts_with("qwen3_next") ? 2e-3 : 2e-4);
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, QuantisedGgufTest,
+                         ::testing::Values("deepseek_v2_lite", "gpt_oss", "phi3", "qwen3_next"),
+                         [](const auto& info) { return std::string(info.param); });
 
 INSTANTIATE_TEST_SUITE_P(Golden, ReferenceModelTest, ::testing::ValuesIn(ReferenceModels()),
                          [](const auto& info) { return info.param.name; });

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -65,6 +66,21 @@ struct GenerateRequest {
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kError };
+
+// What clients, logs and metrics call it: vLLM's names.
+constexpr std::string_view FinishReasonName(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "abort";
+    case FinishReason::kError:
+      return "error";
+  }
+  return "error";
+}
 
 struct TokenLogprob {
   int32_t id = 0;

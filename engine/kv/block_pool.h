@@ -17,7 +17,6 @@ class BlockPool {
   void AddRef(int32_t block) { ++refs_[block]; }
   // The block becomes free with its last reference.
   void Release(int32_t block);
-  bool shared(int32_t block) const { return refs_[block] > 1; }
 
   int total() const { return static_cast<int>(refs_.size()); }
   int free() const { return static_cast<int>(free_.size()); }

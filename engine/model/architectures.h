@@ -39,6 +39,7 @@ absl::StatusOr<DecoderConfig> ConfigureGemma2(const nlohmann::json& config);
 absl::StatusOr<DecoderConfig> ConfigureGemma3(const nlohmann::json& config);
 absl::StatusOr<DecoderConfig> ConfigureGlm4Moe(const nlohmann::json& config);
 absl::StatusOr<DecoderConfig> ConfigureGptOss(const nlohmann::json& config);
+absl::StatusOr<DecoderConfig> ConfigureGranite(const nlohmann::json& config);
 absl::StatusOr<DecoderConfig> ConfigureGraniteMoe(const nlohmann::json& config);
 absl::StatusOr<DecoderConfig> ConfigureLlama(const nlohmann::json& config);
 absl::StatusOr<DecoderConfig> ConfigureLlama4(const nlohmann::json& config);

@@ -130,6 +130,9 @@ void GroupedQueryAttention::Forward(const StepContext& step, Mat x, Mat out) {
   if (config_.qk_norm == QkNorm::kPerHead || config_.qk_norm == QkNorm::kWhole) {
     NormHeads(backend, q, k);
   }
+  if (config_.clip > 0) {
+    for (const Mat projected : {q, k, v}) backend.Clamp(config_.clip, projected);
+  }
   if (config_.rope != nullptr) {
     backend.Rope(*config_.rope, step.batch, config_.head_dim, q);
     backend.Rope(*config_.rope, step.batch, config_.head_dim, k);

@@ -28,6 +28,7 @@ struct AttentionConfig {
   bool sinks = false;
   QkNorm qk_norm = QkNorm::kNone;
   float norm_eps = 1e-6f;
+  float clip = 0;                  // > 0: q (and k, after their norms) and v are within ±clip
   float gain_offset = 0;           // added to norm gains
   const RopeSpec* rope = nullptr;  // null: no positions; owned by the decoder
   float scale = 0;

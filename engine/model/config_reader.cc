@@ -14,6 +14,12 @@ const nlohmann::json* ConfigReader::Get(std::string_view key) const {
   return found == json_.end() || found->is_null() ? nullptr : &*found;
 }
 
+bool ConfigReader::IsNull(std::string_view key) const {
+  if (!json_.is_object()) return false;
+  const auto found = json_.find(std::string(key));
+  return found != json_.end() && found->is_null();
+}
+
 void ConfigReader::Fail(std::string_view key, std::string_view problem) {
   if (status_.ok()) {
     status_ = absl::InvalidArgumentError(fmt::format("{}: \"{}\" {}", what_, key, problem));

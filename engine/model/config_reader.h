@@ -34,6 +34,8 @@ class ConfigReader {
   // A list of strings; empty when the key is missing.
   std::vector<std::string> Strings(std::string_view key);
   bool Has(std::string_view key) const { return Get(key) != nullptr; }
+  // The key is there and says null: where that differs from its default.
+  bool IsNull(std::string_view key) const;
   const nlohmann::json* Get(std::string_view key) const;
 
   void Fail(std::string_view key, std::string_view problem);

@@ -29,7 +29,10 @@ class Decoder : public Model {
   Decoder(DecoderConfig config, const ModelInfo& info, Backend* backend)
       : config_(std::move(config)), info_(info), backend_(*backend) {}
 
-  absl::Status Bind(const WeightSource* weights, bool quantize);
+  // Keeps what it bound. Errors: the binder's.
+  absl::Status Bind(const WeightSource* weights, const ModelOptions& options);
+  // Binds everything; returns the experts of every MoE layer.
+  std::vector<StoredExperts> BindAll(TensorBinder& binder);
 
   const ModelInfo& info() const override { return info_; }
   KvLayout kv_layout() const override;
@@ -68,7 +71,7 @@ class Decoder : public Model {
   size_t state_bytes_ = 0;
 
   std::unique_ptr<Buffer> workspace_;
-  Mat x_, normed_, out_, last_, logits_;
+  Mat x_, normed_, out_, gate_logits_, last_, logits_;
 };
 
 Norm Decoder::BindNorm(const std::string& name, TensorBinder& binder) const {
@@ -97,8 +100,7 @@ std::unique_ptr<Mixer> Decoder::BindMixer(const LayerConfig& layer, const std::s
   return NewAttention(config, kv_layers_++, prefix + config_.mixer_name, binder);
 }
 
-absl::Status Decoder::Bind(const WeightSource* weights, bool quantize) {
-  TensorBinder binder(weights, &backend_, quantize);
+std::vector<StoredExperts> Decoder::BindAll(TensorBinder& binder) {
   embedding_ = binder.Matrix("model.embed_tokens.weight", config_.vocab, config_.dim);
   final_norm_ = BindNorm("model.norm", binder);
   head_ = config_.tied_embeddings ? embedding_
@@ -126,6 +128,14 @@ absl::Status Decoder::Bind(const WeightSource* weights, bool quantize) {
     layer.ffn = NewMoe(config_.moe, static_cast<int>(experts.size()) - 1, experts.back().layout,
                        prefix + config_.moe_name, binder);
   }
+  return experts;
+}
+
+absl::Status Decoder::Bind(const WeightSource* weights, const ModelOptions& options) {
+  TensorBinder binder(weights, &backend_, options.quantize, options.precise);
+  std::vector<StoredExperts> experts = BindAll(binder);
+  // A GGUF file has nothing but the model; checkpoints have all kinds of things.
+  if (weights->format() == "gguf") binder.RefuseUnused(static_cast<int>(config_.layers.size()));
   HOSTLER_RETURN_IF_ERROR(binder.status());
   if (!experts.empty()) experts_ = NewExpertStore(std::move(experts));
   weight_bytes_ = binder.bytes();
@@ -135,7 +145,9 @@ absl::Status Decoder::Bind(const WeightSource* weights, bool quantize) {
 
 KvLayout Decoder::kv_layout() const {
   KvLayout layout;
-  layout.layers = kv_layers_;
+  // Without attention, positions still have blocks, with next to nothing in them.
+  layout.layers = std::max(kv_layers_, 1);
+  layout.kv_heads = layout.k_dim = layout.v_dim = 1;
   for (const LayerConfig& layer : config_.layers) {
     if (layer.attention.has_value()) {
       layout.kv_heads = layer.attention->kv_heads;
@@ -154,6 +166,9 @@ void Decoder::Place(WorkArena& arena, const StepLimits& limits) {
   x_ = arena.Matrix(limits.rows, config_.dim);
   normed_ = arena.Matrix(limits.rows, config_.dim);
   out_ = arena.Matrix(limits.rows, config_.dim);
+  if (config_.moe.gate_residual) {
+    gate_logits_ = arena.Matrix(limits.rows, config_.moe.choices());
+  }
   // Layers, their two halves and the head take turns with the rest.
   const int64_t mark = arena.Mark();
   for (const Layer& layer : layers_) {
@@ -188,7 +203,13 @@ void Decoder::AddResidual(const Norm& norm, Mat out, Mat x) const {
 
 void Decoder::Forward(const StepBatch& batch, const ModelMemory& memory, StepResult* result) {
   result->row_status.clear();
-  const StepContext step{backend_, batch, memory.kv, memory.state, memory.cache, result};
+  const StepContext step{backend_,
+                         batch,
+                         memory.kv,
+                         memory.state,
+                         memory.cache,
+                         result,
+                         gate_logits_.first_rows(batch.rows())};
   const Mat x = x_.first_rows(batch.rows());
   const Mat normed = normed_.first_rows(batch.rows()), out = out_.first_rows(batch.rows());
   backend_.Embed(embedding_, batch.tokens, x);
@@ -220,11 +241,22 @@ void Decoder::ForwardHead(const StepBatch& batch, Mat x, StepResult* result) {
 
 }  // namespace
 
+absl::StatusOr<DecoderParts> ListDecoderParts(DecoderConfig config, const WeightSource* weights,
+                                              const ModelOptions& options) {
+  HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, NewCpuBackend(1));
+  DecoderParts parts;
+  TensorBinder binder(weights, options.quantize, &parts.tensors);
+  Decoder decoder(std::move(config), ModelInfo(), backend.get());
+  parts.experts = decoder.BindAll(binder);
+  HOSTLER_RETURN_IF_ERROR(binder.status());
+  return parts;
+}
+
 absl::StatusOr<std::unique_ptr<Model>> NewDecoder(DecoderConfig config, const ModelInfo& info,
                                                   const WeightSource* weights,
                                                   const ModelOptions& options, Backend* backend) {
   auto decoder = std::make_unique<Decoder>(std::move(config), info, backend);
-  HOSTLER_RETURN_IF_ERROR(decoder->Bind(weights, options.quantize));
+  HOSTLER_RETURN_IF_ERROR(decoder->Bind(weights, options));
   return decoder;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -61,7 +62,19 @@ struct DecoderConfig {
 
 struct ModelOptions {
   bool quantize = false;  // matrices and experts to q8_0
+  bool precise = false;   // FP8 becomes f32, which holds every value, instead of bf16
 };
+
+// What of a model's files its graph uses.
+struct DecoderParts {
+  std::map<std::string, TensorUse> tensors;  // by name; all but the experts
+  std::vector<StoredExperts> experts;        // [MoE layers]; in q8_0 if asked
+};
+
+// Checks what NewDecoder would bind, without converting or allocating any of
+// it. Errors: as NewDecoder.
+absl::StatusOr<DecoderParts> ListDecoderParts(DecoderConfig config, const WeightSource* weights,
+                                              const ModelOptions& options);
 
 // Builds the graph and binds the weights. Errors: InvalidArgument and
 // Unimplemented, naming the tensor.

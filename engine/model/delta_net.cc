@@ -1,5 +1,8 @@
 #include "engine/model/delta_net.h"
 
+#include <cmath>
+#include <vector>
+
 namespace hostler {
 namespace {
 
@@ -25,12 +28,16 @@ class DeltaNet : public Mixer {
   int group() const { return config_.value_heads / config_.key_heads; }
   int64_t key_width() const { return int64_t{config_.key_heads} * config_.key_dim; }
   int64_t value_width() const { return int64_t{config_.value_heads} * config_.value_dim; }
+  void BindDecay(const std::string& prefix, TensorBinder& binder);
   void Project(const StepContext& step, Mat x);
+  void ProjectTogether(const StepContext& step, Mat x, Mat mixed, Mat z);
 
   const DeltaNetConfig config_;
   const size_t state_offset_;
   DeltaNetSpec spec_;
-  Weight in_qkvz_, in_ba_, norm_, out_;
+  Weight in_qkvz_;  // null data: in two
+  Weight in_qkv_, in_z_;
+  Weight in_ba_, norm_, out_;
 
   Mat qkvz_, ba_, mixed_, z_, beta_, decay_, values_;
 };
@@ -39,14 +46,28 @@ DeltaNet::DeltaNet(const DeltaNetConfig& config, size_t state_offset, const std:
                    TensorBinder& binder)
     : config_(config), state_offset_(state_offset), spec_(SpecOf(config)) {
   const int64_t dim = config.dim, heads = config.value_heads;
-  in_qkvz_ =
-      binder.Matrix(prefix + "in_proj_qkvz.weight", 2 * key_width() + 2 * value_width(), dim);
+  if (binder.Has(prefix + "in_proj_qkv.weight")) {
+    in_qkv_ = binder.Matrix(prefix + "in_proj_qkv.weight", spec_.mixed_dim(), dim);
+    in_z_ = binder.Matrix(prefix + "in_proj_z.weight", value_width(), dim);
+  } else {
+    in_qkvz_ =
+        binder.Matrix(prefix + "in_proj_qkvz.weight", 2 * key_width() + 2 * value_width(), dim);
+  }
   in_ba_ = binder.MatrixAsStored(prefix + "in_proj_ba.weight", 2 * heads, dim);
   spec_.conv = binder.Floats(prefix + "conv1d.weight", spec_.mixed_dim(), config.kernel);
-  spec_.a_log = binder.Floats(prefix + "A_log", heads);
+  BindDecay(prefix, binder);
   spec_.dt_bias = binder.Floats(prefix + "dt_bias", heads);
   norm_ = binder.Vector(prefix + "norm.weight", config.value_dim);
   out_ = binder.Matrix(prefix + "out_proj.weight", dim, value_width());
+}
+
+void DeltaNet::BindDecay(const std::string& prefix, TensorBinder& binder) {
+  if (!binder.Has(prefix + "minus_A")) {
+    spec_.a_log = binder.Floats(prefix + "A_log", config_.value_heads);
+    return;
+  }
+  spec_.a_log = binder.Floats(prefix + "minus_A", config_.value_heads);
+  for (float& a : spec_.a_log) a = std::log(-a);
 }
 
 void DeltaNet::Place(WorkArena& arena, int64_t rows) {
@@ -59,16 +80,13 @@ void DeltaNet::Place(WorkArena& arena, int64_t rows) {
   values_ = arena.Matrix(rows, value_width());
 }
 
-// The projections come by key head: each has its q, k, v and z, and in the
-// other matrix the betas and decays of its value heads.
-void DeltaNet::Project(const StepContext& step, Mat x) {
+// The projections come by key head: each has its q, k, v and z.
+void DeltaNet::ProjectTogether(const StepContext& step, Mat x, Mat mixed, Mat z) {
   Backend& backend = step.backend;
   const int64_t key = config_.key_dim, value = int64_t{group()} * config_.value_dim;
   const int heads = config_.key_heads;
-  const Mat qkvz = qkvz_.first_rows(x.rows), ba = ba_.first_rows(x.rows);
-  const Mat mixed = mixed_.first_rows(x.rows);
+  const Mat qkvz = qkvz_.first_rows(x.rows);
   backend.MatMul(in_qkvz_, x, qkvz);
-  backend.MatMul(in_ba_, x, ba);
   // mixed is all heads' q, then all k, then all v. Seen as rows of one head,
   // q, k and v of head h begin at different columns, so each goes by itself.
   for (int h = 0; h < heads; ++h) {
@@ -77,7 +95,22 @@ void DeltaNet::Project(const StepContext& step, Mat x) {
     backend.CopyColumns(qkvz, from + key, key, 1, mixed, key_width() + h * key);
     backend.CopyColumns(qkvz, from + 2 * key, value, 1, mixed, 2 * key_width() + h * value);
   }
-  backend.CopyColumns(qkvz, 2 * key + value, value, heads, z_.first_rows(x.rows), 0);
+  backend.CopyColumns(qkvz, 2 * key + value, value, heads, z, 0);
+}
+
+void DeltaNet::Project(const StepContext& step, Mat x) {
+  Backend& backend = step.backend;
+  const int heads = config_.key_heads;
+  const Mat mixed = mixed_.first_rows(x.rows), z = z_.first_rows(x.rows);
+  const Mat ba = ba_.first_rows(x.rows);
+  if (in_qkvz_.data != nullptr) {
+    ProjectTogether(step, x, mixed, z);
+  } else {
+    backend.MatMul(in_qkv_, x, mixed);
+    backend.MatMul(in_z_, x, z);
+  }
+  // By key head, too: the betas and decays of its value heads.
+  backend.MatMul(in_ba_, x, ba);
   backend.CopyColumns(ba, 0, group(), heads, beta_.first_rows(x.rows), 0);
   backend.CopyColumns(ba, group(), group(), heads, decay_.first_rows(x.rows), 0);
 }

@@ -20,6 +20,9 @@ struct DeltaNetConfig {
   size_t state_bytes() const;
 };
 
+// Tensors are as published, with q, k, v and z of each key head together in
+// in_proj_qkvz and A as its logarithm, or as in GGUF, with in_proj_z apart from
+// all heads' q, k and v in in_proj_qkv, and minus_A.
 // `prefix`: "model.layers.3.linear_attn."; `state_offset`: this layer's place
 // in a sequence's state slot.
 std::unique_ptr<Mixer> NewDeltaNet(const DeltaNetConfig& config, size_t state_offset,

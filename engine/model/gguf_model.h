@@ -11,9 +11,14 @@
 
 namespace hostler {
 
-// Errors: Unimplemented naming an architecture that is not read from GGUF;
-// the metadata getters'.
+// Errors: Unimplemented naming an architecture that is not read from GGUF, or a
+// key or tensor of it that would change what is computed and is not known; the
+// metadata getters'.
 absl::StatusOr<nlohmann::json> GgufConfig(const GgufSource& gguf);
+
+// An error about what was made of a GGUF file, naming the file's key or tensor
+// instead of config.json's key or the decoder's tensor.
+absl::Status InGgufTerms(const absl::Status& status, const GgufMetadata& metadata);
 
 // The same tensors, renamed. Keeps `gguf`.
 std::unique_ptr<WeightSource> RenameGgufTensors(std::unique_ptr<GgufSource> gguf);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/model/architectures.h"
 #include "engine/model/config_reader.h"
 #include "engine/model/loader.h"
 #include "gtest/gtest.h"
@@ -38,6 +39,13 @@ TEST(ConfigReaderTest, RefusesOtherTypesAndMissingKeys) {
   ConfigReader reader(list, "config.json");
   reader.Int("a", 0, 1);
   EXPECT_FALSE(reader.status().ok());
+}
+
+TEST(ConfigReaderTest, FamiliesGoOnReadingAfterAProblemWithPositions) {
+  for (const char* type : {"llama4_text", "ernie4_5_moe", "gemma3_text"}) {
+    const nlohmann::json config = {{"model_type", type}, {"partial_rotary_factor", 1.5}};
+    EXPECT_FALSE(FindArchitecture(config)->configure(config).ok()) << type;
+  }
 }
 
 class HostileConfigTest : public ::testing::TestWithParam<std::string> {
@@ -91,7 +99,12 @@ TEST_P(HostileConfigTest, AnyValueOfAnyKeyIsSurvived) {
                                               {{"rope_type", "yarn"}, {"factor", -1}},
                                               {{"rope_type", "longrope"}},
                                               {{"type", "llama3"}, {"factor", 0}}};
-  for (const auto& [key, original] : config_.items()) {
+  std::vector<std::string> keys = {"clip_qkv",         "gate_residual",    "num_constant_experts",
+                                   "num_copy_experts", "num_null_experts", "num_zero_experts",
+                                   "rope_parameters",  "rotary_dim",       "top_p_threshold",
+                                   "zero_expert_num"};
+  for (const auto& item : config_.items()) keys.push_back(item.key());
+  for (const std::string& key : keys) {
     for (const nlohmann::json& value : values) {
       nlohmann::json changed = config_;
       changed[key] = value;
@@ -101,6 +114,16 @@ TEST_P(HostileConfigTest, AnyValueOfAnyKeyIsSurvived) {
       }
     }
   }
+}
+
+// Qwen3-Next's first layer has no attention.
+TEST_P(HostileConfigTest, AModelOfOneLayerHasBlocks) {
+  config_.erase("layer_types");
+  config_["num_hidden_layers"] = 1;
+  ASSERT_TRUE(Load(config_).ok()) << Load(config_);
+  const auto model = LoadModel(directory_.string(), ModelOptions(), *NewCpuBackend(1));
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_GT(model->model->kv_layout().token_bytes(), 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, HostileConfigTest,

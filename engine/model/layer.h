@@ -19,6 +19,7 @@ struct StepContext {
   const StateView& state;
   ExpertCache* cache;  // null for a dense model
   StepResult* result;
+  Mat gate_logits;  // [rows, choices], of the MoE layer before; for gate_residual
 };
 
 // Weights are bound at construction; immutable but for its work space.

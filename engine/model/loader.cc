@@ -6,6 +6,7 @@
 
 #include "engine/base/status.h"
 #include "engine/model/config_reader.h"
+#include "engine/model/gguf_model.h"
 #include "engine/model/registry.h"
 #include "fmt/format.h"
 
@@ -70,11 +71,14 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOption
   LoadedModel loaded;
   loaded.backend = std::move(backend);
   HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, files.Configure());
+  ModelOptions effective = options;
+  effective.quantize = options.quantize || files.HoldsQuantized();
   auto model =
-      NewDecoder(std::move(decoder), info, files.weights.get(), options, loaded.backend.get());
+      NewDecoder(std::move(decoder), info, files.weights.get(), effective, loaded.backend.get());
   if (!model.ok()) {
-    return absl::Status(model.status().code(),
-                        fmt::format("{}: {}", path, std::string(model.status().message())));
+    const absl::Status status =
+        files.gguf == nullptr ? model.status() : InGgufTerms(model.status(), *files.gguf);
+    return absl::Status(status.code(), fmt::format("{}: {}", path, std::string(status.message())));
   }
   loaded.model = *std::move(model);
   HOSTLER_ASSIGN_OR_RETURN(loaded.defaults, ReadDefaults(files.generation));

@@ -50,7 +50,14 @@ LatentAttention::LatentAttention(const MlaConfig& config, int kv_layer, const st
   }
   kv_down_ = binder.Matrix(prefix + "kv_a_proj_with_mqa.weight", latent_head(), config.dim);
   kv_norm_ = binder.Vector(prefix + "kv_a_layernorm.weight", config.kv_rank);
-  AbsorbUpProjection(prefix + "kv_b_proj.weight", binder);
+  if (binder.Has(prefix + "k_b_proj.weight")) {  // split and transposed already
+    to_latent_ = binder.Matrix(prefix + "k_b_proj.weight", int64_t{config.heads} * config.kv_rank,
+                               config.nope_dim);
+    to_value_ = binder.Matrix(prefix + "v_b_proj.weight", int64_t{config.heads} * config.v_dim,
+                              config.kv_rank);
+  } else {
+    AbsorbUpProjection(prefix + "kv_b_proj.weight", binder);
+  }
   o_ = binder.Matrix(prefix + "o_proj.weight", config.dim, int64_t{config.heads} * config.v_dim);
   if (config.bias) {
     kv_down_bias_ = binder.Vector(prefix + "kv_a_proj_with_mqa.bias", latent_head());
@@ -76,7 +83,8 @@ void LatentAttention::AbsorbUpProjection(const std::string& name, TensorBinder& 
     to_value.insert(to_value.end(), rows + nope * rank, rows + head_rows * rank);
   }
   const DType stored = binder.TypeOf(name);
-  const DType type = GetDTypeInfo(stored).block_elements == 1 ? stored : DType::kBF16;
+  const bool plain = GetDTypeInfo(stored).block_elements == 1 && stored != DType::kF8E4M3;
+  const DType type = plain ? stored : binder.fp8_type();
   to_latent_ = binder.MakeMatrix(to_latent, type, config_.heads * rank, nope);
   to_value_ = binder.MakeMatrix(to_value, type, config_.heads * v_dim, rank);
 }

@@ -17,9 +17,15 @@ absl::StatusOr<DecoderConfig> ModelFiles::Configure() const {
     return absl::UnimplementedError(fmt::format("architecture \"{}\" (supported: {})",
                                                 ArchitectureName(config), ArchitectureNames()));
   }
-  HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, architecture->configure(config));
-  if (gguf != nullptr) AdaptToGguf(&decoder);
+  absl::StatusOr<DecoderConfig> decoder = architecture->configure(config);
+  if (!decoder.ok()) return gguf == nullptr ? decoder : InGgufTerms(decoder.status(), *gguf);
+  if (gguf != nullptr) AdaptToGguf(&*decoder);
+  if (packed != nullptr) decoder->expert_names.form = ExpertForm::kPacked;
   return decoder;
+}
+
+bool ModelFiles::HoldsQuantized() const {
+  return packed != nullptr && (packed->manifest().type == "q8" || packed->manifest().type == "q4");
 }
 
 absl::StatusOr<ModelFiles> OpenModelFiles(const std::string& path) {
@@ -31,6 +37,13 @@ absl::StatusOr<ModelFiles> OpenModelFiles(const std::string& path) {
     files.gguf = &gguf->metadata();
     files.weights.release();
     files.weights = RenameGgufTensors(std::unique_ptr<GgufSource>(gguf));
+    return files;
+  }
+  if (const auto* packed = dynamic_cast<const PackedSource*>(files.weights.get())) {
+    files.config = packed->manifest().config;
+    files.generation = packed->manifest().generation;
+    files.gguf = packed->gguf();
+    files.packed = packed;
     return files;
   }
   const std::filesystem::path directory(path);

@@ -9,9 +9,10 @@ namespace hostler {
 
 struct ModelInfo {
   std::string path;
-  std::string architecture;  // the registry's name, "qwen3_moe"
-  std::string format;        // "safetensors"
-  std::string weight_type;   // of most weights as stored, "bf16"
+  std::string architecture;         // the registry's name, "qwen3_moe"
+  std::string format;               // "safetensors"
+  std::string packed, packed_from;  // of a packed store: its type ("q8"), its source's format
+  std::string weight_type;          // of most weights as stored, "bf16"
   int vocab = 0;
   int layers = 0;
   int dim = 0;

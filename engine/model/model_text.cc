@@ -7,6 +7,7 @@
 #include "engine/base/status.h"
 #include "engine/model/config_reader.h"
 #include "engine/text/vocabulary_tokenizer.h"
+#include "engine/weights/packed.h"
 #include "engine/weights/source.h"
 
 namespace hostler {
@@ -140,7 +141,11 @@ absl::StatusOr<ModelText> LoadModelText(const std::string& path) {
   if (fs::exists(fs::path(path) / "tokenizer.json")) return LoadHfText(path);
   HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<WeightSource> source, OpenWeights(path));
   const auto* gguf = dynamic_cast<const GgufSource*>(source.get());
-  return gguf == nullptr ? LoadHfText(path) : LoadGgufText(gguf->metadata());
+  const auto* packed = dynamic_cast<const PackedSource*>(source.get());
+  const GgufMetadata* metadata = gguf != nullptr     ? &gguf->metadata()
+                                 : packed != nullptr ? packed->gguf()
+                                                     : nullptr;
+  return metadata == nullptr ? LoadHfText(path) : LoadGgufText(*metadata);
 }
 
 }  // namespace hostler

@@ -1,5 +1,6 @@
 #include "engine/model/moe.h"
 
+#include <string>
 #include <vector>
 
 #include "cache/expert_cache.h"
@@ -20,6 +21,9 @@ class ExpertGroups {
     selection.offsets.reserve(rows + 1);
     selection.experts.reserve(entries);
     selection.weights.reserve(entries);
+    weightless.offsets.reserve(rows + 1);
+    weightless.experts.reserve(entries);
+    weightless.weights.reserve(entries);
   }
 
   // Groups `selection`, rows ascending within each expert, so that what an
@@ -38,7 +42,10 @@ class ExpertGroups {
   }
   std::vector<ExpertTask>& tasks() { return tasks_; }
 
-  ExpertSelection selection;
+  // Moves the entries of experts from `first` on to `weightless`.
+  void SplitWeightless(int first);
+
+  ExpertSelection selection, weightless;
 
  private:
   size_t size_of(int expert) const { return offsets_[expert + 1] - offsets_[expert]; }
@@ -75,6 +82,28 @@ void ExpertGroups::Group(int rows, int experts) {
   offsets_.push_back(entries);
 }
 
+void ExpertGroups::SplitWeightless(int first) {
+  weightless.offsets.assign(1, 0);
+  weightless.experts.clear();
+  weightless.weights.clear();
+  int kept = 0, entry = 0;
+  for (size_t row = 1; row < selection.offsets.size(); ++row) {
+    for (; entry < selection.offsets[row]; ++entry) {
+      if (selection.experts[entry] >= first) {
+        weightless.experts.push_back(selection.experts[entry]);
+        weightless.weights.push_back(selection.weights[entry]);
+      } else {
+        selection.experts[kept] = selection.experts[entry];
+        selection.weights[kept++] = selection.weights[entry];
+      }
+    }
+    selection.offsets[row] = kept;
+    weightless.offsets.push_back(static_cast<int32_t>(weightless.experts.size()));
+  }
+  selection.experts.resize(kept);
+  selection.weights.resize(kept);
+}
+
 class MoeLayer : public FeedForward {
  public:
   MoeLayer(const MoeConfig& config, int index, const ExpertLayout& layout,
@@ -85,30 +114,32 @@ class MoeLayer : public FeedForward {
 
  private:
   void ForwardShared(const StepContext& step, Mat x, Mat out);
+  void BindGate(const std::string& prefix, TensorBinder& binder);
+  void BindConstants(const std::string& prefix, TensorBinder& binder);
+  Mat GateLogits(const StepContext& step, Mat x);
+  void AddWeightless(const StepContext& step, Mat x, Mat out);
   // Experts that are resident compute while others are read.
   void ForwardExperts(const StepContext& step, Mat x);
 
   MoeConfig config_;
   const int index_;
   const ExpertLayout layout_;
-  Weight gate_, gate_bias_;
+  Weight gate_, gate_bias_, gate_map_;
+  WeightlessExperts weightless_;
+  Weight constant_mix_;  // [2 * constants, dim]
   std::unique_ptr<GatedMlp> shared_;
   Weight shared_gate_;
 
   ExpertGroups groups_;
-  Mat logits_, shared_logit_, expert_outputs_;
+  Mat logits_, mapped_, mix_, shared_logit_, expert_outputs_;
 };
 
 MoeLayer::MoeLayer(const MoeConfig& config, int index, const ExpertLayout& layout,
                    const std::string& prefix, TensorBinder& binder)
     : config_(config), index_(index), layout_(layout) {
-  gate_ = binder.MatrixAsStored(prefix + config.gate_name + ".weight", config.experts, config.dim);
-  if (config.gate_bias) {
-    gate_bias_ = binder.Vector(prefix + config.gate_name + ".bias", config.experts);
-  }
-  if (!config.correction_bias.empty()) {
-    config_.gate.bias = binder.Floats(prefix + config.correction_bias, config.experts);
-  }
+  weightless_.first = config.experts;
+  BindGate(prefix, binder);
+  if (config.constants > 0) BindConstants(prefix + "experts.", binder);
   if (config.shared.has_value()) {
     shared_ = std::make_unique<GatedMlp>(*config.shared, prefix + config.shared_name, binder);
     if (config.shared_gate) {
@@ -117,9 +148,40 @@ MoeLayer::MoeLayer(const MoeConfig& config, int index, const ExpertLayout& layou
   }
 }
 
+void MoeLayer::BindGate(const std::string& prefix, TensorBinder& binder) {
+  const int choices = config_.choices();
+  const std::string name = prefix + config_.gate_name;
+  gate_ = binder.MatrixAsStored(name + ".weight", choices, config_.dim);
+  if (config_.gate_bias) gate_bias_ = binder.Vector(name + ".bias", choices);
+  if (config_.gate_residual && index_ > 0) {
+    gate_map_ = binder.MatrixAsStored(name + ".gate_map.weight", choices, choices);
+  }
+  if (!config_.correction_bias.empty()) {
+    config_.gate.bias = binder.Floats(prefix + config_.correction_bias, choices);
+  }
+}
+
+// Each as MoE++ names it, after the experts with matrices: "experts.8.constant"
+// and "experts.8.wg.weight", the two rows that say how much of what.
+void MoeLayer::BindConstants(const std::string& prefix, TensorBinder& binder) {
+  std::vector<float> constants, mix;
+  for (int c = 0; c < config_.constants; ++c) {
+    const std::string name = prefix + std::to_string(config_.experts + c);
+    const std::vector<float> constant = binder.Floats(name + ".constant", config_.dim);
+    const std::vector<float> rows = binder.Floats(name + ".wg.weight", 2, config_.dim);
+    constants.insert(constants.end(), constant.begin(), constant.end());
+    mix.insert(mix.end(), rows.begin(), rows.end());
+  }
+  weightless_.constants =
+      binder.MakeUnquantized(constants, DType::kF32, config_.constants, config_.dim);
+  constant_mix_ = binder.MakeUnquantized(mix, DType::kF32, 2 * config_.constants, config_.dim);
+}
+
 void MoeLayer::Place(WorkArena& arena, int64_t rows) {
   const int64_t entries = rows * config_.gate.top_k;
-  logits_ = arena.Matrix(rows, config_.experts);
+  logits_ = arena.Matrix(rows, config_.choices());
+  if (gate_map_.data != nullptr) mapped_ = arena.Matrix(rows, config_.choices());
+  mix_ = arena.Matrix(rows, 2 * config_.constants);
   shared_logit_ = arena.Matrix(rows, 1);
   expert_outputs_ = arena.Matrix(entries, config_.dim);
   if (shared_ != nullptr) shared_->Place(arena, rows);
@@ -139,7 +201,9 @@ void MoeLayer::ForwardShared(const StepContext& step, Mat x, Mat out) {
 }
 
 void MoeLayer::ForwardExperts(const StepContext& step, Mat x) {
-  ExpertCache::Acquisition acquisition = step.cache->Acquire(index_, groups_.wanted());
+  ExpertCache::Acquisition acquisition = step.cache->Acquire(
+      {index_, groups_.wanted(), groups_.selection.offsets, groups_.selection.experts,
+       static_cast<int>(step.batch.sequences.size())});
   for (std::span<const AcquiredExpert> ready = acquisition.Next(); !ready.empty();
        ready = acquisition.Next()) {
     std::vector<ExpertTask>& tasks = groups_.tasks();
@@ -157,16 +221,37 @@ void MoeLayer::ForwardExperts(const StepContext& step, Mat x) {
   }
 }
 
-void MoeLayer::Forward(const StepContext& step, Mat x, Mat out) {
+Mat MoeLayer::GateLogits(const StepContext& step, Mat x) {
   Backend& backend = step.backend;
   const Mat logits = logits_.first_rows(x.rows);
   backend.MatMul(gate_, x, logits);
   if (config_.gate_bias) backend.AddBias(gate_bias_, logits);
-  backend.SelectExperts(config_.gate, logits, &groups_.selection);
+  if (!config_.gate_residual) return logits;
+  if (gate_map_.data != nullptr) {
+    const Mat mapped = mapped_.first_rows(x.rows);
+    backend.MatMul(gate_map_, step.gate_logits, mapped);
+    backend.Add(mapped, logits);
+  }
+  backend.CopyColumns(logits, 0, logits.cols, 1, step.gate_logits, 0);
+  return logits;
+}
+
+void MoeLayer::AddWeightless(const StepContext& step, Mat x, Mat out) {
+  if (groups_.weightless.experts.empty()) return;
+  const Mat mix = mix_.first_rows(x.rows);
+  if (config_.constants > 0) step.backend.MatMul(constant_mix_, x, mix);
+  step.backend.AddWeightless(weightless_, groups_.weightless, mix, x, out);
+}
+
+void MoeLayer::Forward(const StepContext& step, Mat x, Mat out) {
+  Backend& backend = step.backend;
+  backend.SelectExperts(config_.gate, GateLogits(step, x), &groups_.selection);
+  if (config_.constants + config_.copies > 0) groups_.SplitWeightless(config_.experts);
   groups_.Group(static_cast<int>(x.rows), config_.experts);
   if (step.result->trace != nullptr) step.result->trace->Record(index_, groups_.selection);
 
   ForwardShared(step, x, out);
+  AddWeightless(step, x, out);
   ForwardExperts(step, x);
   if (config_.weigh_input) {
     groups_.selection.weights.assign(groups_.selection.weights.size(), 1.0f);

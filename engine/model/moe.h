@@ -1,5 +1,7 @@
 // The MoE feed-forward layer: gate → experts through the cache → weighted sum,
-// and the shared expert that some models add.
+// and the shared expert that some models add. A row may choose any number of
+// experts, and some may have no weights; the cache and traces know only of
+// those that have.
 #pragma once
 
 #include <memory>
@@ -15,7 +17,15 @@ namespace hostler {
 
 struct MoeConfig {
   int dim = 0;
-  int experts = 0;
+  int experts = 0;  // with matrices: what the cache holds
+  // Experts without, whose logits follow those of the others in this order.
+  // Of those that give nothing there are gate.idle, the last.
+  int constants = 0, copies = 0;
+  // The gate adds a learned map of the logits that the MoE layer before had
+  // (MoE++; Jin et al. 2024, equation 6).
+  bool gate_residual = false;
+  int choices() const { return experts + constants + copies + gate.idle; }
+
   GateSpec gate;                   // its bias is bound by the layer
   std::string gate_name = "gate";  // below the layer's prefix
   bool gate_bias = false;          // of the logits

@@ -20,6 +20,7 @@ constexpr Architecture kArchitectures[] = {
     {"gemma3_text", "Gemma3ForCausalLM", ConfigureGemma3},
     {"glm4_moe", "Glm4MoeForCausalLM", ConfigureGlm4Moe},
     {"gpt_oss", "GptOssForCausalLM", ConfigureGptOss},
+    {"granite", "GraniteForCausalLM", ConfigureGranite},
     {"granitemoe", "GraniteMoeForCausalLM", ConfigureGraniteMoe},
     {"llama", "LlamaForCausalLM", ConfigureLlama},
     {"llama4_text", "Llama4ForCausalLM", ConfigureLlama4},
@@ -51,6 +52,8 @@ std::string ModelType(const nlohmann::json& config) {
 }
 
 bool IsExpertTensor(std::string_view name) {
+  // MoE++'s constant experts, which no cache holds.
+  if (name.ends_with(".constant") || name.ends_with(".wg.weight")) return false;
   return name.find(".experts.") != std::string_view::npos ||
          name.find(".block_sparse_moe.input_linear") != std::string_view::npos ||
          name.find(".block_sparse_moe.output_linear") != std::string_view::npos;
@@ -62,7 +65,7 @@ uint64_t Elements(const TensorInfo& tensor) {
 }
 
 // Parameters and bytes, from the tensors' headers.
-void CountTensors(const WeightSource& weights, ModelInfo* info) {
+void CountTensors(const WeightSource& weights, const PackedSource* packed, ModelInfo* info) {
   uint64_t expert_parameters = 0, expert_bytes = 0;
   std::map<DType, uint64_t> bytes_of_type;
   for (const TensorInfo& tensor : weights.tensors()) {
@@ -73,6 +76,16 @@ void CountTensors(const WeightSource& weights, ModelInfo* info) {
       expert_parameters += Elements(tensor);
       expert_bytes += tensor.bytes;
     }
+  }
+  if (packed != nullptr) {
+    for (const PackedLayer& layer : packed->manifest().layers) {
+      const uint64_t bytes = layer.bytes * layer.count;
+      expert_parameters += layer.Parameters() * layer.count;
+      expert_bytes += bytes;
+      bytes_of_type[layer.gate] += bytes;
+    }
+    info->parameters += expert_parameters;
+    info->file_bytes += expert_bytes;
   }
   info->dense_bytes = info->file_bytes - expert_bytes;
   info->active_parameters = info->parameters - expert_parameters;
@@ -126,7 +139,11 @@ ModelInfo DescribeModel(const std::string& path, const ModelFiles& files) {
   } else {
     info.unsupported.emplace_back(decoder.status().message());
   }
-  CountTensors(*files.weights, &info);
+  CountTensors(*files.weights, files.packed, &info);
+  if (files.packed != nullptr) {
+    info.packed = files.packed->manifest().type;
+    info.packed_from = files.packed->manifest().source_format;
+  }
   return info;
 }
 

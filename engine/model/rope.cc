@@ -16,12 +16,10 @@ using std::numbers::pi;
 
 // Llama 3.1's: long waves are slowed by the factor, short ones kept, those
 // between blended.
-void ScaleLlama3(ConfigReader& scaling, int max_positions, RopeSpec* rope) {
-  const double factor = scaling.Double("factor", 1);
+void ScaleLlama3(ConfigReader& scaling, int original, RopeSpec* rope) {
+  const double factor = scaling.Double("factor", 0);
   const double low = scaling.Double("low_freq_factor", 1);
   const double high = scaling.Double("high_freq_factor", 4);
-  const double original =
-      scaling.Int("original_max_position_embeddings", 1, 1 << 30, max_positions);
   if (!(factor > 0) || !(high > low)) {
     scaling.Fail("factor", "must be positive, and high_freq_factor above low_freq_factor");
     return;
@@ -33,11 +31,11 @@ void ScaleLlama3(ConfigReader& scaling, int max_positions, RopeSpec* rope) {
   }
 }
 
-void ScaleYarn(ConfigReader& scaling, int dims, double theta, int max_positions, RopeSpec* rope) {
-  const double factor = scaling.Double("factor", 1);
+// `stretch` is the factor where none is given.
+void ScaleYarn(ConfigReader& scaling, int dims, double theta, int original, double stretch,
+               RopeSpec* rope) {
+  const double factor = scaling.Double("factor", stretch);
   const double fast = scaling.Double("beta_fast", 32), slow = scaling.Double("beta_slow", 1);
-  const double original =
-      scaling.Int("original_max_position_embeddings", 1, 1 << 30, max_positions);
   if (!(factor > 0) || !(fast > 0) || !(slow > 0)) {
     scaling.Fail("factor", "and betas must be positive");
     return;
@@ -68,10 +66,7 @@ void ScaleYarn(ConfigReader& scaling, int dims, double theta, int max_positions,
 
 // Phi's: every frequency has its own divisor, one list for short and one for
 // long sequences (LongRoPE, Ding et al. 2024).
-void ScaleLongRope(ConfigReader& scaling, ConfigReader& config, int max_positions, RopeSpec* rope) {
-  const int original =
-      config.Int("original_max_position_embeddings", 1, 1 << 30,
-                 scaling.Int("original_max_position_embeddings", 1, 1 << 30, max_positions));
+void ScaleLongRope(ConfigReader& scaling, int original, double stretch, RopeSpec* rope) {
   const auto divided = [&](const char* key) {
     std::vector<float> freqs = rope->inv_freq;
     const std::vector<double> divisors = scaling.Doubles(key, freqs.size());
@@ -85,10 +80,11 @@ void ScaleLongRope(ConfigReader& scaling, ConfigReader& config, int max_position
   rope->long_inv_freq = divided("long_factor");
   rope->inv_freq = std::move(short_freqs);
   rope->short_context = original;
-  const double factor = scaling.Double("factor", double(max_positions) / original);
+  const double factor = scaling.Double("factor", stretch);
   const double by_factor =
       factor <= 1 ? 1.0 : std::sqrt(1 + std::log(factor) / std::log(double(original)));
   rope->scale = static_cast<float>(scaling.Double("attention_factor", by_factor));
+  rope->long_scale = rope->scale;
 }
 
 }  // namespace
@@ -110,16 +106,24 @@ RopeSpec MakeRope(int dims, double theta, const nlohmann::json* scaling, int max
   if (scaling == nullptr) return rope;
   ConfigReader inner(*scaling, "rope_scaling");
   const std::string type = inner.String("rope_type", inner.String("type", "default"));
+  // What the model was trained with before; config.json's own counts first.
+  const int original =
+      reader.Int("original_max_position_embeddings", 1, 1 << 30,
+                 inner.Int("original_max_position_embeddings", 1, 1 << 30, max_positions));
+  const double stretch = double(max_positions) / original;
+  const bool phi = type == "su" || type == "yarn";  // longrope in Phi-3's early files
   if (type == "linear") {
-    const double factor = inner.Double("factor", 1);
+    const double factor = inner.Double("factor", 0);
     if (!(factor > 0)) inner.Fail("factor", "must be positive");
     for (float& freq : rope.inv_freq) freq = static_cast<float>(freq / factor);
   } else if (type == "llama3") {
-    ScaleLlama3(inner, max_positions, &rope);
+    ScaleLlama3(inner, original, &rope);
+  } else if (type == "longrope" || (phi && inner.Has("long_factor"))) {
+    ScaleLongRope(inner, original, stretch, &rope);
   } else if (type == "yarn") {
-    ScaleYarn(inner, dims, theta, max_positions, &rope);
-  } else if (type == "longrope") {
-    ScaleLongRope(inner, reader, max_positions, &rope);
+    ScaleYarn(inner, dims, theta, original, stretch, &rope);
+  } else if (type == "dynamic" && !inner.Has("alpha")) {
+    // Stretches what is longer than max_position_embeddings, which is never served.
   } else if (type != "default") {
     reader.Fail("rope_scaling", fmt::format("has type \"{}\", which is not supported", type));
   }

@@ -8,7 +8,8 @@ namespace hostler {
 
 // The frequencies for `dims` turned dimensions: theta^(-2i/dims), changed as
 // `scaling` (config.json's rope_scaling; null: not at all) says: linear,
-// llama3, yarn (Peng et al. 2023) or longrope. Problems go to `reader`.
+// llama3, yarn (Peng et al. 2023), longrope, or dynamic, which leaves all that
+// fits max_positions as it is. Problems go to `reader`.
 // `max_positions` and the reader's keys give what the scaling leaves out.
 RopeSpec MakeRope(int dims, double theta, const nlohmann::json* scaling, int max_positions,
                   ConfigReader& reader);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/compute/quantize.h"
+#include "engine/weights/packed.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -19,29 +20,55 @@ void ToType(DType type, const float* values, int64_t n, std::byte* out) {
   ConvertRows(DType::kF32, type, reinterpret_cast<const std::byte*>(values), n, out);
 }
 
-// Slots in q8_0 of experts stored as plain [out, in] matrices.
+// Slots in q8_0 of experts stored as slots of plain types.
 void QuantizeSlots(StoredExperts* experts) {
   const ExpertLayout from = experts->layout;
-  ExpertLayout to = ExpertLayout::Packed(
-      from.dim, from.ffn, QuantizedType(from.gate_type, from.dim),
-      QuantizedType(from.up_type, from.dim), QuantizedType(from.down_type, from.ffn));
-  to.activation = from.activation;
+  const ExpertLayout to =
+      WithTypes(from, QuantizedType(from.gate_type, from.dim),
+                QuantizedType(from.up_type, from.dim), QuantizedType(from.down_type, from.ffn));
   experts->layout = to;
   experts->decode = [from, to](std::span<const std::byte> stored, std::byte* slot) {
-    const auto convert = [](const Weight& in, DType type, std::byte* out) {
-      ConvertRows(in.dtype, type, in.data, in.rows * in.cols, out);
-    };
-    convert(from.gate(stored.data()), to.gate_type, slot + to.gate_offset);
-    convert(from.up(stored.data()), to.up_type, slot + to.up_offset);
-    convert(from.down(stored.data()), to.down_type, slot + to.down_offset);
+    ConvertExpert(from, to, stored.data(), slot);
   };
+}
+
+StoredExperts BindPacked(int count, int64_t dim, int64_t ffn, const std::string& prefix,
+                         TensorBinder& binder) {
+  StoredExperts experts;
+  const auto* source = dynamic_cast<const PackedSource*>(&binder.source());
+  const PackedLayer* layer = source == nullptr ? nullptr : source->FindLayer(prefix);
+  if (layer == nullptr) {
+    binder.Fail(absl::InvalidArgumentError(fmt::format("expert layer \"{}\" is missing", prefix)));
+    return experts;
+  }
+  if (layer->count != count || layer->dim != dim || layer->ffn != ffn) {
+    binder.Fail(absl::InvalidArgumentError(
+        fmt::format("expert layer \"{}\" has {} experts of {} x {}, the configuration asks for {} "
+                    "of {} x {}",
+                    prefix, layer->count, layer->dim, layer->ffn, count, dim, ffn)));
+    return experts;
+  }
+  experts.layout =
+      ExpertLayout::Packed(dim, ffn, layer->gate, layer->up, layer->down, layer->biases);
+  for (int e = 0; e < count; ++e) {
+    experts.extents.push_back(
+        {{PackedSource::kExpertsFile, layer->offset + e * layer->stride, layer->bytes}});
+  }
+  experts.check = [source, layer](int expert, std::span<const std::byte> stored) {
+    return source->CheckExpert(*layer, expert, stored);
+  };
+  return experts;
 }
 
 // DeepSeek-V3's FP8: each 128 x 128 block of a matrix has an f32 scale.
 StoredExperts BindFp8(const ExpertNames& names, int count, int64_t dim, int64_t ffn,
                       const std::string& prefix, TensorBinder& binder) {
   StoredExperts experts;
-  experts.layout = ExpertLayout::Packed(dim, ffn, DType::kBF16, DType::kBF16, DType::kBF16);
+  const DType plain = binder.fp8_type();
+  const auto held = [&](int64_t cols) {
+    return binder.quantize() ? QuantizedType(plain, cols) : plain;
+  };
+  experts.layout = ExpertLayout::Packed(dim, ffn, held(dim), held(dim), held(ffn));
   for (int e = 0; e < count; ++e) {
     auto& extents = experts.extents.emplace_back();
     const std::string base = fmt::format("{}experts.{}.", prefix, e);
@@ -113,6 +140,22 @@ StoredExperts BindStacked(const ExpertNames& names, int count, int64_t dim, int6
         {PartOf(*gate, e, count), PartOf(*up, e, count), PartOf(*down, e, count)});
   }
   return experts;
+}
+
+// Adds the f32 biases of stacked experts, which then follow the matrices as
+// they do in a slot.
+void AddStackedBiases(const ExpertNames& names, int count, const std::string& prefix,
+                      TensorBinder& binder, StoredExperts* experts) {
+  const ExpertLayout plain = experts->layout;
+  for (const auto& [name, size] :
+       {std::pair{prefix + names.gate, plain.ffn}, std::pair{prefix + names.up, plain.ffn},
+        std::pair{prefix + names.down, plain.dim}}) {
+    const TensorInfo* bias = binder.CheckF32(name + "_bias", {count, size});
+    if (bias == nullptr) return;
+    for (int e = 0; e < count; ++e) experts->extents[e].push_back(PartOf(*bias, e, count));
+  }
+  experts->layout = ExpertLayout::Packed(plain.dim, plain.ffn, plain.gate_type, plain.up_type,
+                                         plain.down_type, /*biases=*/true);
 }
 
 StoredExperts BindStackedGateUp(const ExpertNames& names, int count, int64_t dim, int64_t ffn,
@@ -281,6 +324,10 @@ class StoredExpertStore : public ExpertStore {
     return layers_[key.layer].extents[key.expert];
   }
   bool needs_decode(int layer) const override { return layers_[layer].decode != nullptr; }
+  absl::Status Check(ExpertKey key, std::span<const std::byte> stored) const override {
+    const auto& check = layers_[key.layer].check;
+    return check == nullptr ? absl::OkStatus() : check(key.expert, stored);
+  }
   absl::Status Decode(ExpertKey key, std::span<const std::byte> stored,
                       std::span<std::byte> slot) const override {
     layers_[key.layer].decode(stored, slot.data());
@@ -304,6 +351,10 @@ StoredExperts BindExperts(const ExpertNames& names, int experts, int64_t dim, in
     case ExpertForm::kStacked:
       bound = BindStacked(names, experts, dim, ffn, prefix, binder);
       break;
+    case ExpertForm::kStackedBiased:
+      bound = BindStacked(names, experts, dim, ffn, prefix, binder);
+      if (binder.status().ok()) AddStackedBiases(names, experts, prefix, binder, &bound);
+      break;
     case ExpertForm::kStackedGateUp:
       bound = BindStackedGateUp(names, experts, dim, ffn, prefix, binder);
       break;
@@ -316,10 +367,35 @@ StoredExperts BindExperts(const ExpertNames& names, int experts, int64_t dim, in
                   : BindTransposed(names, experts, dim, ffn, /*alternate=*/true, prefix, binder);
       if (binder.status().ok()) AddInterleavedBiases(names, experts, prefix, binder, &bound);
       break;
+    case ExpertForm::kPacked:
+      bound = BindPacked(experts, dim, ffn, prefix, binder);
+      break;
   }
   if (binder.status().ok() && binder.quantize() && bound.decode == nullptr) QuantizeSlots(&bound);
   bound.layout.activation = activation;
+  bound.name = prefix;
   return bound;
+}
+
+ExpertLayout WithTypes(const ExpertLayout& layout, DType gate, DType up, DType down) {
+  ExpertLayout changed = ExpertLayout::Packed(layout.dim, layout.ffn, gate, up, down,
+                                              layout.gate_bias != ExpertLayout::kNone);
+  changed.activation = layout.activation;
+  return changed;
+}
+
+void ConvertExpert(const ExpertLayout& from, const ExpertLayout& to, const std::byte* in,
+                   std::byte* out) {
+  const auto convert = [](const Weight& matrix, DType type, std::byte* to_data) {
+    ConvertRows(matrix.dtype, type, matrix.data, matrix.rows * matrix.cols, to_data);
+  };
+  convert(from.gate(in), to.gate_type, out + to.gate_offset);
+  convert(from.up(in), to.up_type, out + to.up_offset);
+  convert(from.down(in), to.down_type, out + to.down_offset);
+  // The biases come last in both.
+  if (from.gate_bias != ExpertLayout::kNone) {
+    std::memcpy(out + to.gate_bias, in + from.gate_bias, from.bytes - from.gate_bias);
+  }
 }
 
 std::unique_ptr<ExpertStore> NewExpertStore(std::vector<StoredExperts> layers) {

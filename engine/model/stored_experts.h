@@ -19,10 +19,12 @@ namespace hostler {
 enum class ExpertForm {
   kSeparate,          // three matrices for each expert: prefix + "experts.7." + part
   kStacked,           // three tensors [experts, out, in]: prefix + part
+  kStackedBiased,     // the same, and three [experts, out]: prefix + part + "_bias"
   kStackedGateUp,     // input [experts, 2 ffn, dim], gate's rows first; output [experts, dim, ffn]
   kTransposedGateUp,  // [experts, dim, 2 ffn], gate's columns first; [experts, ffn, dim] (Llama 4)
   kInterleaved,       // [experts, dim, 2 ffn], gate and up columns alternate, biases (gpt-oss);
                       // or the same as MXFP4 blocks and scales, [experts, 2 ffn, dim / 32, ...]
+  kPacked,            // of a packed store, whatever they are called
 };
 
 struct ExpertNames {
@@ -34,11 +36,22 @@ struct ExpertNames {
 
 // One MoE layer's experts.
 struct StoredExperts {
+  std::string name;                          // the layer's prefix, "model.layers.3.mlp."
   ExpertLayout layout;                       // of a slot
   std::vector<std::vector<Extent>> extents;  // [experts]
   // Fills a slot from an expert's extents, concatenated. Null: they are it.
   std::function<void(std::span<const std::byte> stored, std::byte* slot)> decode;
+  // DataLoss unless `stored` is what was written. Null: nothing to compare with.
+  std::function<absl::Status(int expert, std::span<const std::byte> stored)> check;
 };
+
+// `layout` with matrices of other types.
+ExpertLayout WithTypes(const ExpertLayout& layout, DType gate, DType up, DType down);
+
+// Turns a slot laid out as `from` into one laid out as `to`, which differs in
+// types only.
+void ConvertExpert(const ExpertLayout& from, const ExpertLayout& to, const std::byte* in,
+                   std::byte* out);
 
 // Binds layer `prefix`'s experts. Problems go to `binder`; the result is then
 // not to be used.

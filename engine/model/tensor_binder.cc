@@ -1,6 +1,7 @@
 #include "engine/model/tensor_binder.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <utility>
 
@@ -65,6 +66,7 @@ const TensorInfo* TensorBinder::Check(const std::string& name, const std::vector
                     tensor->ShapeString(), fmt::join(shape, ", "))));
     return nullptr;
   }
+  used_.insert(tensor);
   return tensor;
 }
 
@@ -82,6 +84,12 @@ const TensorInfo* TensorBinder::CheckWeight(const std::string& name,
   return CheckType(tensor, tensor != nullptr && CanCompute(tensor->dtype));
 }
 
+const TensorInfo* TensorBinder::CheckF32(const std::string& name,
+                                         const std::vector<int64_t>& shape) {
+  const TensorInfo* tensor = Check(name, shape);
+  return CheckType(tensor, tensor != nullptr && tensor->dtype == DType::kF32);
+}
+
 const TensorInfo* TensorBinder::CheckBytes(const std::string& name,
                                            const std::vector<int64_t>& shape) {
   const TensorInfo* tensor = Check(name, shape);
@@ -97,6 +105,22 @@ const TensorInfo* TensorBinder::CheckFp8Scales(const std::string& name, int64_t 
                                                int64_t cols) {
   const TensorInfo* tensor = Check(name + "_scale_inv", {Fp8Blocks(rows), Fp8Blocks(cols)});
   return CheckType(tensor, tensor != nullptr && tensor->dtype == DType::kF32);
+}
+
+void TensorBinder::RefuseUnused(int layers) {
+  constexpr std::string_view kLayer = "model.layers.";
+  for (const TensorInfo& tensor : source_->tensors()) {
+    const std::string_view name = tensor.name;
+    int layer = 0;
+    if (name.starts_with(kLayer)) {
+      std::from_chars(name.data() + kLayer.size(), name.data() + name.size(), layer);
+    }
+    const bool of_model = name.starts_with("model.") || name.starts_with("lm_head.");
+    if (!of_model || layer >= layers || used_.contains(&tensor)) continue;
+    Fail(absl::UnimplementedError(
+        fmt::format("tensor \"{}\" is not of this architecture as it is known here", name)));
+    return;
+  }
 }
 
 DType TensorBinder::TypeOf(const std::string& name) const {
@@ -120,6 +144,10 @@ Weight TensorBinder::MatrixRows(const std::string& name, int64_t all_rows, int64
   if (TypeOf(name) == DType::kF8E4M3) return Fp8Rows(name, all_rows, first, rows, cols);
   const TensorInfo* tensor = CheckWeight(name, {all_rows, cols});
   if (tensor == nullptr) return {};
+  if (uses_ != nullptr) {
+    Note(tensor, all_rows, cols, !as_stored_);
+    return {tensor->dtype, rows, cols, nullptr};
+  }
   const size_t row_bytes = RowBytes(tensor->dtype, cols);
   const std::byte* data = source_->Data(*tensor).data() + first * row_bytes;
   Weight weight{quantize_ ? QuantizedType(tensor->dtype, cols) : tensor->dtype, rows, cols, data};
@@ -134,16 +162,20 @@ Weight TensorBinder::MatrixRows(const std::string& name, int64_t all_rows, int64
   return weight;
 }
 
-// Held as bf16, as DeepSeek's own conversion does.
+// Held as bf16, as DeepSeek's own conversion does, unless all digits are asked for.
 Weight TensorBinder::Fp8Rows(const std::string& name, int64_t all_rows, int64_t first, int64_t rows,
                              int64_t cols) {
   const TensorInfo* tensor = CheckFp8(name, all_rows, cols);
   const TensorInfo* scales = CheckFp8Scales(name, all_rows, cols);
   if (tensor == nullptr || scales == nullptr) return {};
+  if (uses_ != nullptr) {
+    Note(tensor, all_rows, cols, !as_stored_);
+    return {DType::kBF16, rows, cols, nullptr};
+  }
   std::vector<float> values;
   ScaleFp8(source_->Data(*tensor).data(), source_->Data(*scales).data(), all_rows, cols, &values);
   const auto begin = values.begin() + first * cols;
-  return MakeMatrix(std::vector<float>(begin, begin + rows * cols), DType::kBF16, rows, cols);
+  return MakeMatrix(std::vector<float>(begin, begin + rows * cols), fp8_type(), rows, cols);
 }
 
 Weight TensorBinder::Matrix(const std::string& name, int64_t rows, int64_t cols) {
@@ -152,8 +184,10 @@ Weight TensorBinder::Matrix(const std::string& name, int64_t rows, int64_t cols)
 
 Weight TensorBinder::MatrixAsStored(const std::string& name, int64_t rows, int64_t cols) {
   const bool quantize = std::exchange(quantize_, false);
+  const bool as_stored = std::exchange(as_stored_, true);
   const Weight weight = Matrix(name, rows, cols);
   quantize_ = quantize;
+  as_stored_ = as_stored;
   return weight;
 }
 
@@ -161,8 +195,18 @@ Weight TensorBinder::Vector(const std::string& name, int64_t size) {
   return MatrixAsStored(name, 1, size);
 }
 
+// A tensor used in several ways is convertible only if it is in all.
+void TensorBinder::Note(const TensorInfo* tensor, int64_t rows, int64_t cols, bool convertible) {
+  TensorUse& use = uses_->try_emplace(tensor->name, TensorUse{rows, cols, true}).first->second;
+  use.convertible = use.convertible && convertible;
+}
+
 std::vector<float> TensorBinder::ReadFloats(const TensorInfo* tensor) {
   if (tensor == nullptr) return {};
+  if (uses_ != nullptr) {
+    Note(tensor, 0, 0, /*convertible=*/false);
+    return {};
+  }
   const DTypeInfo& type = GetDTypeInfo(tensor->dtype);
   std::vector<float> values(tensor->bytes / type.block_bytes * type.block_elements);
   ConvertToF32(tensor->dtype, source_->Data(*tensor).data(), static_cast<int64_t>(values.size()),
@@ -176,6 +220,10 @@ std::vector<float> TensorBinder::Floats(const std::string& name, int64_t rows, i
   const TensorInfo* scales = CheckFp8Scales(name, rows, cols);
   std::vector<float> values;
   if (tensor == nullptr || scales == nullptr) return values;
+  if (uses_ != nullptr) {
+    Note(tensor, rows, cols, /*convertible=*/false);
+    return values;
+  }
   ScaleFp8(source_->Data(*tensor).data(), source_->Data(*scales).data(), rows, cols, &values);
   return values;
 }
@@ -189,6 +237,14 @@ Weight TensorBinder::Gain(const std::string& name, int64_t size, float offset) {
   std::vector<float> gains = Floats(name, size);
   for (float& gain : gains) gain += offset;
   return gains.empty() ? Weight{} : MakeMatrix(gains, DType::kF32, 1, size);
+}
+
+Weight TensorBinder::MakeUnquantized(const std::vector<float>& values, DType type, int64_t rows,
+                                     int64_t cols) {
+  const bool quantize = std::exchange(quantize_, false);
+  const Weight weight = MakeMatrix(values, type, rows, cols);
+  quantize_ = quantize;
+  return weight;
 }
 
 Weight TensorBinder::MakeMatrix(const std::vector<float>& values, DType type, int64_t rows,

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,15 +14,27 @@
 
 namespace hostler {
 
+// How a model uses a tensor.
+struct TensorUse {
+  int64_t rows = 0, cols = 0;  // of a matrix
+  // A matrix whose type is free; any other tensor is used as it is stored.
+  bool convertible = false;
+};
+
 // As ConfigReader: getters always return; the first problem stays in status().
 // Weights view the source's mapping where they are used as stored, and buffers
 // that the binder hands over (TakeBuffers) where they had to be changed.
 class TensorBinder {
  public:
   // `quantize`: matrices become q8_0 where their width allows and they are
-  // not quantised already.
-  TensorBinder(const WeightSource* source, Backend* backend, bool quantize)
-      : source_(source), backend_(backend), quantize_(quantize) {}
+  // not quantised already. `precise`: FP8 becomes f32 instead of bf16.
+  TensorBinder(const WeightSource* source, Backend* backend, bool quantize, bool precise)
+      : source_(source), backend_(backend), quantize_(quantize), precise_(precise) {}
+
+  // Checks and notes in `uses`, by name, what is bound; converts and allocates
+  // nothing. The weights it gives have no values.
+  TensorBinder(const WeightSource* source, bool quantize, std::map<std::string, TensorUse>* uses)
+      : source_(source), backend_(nullptr), quantize_(quantize), uses_(uses) {}
 
   // A [rows, cols] matrix; quantised if asked.
   Weight Matrix(const std::string& name, int64_t rows, int64_t cols);
@@ -41,16 +55,23 @@ class TensorBinder {
   // or q8_0 if asked and it is wide enough.
   Weight MakeMatrix(const std::vector<float>& values, DType type, int64_t rows, int64_t cols);
 
+  // As `type`, whatever is asked.
+  Weight MakeUnquantized(const std::vector<float>& values, DType type, int64_t rows, int64_t cols);
+
   bool Has(const std::string& name) const { return source_->Find(name) != nullptr; }
   // Null, and a problem noted, when it is missing or its shape is another one.
   // A dimension of 1 more or less does not matter.
   const TensorInfo* Check(const std::string& name, const std::vector<int64_t>& shape);
-  // As Check, and the type must be one that can be computed with; bytes (u8);
-  // FP8; the FP8 matrix's scales, `name`_scale_inv.
+  // As Check, and the type must be one that can be computed with; f32; bytes
+  // (u8); FP8; the FP8 matrix's scales, `name`_scale_inv.
   const TensorInfo* CheckWeight(const std::string& name, const std::vector<int64_t>& shape);
+  const TensorInfo* CheckF32(const std::string& name, const std::vector<int64_t>& shape);
   const TensorInfo* CheckBytes(const std::string& name, const std::vector<int64_t>& shape);
   const TensorInfo* CheckFp8(const std::string& name, int64_t rows, int64_t cols);
   const TensorInfo* CheckFp8Scales(const std::string& name, int64_t rows, int64_t cols);
+  // A problem when the source has a tensor of the model, of its first `layers`
+  // layers, that nobody asked for: it would change what is computed.
+  void RefuseUnused(int layers);
   // The type as stored; kF32 when it is missing.
   DType TypeOf(const std::string& name) const;
 
@@ -58,6 +79,8 @@ class TensorBinder {
   const absl::Status& status() const { return status_; }
   uint64_t bytes() const { return bytes_; }  // of all weights bound so far
   bool quantize() const { return quantize_; }
+  // The type that FP8 values are held in.
+  DType fp8_type() const { return precise_ ? DType::kF32 : DType::kBF16; }
   const WeightSource& source() const { return *source_; }
   std::vector<std::unique_ptr<Buffer>> TakeBuffers() { return std::move(buffers_); }
 
@@ -66,13 +89,18 @@ class TensorBinder {
   std::byte* NewBuffer(size_t bytes);
   const TensorInfo* CheckType(const TensorInfo* tensor, bool fits);
   std::vector<float> ReadFloats(const TensorInfo* tensor);
+  void Note(const TensorInfo* tensor, int64_t rows, int64_t cols, bool convertible);
   Weight Fp8Rows(const std::string& name, int64_t all_rows, int64_t first, int64_t rows,
                  int64_t cols);
 
   const WeightSource* source_;
   Backend* backend_;
   bool quantize_;
+  bool precise_ = false;
+  std::map<std::string, TensorUse>* uses_ = nullptr;
+  bool as_stored_ = false;  // what is bound now is not convertible
   uint64_t bytes_ = 0;
+  std::set<const TensorInfo*> used_;
   std::vector<std::unique_ptr<Buffer>> buffers_;
   absl::Status status_;
 };

@@ -40,6 +40,7 @@ void AppendByteLevel(std::string_view bytes, std::string* out) {
 }
 
 std::optional<std::string> ByteLevelToBytes(std::string_view text) {
+  if (!IsUtf8(text)) return std::nullopt;
   const ByteLevelMap& map = Map();
   std::string bytes;
   for (size_t pos = 0; pos < text.size();) {

@@ -12,7 +12,7 @@ namespace hostler {
 void AppendByteLevel(std::string_view bytes, std::string* out);
 
 // The bytes that `text` stands for; nullopt if one of its characters stands
-// for none.
+// for none, or if it is not UTF-8.
 std::optional<std::string> ByteLevelToBytes(std::string_view text);
 
 }  // namespace hostler

@@ -81,6 +81,14 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ParseChatTemplate(const std::strin
   return std::make_unique<JinjaTemplate>(std::move(body));
 }
 
+absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadChatTemplate(const std::string& path) {
+  HOSTLER_ASSIGN_OR_RETURN(const std::string source, ReadTextFile(path));
+  auto parsed = ParseChatTemplate(source);
+  if (parsed.ok()) return parsed;
+  return absl::Status(parsed.status().code(),
+                      fmt::format("{}: {}", path, std::string(parsed.status().message())));
+}
+
 absl::StatusOr<std::optional<std::string>> ReadChatTemplate(const std::string& directory) {
   absl::StatusOr<std::string> own_file = ReadTextFile(directory + "/chat_template.jinja");
   if (own_file.ok()) return *std::move(own_file);

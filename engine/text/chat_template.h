@@ -27,6 +27,9 @@ class ChatTemplate {
 // Errors: InvalidArgument with line and reason.
 absl::StatusOr<std::unique_ptr<ChatTemplate>> ParseChatTemplate(const std::string& source);
 
+// The template in a file. Errors: as above and NotFound, naming the file.
+absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadChatTemplate(const std::string& path);
+
 // The template of a Hugging Face directory: chat_template.jinja, or else what
 // tokenizer_config.json says ("default", if it names several). Nullopt when
 // there is none. Errors: InvalidArgument for malformed files.

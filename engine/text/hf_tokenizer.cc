@@ -1,9 +1,10 @@
-// tokenizer.json and tokenizer_config.json, as Hugging Face writes them.
-#include <filesystem>
+#include "engine/text/hf_tokenizer.h"
+
+#include <unordered_set>
 #include <utility>
 
 #include "engine/base/status.h"
-#include "engine/text/bpe.h"
+#include "engine/text/hf_models.h"
 #include "engine/text/json_fields.h"
 #include "engine/text/pipeline_tokenizer.h"
 #include "engine/text/post_processor.h"
@@ -14,75 +15,6 @@ namespace hostler {
 namespace {
 
 using nlohmann::json;
-using MergeList = std::vector<std::pair<std::string, std::string>>;
-
-absl::Status AddVocabulary(const json& model, Vocabulary* vocabulary) {
-  const json& vocab = FieldOrNull(model, "vocab");
-  if (!vocab.is_object()) {
-    return absl::InvalidArgumentError(
-        fmt::format("model: 'vocab' must be an object, not {}", vocab.type_name()));
-  }
-  for (const auto& [text, value] : vocab.items()) {
-    HOSTLER_ASSIGN_OR_RETURN(const int32_t id,
-                             TokenId(value, fmt::format("vocabulary: '{}'", text)));
-    HOSTLER_RETURN_IF_ERROR(vocabulary->Add(text, id));
-  }
-  return absl::OkStatus();
-}
-
-// A merge is ["a", "b"] or "a b".
-absl::StatusOr<MergeList> ReadMerges(const json& model) {
-  HOSTLER_ASSIGN_OR_RETURN(const json* list, ArrayField(model, "merges", "model"));
-  MergeList merges;
-  merges.reserve(list->size());
-  for (const json& item : *list) {
-    if (item.is_array() && item.size() == 2 && item[0].is_string() && item[1].is_string()) {
-      merges.emplace_back(item[0].get<std::string>(), item[1].get<std::string>());
-      continue;
-    }
-    if (item.is_string()) {
-      const auto& text = item.get_ref<const std::string&>();
-      const size_t space = text.find(' ');
-      if (space != std::string::npos && text.find(' ', space + 1) == std::string::npos) {
-        merges.emplace_back(text.substr(0, space), text.substr(space + 1));
-        continue;
-      }
-    }
-    return absl::InvalidArgumentError(fmt::format("merge {} must be two tokens", merges.size()));
-  }
-  return merges;
-}
-
-absl::StatusOr<std::unique_ptr<WordModel>> ReadBpe(const json& model,
-                                                   const Vocabulary* vocabulary) {
-  const json& dropout = FieldOrNull(model, "dropout");
-  if (!dropout.is_null() && !(dropout.is_number() && dropout.get<double>() == 0)) {
-    return absl::UnimplementedError("model BPE: dropout is not supported");
-  }
-  BpeOptions options;
-  HOSTLER_ASSIGN_OR_RETURN(options.fuse_unk, BoolField(model, "fuse_unk", "model", false));
-  HOSTLER_ASSIGN_OR_RETURN(options.byte_fallback,
-                           BoolField(model, "byte_fallback", "model", false));
-  HOSTLER_ASSIGN_OR_RETURN(options.ignore_merges,
-                           BoolField(model, "ignore_merges", "model", false));
-  HOSTLER_ASSIGN_OR_RETURN(options.continuing_subword_prefix,
-                           StringField(model, "continuing_subword_prefix", "model", ""));
-  HOSTLER_ASSIGN_OR_RETURN(options.end_of_word_suffix,
-                           StringField(model, "end_of_word_suffix", "model", ""));
-  if (!FieldOrNull(model, "unk_token").is_null()) {
-    HOSTLER_ASSIGN_OR_RETURN(options.unk_token, StringField(model, "unk_token", "model"));
-  }
-  HOSTLER_ASSIGN_OR_RETURN(const MergeList merges, ReadMerges(model));
-  return NewBpe(vocabulary, merges, std::move(options));
-}
-
-absl::StatusOr<std::unique_ptr<WordModel>> ReadModel(const json& model,
-                                                     const Vocabulary* vocabulary) {
-  HOSTLER_ASSIGN_OR_RETURN(const std::string type, StringField(model, "type", "model", "BPE"));
-  if (type == "BPE") return ReadBpe(model, vocabulary);
-  return absl::UnimplementedError(fmt::format("model {} is not supported", type));
-}
-
 absl::StatusOr<AddedToken> ReadAddedToken(const json& spec, const json& id) {
   AddedToken token;
   HOSTLER_ASSIGN_OR_RETURN(token.content, StringField(spec, "content", "added token"));
@@ -144,35 +76,6 @@ absl::Status AddTokens(const json& file, const json& config, TokenizerParts* par
   return absl::OkStatus();
 }
 
-// Which spelling the decoder undoes; joining and stripping steps change
-// nothing about single tokens.
-absl::StatusOr<TokenSpelling> ReadDecoder(const json& spec, int depth = 0) {
-  if (spec.is_null()) return TokenSpelling::kPlain;
-  if (depth > kMaxComponentDepth) return absl::InvalidArgumentError("decoder: nested too deep");
-  HOSTLER_ASSIGN_OR_RETURN(const std::string type, StringField(spec, "type", "decoder"));
-  if (type == "ByteLevel") return TokenSpelling::kByteLevel;
-  if (type == "Metaspace" || type == "ByteFallback") return TokenSpelling::kMetaspace;
-  if (type == "Fuse" || type == "Strip") return TokenSpelling::kPlain;
-  if (type == "Replace") {
-    const json& pattern = FieldOrNull(FieldOrNull(spec, "pattern"), "String");
-    if (pattern == "\xE2\x96\x81" && FieldOrNull(spec, "content") == " ") {
-      return TokenSpelling::kMetaspace;
-    }
-    return absl::UnimplementedError(
-        fmt::format("decoder Replace of {} is not supported", FieldOrNull(spec, "pattern").dump()));
-  }
-  if (type != "Sequence") {
-    return absl::UnimplementedError(fmt::format("decoder {} is not supported", type));
-  }
-  HOSTLER_ASSIGN_OR_RETURN(const json* list, ArrayField(spec, "decoders", "decoder Sequence"));
-  TokenSpelling spelling = TokenSpelling::kPlain;
-  for (const json& item : *list) {
-    HOSTLER_ASSIGN_OR_RETURN(const TokenSpelling step, ReadDecoder(item, depth + 1));
-    if (step != TokenSpelling::kPlain) spelling = step;
-  }
-  return spelling;
-}
-
 // "<s>", {"content": "<s>"} or null.
 std::optional<int32_t> ConfiguredToken(const json& config, std::string_view field,
                                        const TokenizerParts& parts) {
@@ -188,13 +91,17 @@ absl::StatusOr<TokenizerParts> ReadParts(const json& file, const json& config) {
   TokenizerParts parts;
   parts.vocabulary = std::make_unique<Vocabulary>();
   const json& model = FieldOrNull(file, "model");
-  HOSTLER_RETURN_IF_ERROR(AddVocabulary(model, parts.vocabulary.get()));
-  HOSTLER_ASSIGN_OR_RETURN(parts.model, ReadModel(model, parts.vocabulary.get()));
+  HOSTLER_RETURN_IF_ERROR(ReadHfVocabulary(model, parts.vocabulary.get()));
   HOSTLER_RETURN_IF_ERROR(AddTokens(file, config, &parts));
+  std::unordered_set<int32_t> special;
+  for (const AddedToken& token : parts.added) {
+    if (token.special) special.insert(token.id);
+  }
+  HOSTLER_ASSIGN_OR_RETURN(parts.model, ReadHfModel(model, *parts.vocabulary, special));
   HOSTLER_ASSIGN_OR_RETURN(parts.normalizer, ParseNormalizer(FieldOrNull(file, "normalizer")));
   HOSTLER_ASSIGN_OR_RETURN(parts.pre_tokenizer,
                            ParsePreTokenizer(FieldOrNull(file, "pre_tokenizer")));
-  HOSTLER_ASSIGN_OR_RETURN(parts.spelling, ReadDecoder(FieldOrNull(file, "decoder")));
+  HOSTLER_ASSIGN_OR_RETURN(parts.decoder, ParseDecoder(FieldOrNull(file, "decoder")));
   HOSTLER_ASSIGN_OR_RETURN(
       PostProcessor post,
       ParsePostProcessor(FieldOrNull(file, "post_processor"), [&parts](int32_t id) {
@@ -209,6 +116,11 @@ absl::StatusOr<TokenizerParts> ReadParts(const json& file, const json& config) {
 
 }  // namespace
 
+absl::StatusOr<std::unique_ptr<Tokenizer>> NewHfTokenizer(const json& file, const json& config) {
+  HOSTLER_ASSIGN_OR_RETURN(TokenizerParts parts, ReadParts(file, config));
+  return NewPipelineTokenizer(std::move(parts));
+}
+
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadHfTokenizer(const std::string& directory) {
   const std::string path = directory + "/tokenizer.json";
   HOSTLER_ASSIGN_OR_RETURN(const json file, ReadJsonFile(path));
@@ -216,12 +128,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadHfTokenizer(const std::string& di
   if (!config.ok() && config.status().code() != absl::StatusCode::kNotFound) {
     return config.status();
   }
-  absl::StatusOr<TokenizerParts> parts = ReadParts(file, config.ok() ? *config : json());
-  if (!parts.ok()) {
-    return absl::Status(parts.status().code(),
-                        fmt::format("{}: {}", path, std::string(parts.status().message())));
-  }
-  return NewPipelineTokenizer(*std::move(parts));
+  auto tokenizer = NewHfTokenizer(file, config.ok() ? *config : json());
+  if (tokenizer.ok()) return tokenizer;
+  return absl::Status(tokenizer.status().code(),
+                      fmt::format("{}: {}", path, std::string(tokenizer.status().message())));
 }
 
 }  // namespace hostler

@@ -12,7 +12,8 @@ namespace {
 using nlohmann::json;
 
 constexpr uintmax_t kMaxFileBytes = uintmax_t{512} << 20;
-constexpr int64_t kMaxTokenId = (1 << 24) - 1;
+// Tables are as long as the largest id; no vocabulary has a tenth of that.
+constexpr int64_t kMaxTokenId = (1 << 22) - 1;
 
 absl::Status WrongType(std::string_view where, std::string_view field, std::string_view wanted,
                        const json& value) {

@@ -12,6 +12,8 @@ namespace hostler {
 
 // Components nested deeper than this are refused.
 inline constexpr int kMaxComponentDepth = 16;
+// … and sequences of more, all told: each costs time for all of a text.
+inline constexpr size_t kMaxComponents = 64;
 
 // `where` names the object in errors, which are InvalidArgument: the field is
 // missing or has another type.

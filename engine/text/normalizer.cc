@@ -9,6 +9,7 @@
 #include "engine/base/utf8.h"
 #include "engine/text/byte_level.h"
 #include "engine/text/json_fields.h"
+#include "engine/text/precompiled_normalizer.h"
 #include "engine/text/regex.h"
 #include "fmt/format.h"
 
@@ -139,18 +140,8 @@ class Replace : public Normalizer {
       : pattern_(std::move(pattern)), content_(std::move(content)) {}
 
   std::string Apply(std::string text) const override {
-    std::vector<TextRange> matches;
-    pattern_->FindAll(text, &matches);
-    if (matches.empty()) return text;
-    std::string out;
-    size_t done = 0;
-    for (const TextRange& match : matches) {
-      out.append(text, done, match.begin - done);
-      out.append(content_);
-      done = match.end;
-    }
-    out.append(text, done);
-    return out;
+    const size_t most = MostNormalizedBytes(text.size());
+    return pattern_->ReplaceAll(std::move(text), content_, most);
   }
 
  private:
@@ -224,7 +215,11 @@ class Sequence : public Normalizer {
  public:
   explicit Sequence(std::vector<NormalizerPtr> steps) : steps_(std::move(steps)) {}
   std::string Apply(std::string text) const override {
-    for (const NormalizerPtr& step : steps_) text = step->Apply(std::move(text));
+    const size_t most = MostNormalizedBytes(text.size());
+    for (const NormalizerPtr& step : steps_) {
+      text = step->Apply(std::move(text));
+      if (text.size() > most) break;
+    }
     return text;
   }
 
@@ -280,25 +275,9 @@ absl::StatusOr<NormalizerPtr> ParseBert(const json& spec, const std::string& whe
   return std::make_unique<Sequence>(std::move(steps));
 }
 
-absl::StatusOr<NormalizerPtr> ParseStep(const json& spec, int depth);
-
-absl::StatusOr<NormalizerPtr> ParseSequence(const json& spec, int depth) {
-  HOSTLER_ASSIGN_OR_RETURN(const json* list, ArrayField(spec, "normalizers", "normalizer"));
-  std::vector<NormalizerPtr> steps;
-  for (const json& item : *list) {
-    HOSTLER_ASSIGN_OR_RETURN(NormalizerPtr step, ParseStep(item, depth + 1));
-    steps.push_back(std::move(step));
-  }
-  return std::make_unique<Sequence>(std::move(steps));
-}
-
-absl::StatusOr<NormalizerPtr> ParseStep(const json& spec, int depth) {
-  if (depth > kMaxComponentDepth) {
-    return absl::InvalidArgumentError("normalizer: nested too deep");
-  }
+absl::StatusOr<NormalizerPtr> ParseStep(const json& spec) {
   HOSTLER_ASSIGN_OR_RETURN(const std::string type, StringField(spec, "type", "normalizer"));
   const std::string where = "normalizer " + type;
-  if (type == "Sequence") return ParseSequence(spec, depth);
   if (type == "NFC") return std::make_unique<UnicodeForm>(true, false);
   if (type == "NFD") return std::make_unique<UnicodeForm>(false, false);
   if (type == "NFKC") return std::make_unique<UnicodeForm>(true, true);
@@ -309,6 +288,13 @@ absl::StatusOr<NormalizerPtr> ParseStep(const json& spec, int depth) {
   if (type == "BertNormalizer") return ParseBert(spec, where);
   if (type == "Strip") return ParseStrip(spec, where);
   if (type == "Replace") return ParseReplace(spec, where);
+  if (type == "Nmt") return NewNmtNormalizer();
+  if (type == "Precompiled") {
+    // Files that Transformers writes of models without a map have null.
+    HOSTLER_ASSIGN_OR_RETURN(const std::string map,
+                             StringField(spec, "precompiled_charsmap", where, ""));
+    return NewPrecompiledNormalizer(map);
+  }
   if (type == "Prepend") {
     HOSTLER_ASSIGN_OR_RETURN(std::string prefix, StringField(spec, "prepend", where));
     return std::make_unique<Prepend>(std::move(prefix));
@@ -316,11 +302,31 @@ absl::StatusOr<NormalizerPtr> ParseStep(const json& spec, int depth) {
   return absl::UnimplementedError(fmt::format("{} is not supported", where));
 }
 
+// Sequences within sequences become one, whose growth is bounded as a whole.
+absl::Status AddSteps(const json& spec, int depth, std::vector<NormalizerPtr>* steps) {
+  if (depth > kMaxComponentDepth) {
+    return absl::InvalidArgumentError("normalizer: nested too deep");
+  }
+  if (FieldOrNull(spec, "type") == "Sequence") {
+    HOSTLER_ASSIGN_OR_RETURN(const json* list, ArrayField(spec, "normalizers", "normalizer"));
+    for (const json& item : *list) HOSTLER_RETURN_IF_ERROR(AddSteps(item, depth + 1, steps));
+    return absl::OkStatus();
+  }
+  if (steps->size() >= kMaxComponents) {
+    return absl::InvalidArgumentError(
+        fmt::format("normalizer: more than {} steps", kMaxComponents));
+  }
+  HOSTLER_ASSIGN_OR_RETURN(NormalizerPtr step, ParseStep(spec));
+  steps->push_back(std::move(step));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<NormalizerPtr> ParseNormalizer(const json& spec) {
-  if (spec.is_null()) return std::make_unique<Sequence>(std::vector<NormalizerPtr>());
-  return ParseStep(spec, 0);
+  std::vector<NormalizerPtr> steps;
+  if (!spec.is_null()) HOSTLER_RETURN_IF_ERROR(AddSteps(spec, 0, &steps));
+  return std::make_unique<Sequence>(std::move(steps));
 }
 
 }  // namespace hostler

@@ -10,6 +10,10 @@
 
 namespace hostler {
 
+// No text may grow beyond this by what a file says to replace: what follows
+// stays as it is.
+inline size_t MostNormalizedBytes(size_t text_bytes) { return (size_t{1} << 20) + 16 * text_bytes; }
+
 // Immutable; any thread. Linear in the text's length.
 class Normalizer {
  public:

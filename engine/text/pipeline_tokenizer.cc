@@ -4,47 +4,9 @@
 #include <utility>
 
 #include "engine/base/utf8.h"
-#include "engine/text/byte_level.h"
 
 namespace hostler {
 namespace {
-
-constexpr std::string_view kMetaspaceCharacter = "\xE2\x96\x81";
-
-int HexDigit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  return -1;
-}
-
-// "<0x0A>" is the byte 10.
-std::optional<char> ByteToken(std::string_view text) {
-  if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return std::nullopt;
-  const int high = HexDigit(text[3]), low = HexDigit(text[4]);
-  if (high < 0 || low < 0) return std::nullopt;
-  return static_cast<char>(high << 4 | low);
-}
-
-std::string SpeltBytes(std::string_view text, TokenSpelling spelling) {
-  switch (spelling) {
-    case TokenSpelling::kPlain:
-      break;
-    case TokenSpelling::kByteLevel:
-      return ByteLevelToBytes(text).value_or(std::string(text));
-    case TokenSpelling::kMetaspace: {
-      if (const auto byte = ByteToken(text); byte.has_value()) return std::string(1, *byte);
-      std::string out;
-      while (!text.empty()) {
-        const bool space = text.starts_with(kMetaspaceCharacter);
-        out.push_back(space ? ' ' : text[0]);
-        text.remove_prefix(space ? kMetaspaceCharacter.size() : 1);
-      }
-      return out;
-    }
-  }
-  return std::string(text);
-}
 
 class PipelineTokenizer : public Tokenizer {
  public:
@@ -54,10 +16,11 @@ class PipelineTokenizer : public Tokenizer {
     bytes_.resize(size);
     special_.resize(size);
     for (int id = 0; id < vocabulary.size(); ++id) {
-      bytes_[id] = SpeltBytes(vocabulary.Text(id), parts_.spelling);
+      if (vocabulary.Has(id)) bytes_[id] = parts_.decoder.Bytes(vocabulary.Text(id));
     }
     for (const AddedToken& token : parts_.added) {
-      bytes_[token.id] = token.content;
+      bytes_[token.id] =
+          parts_.decoder.for_added ? parts_.decoder.Bytes(token.content) : token.content;
       special_[token.id] = token.special;
       AddMatchers(token);
     }
@@ -100,7 +63,7 @@ class PipelineTokenizer : public Tokenizer {
     return id.has_value() ? id : parts_.extra.Find(text);
   }
 
-  bool adds_first_space() const override { return parts_.adds_first_space; }
+  TextEdges edges() const override { return parts_.decoder.edges; }
 
   std::optional<int32_t> bos_id() const override { return parts_.bos_id; }
   std::optional<int32_t> eos_id() const override { return parts_.eos_id; }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/text/added_tokens.h"
+#include "engine/text/decoder.h"
 #include "engine/text/normalizer.h"
 #include "engine/text/pretokenizer.h"
 #include "engine/text/tokenizer.h"
@@ -16,13 +17,6 @@
 #include "engine/text/word_model.h"
 
 namespace hostler {
-
-// How a vocabulary's texts stand for bytes.
-enum class TokenSpelling {
-  kPlain,      // as they are
-  kByteLevel,  // byte_level.h
-  kMetaspace,  // U+2581 is a space, <0xNN> a byte
-};
 
 struct TokenizerParts {
   // The model's own tokens: what it may make of a word.
@@ -33,11 +27,10 @@ struct TokenizerParts {
   std::unique_ptr<Normalizer> normalizer;       // null: none
   std::unique_ptr<PreTokenizer> pre_tokenizer;  // null: none
   std::unique_ptr<WordModel> model;             // may refer to `vocabulary`
-  TokenSpelling spelling = TokenSpelling::kPlain;
+  TokenDecoder decoder;
   // Goes before every stretch of text between special tokens, once normalized
   // (only with a normalizer).
   std::string text_prefix;
-  bool adds_first_space = false;  // see Tokenizer
   // What add_special puts around a text.
   std::vector<int32_t> prefix;
   std::vector<int32_t> suffix;
@@ -45,7 +38,6 @@ struct TokenizerParts {
   std::optional<int32_t> eos_id;
 };
 
-// Added tokens' own texts are taken as they are, whatever the spelling.
 std::unique_ptr<Tokenizer> NewPipelineTokenizer(TokenizerParts parts);
 
 }  // namespace hostler

@@ -3,8 +3,10 @@
 #include <utility>
 
 #include "engine/base/status.h"
+#include "engine/base/utf8.h"
 #include "engine/text/byte_level.h"
 #include "engine/text/json_fields.h"
+#include "engine/text/normalizer.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -167,7 +169,11 @@ class Sequence : public PreTokenizer {
  public:
   explicit Sequence(std::vector<PreTokenizerPtr> steps) : steps_(std::move(steps)) {}
   void Apply(Words* words) const override {
-    for (const PreTokenizerPtr& step : steps_) step->Apply(words);
+    const size_t most = MostNormalizedBytes(words->text.size());
+    for (const PreTokenizerPtr& step : steps_) {
+      step->Apply(words);
+      if (words->text.size() > most) break;
+    }
   }
 
  private:
@@ -229,6 +235,10 @@ absl::StatusOr<PreTokenizerPtr> ParseByteLevel(const json& spec, const std::stri
 absl::StatusOr<PreTokenizerPtr> ParseMetaspace(const json& spec, const std::string& where) {
   HOSTLER_ASSIGN_OR_RETURN(const std::string replacement,
                            StringField(spec, "replacement", where, "\xE2\x96\x81"));
+  if (replacement.empty() || Utf8Length(replacement, 0) != replacement.size()) {
+    return absl::InvalidArgumentError(
+        fmt::format("{}: 'replacement' must be one character", where));
+  }
   HOSTLER_ASSIGN_OR_RETURN(const std::string scheme,
                            StringField(spec, "prepend_scheme", where, "always"));
   HOSTLER_ASSIGN_OR_RETURN(const bool prefix, BoolField(spec, "add_prefix_space", where, true));
@@ -259,18 +269,6 @@ constexpr char kWordCharacters[] = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200c}\x{
 // ASCII punctuation as Unicode and as C see it.
 constexpr char kPunctuation[] = R"([\p{P}!-/:-@\[-`{-~])";
 
-absl::StatusOr<PreTokenizerPtr> ParseStep(const json& spec, int depth);
-
-absl::StatusOr<PreTokenizerPtr> ParseSequence(const json& spec, int depth) {
-  HOSTLER_ASSIGN_OR_RETURN(const json* list, ArrayField(spec, "pretokenizers", "pre_tokenizer"));
-  std::vector<PreTokenizerPtr> steps;
-  for (const json& item : *list) {
-    HOSTLER_ASSIGN_OR_RETURN(PreTokenizerPtr step, ParseStep(item, depth + 1));
-    steps.push_back(std::move(step));
-  }
-  return NewPreTokenizerSequence(std::move(steps));
-}
-
 absl::StatusOr<PreTokenizerPtr> ParseBert() {
   std::vector<PreTokenizerPtr> steps;
   HOSTLER_ASSIGN_OR_RETURN(PreTokenizerPtr spaces, SplitBy("\\s", SplitBehavior::kRemoved));
@@ -280,13 +278,9 @@ absl::StatusOr<PreTokenizerPtr> ParseBert() {
   return NewPreTokenizerSequence(std::move(steps));
 }
 
-absl::StatusOr<PreTokenizerPtr> ParseStep(const json& spec, int depth) {
-  if (depth > kMaxComponentDepth) {
-    return absl::InvalidArgumentError("pre_tokenizer: nested too deep");
-  }
+absl::StatusOr<PreTokenizerPtr> ParseStep(const json& spec) {
   HOSTLER_ASSIGN_OR_RETURN(const std::string type, StringField(spec, "type", "pre_tokenizer"));
   const std::string where = "pre_tokenizer " + type;
-  if (type == "Sequence") return ParseSequence(spec, depth);
   if (type == "Split") return ParseSplit(spec, where);
   if (type == "ByteLevel") return ParseByteLevel(spec, where);
   if (type == "Metaspace") return ParseMetaspace(spec, where);
@@ -306,11 +300,38 @@ absl::StatusOr<PreTokenizerPtr> ParseStep(const json& spec, int depth) {
     HOSTLER_ASSIGN_OR_RETURN(const SplitBehavior behavior, ParseBehavior(name, where));
     return SplitBy(kPunctuation, behavior);
   }
+  if (type == "FixedLength") {
+    const json& length = FieldOrNull(spec, "length");
+    // PCRE2 counts no further.
+    if (!length.is_number_integer() || length < 1 || length > 65535) {
+      return absl::InvalidArgumentError(fmt::format("{}: 'length' must be from 1 to 65535", where));
+    }
+    return SplitBy(fmt::format("(?s).{{1,{}}}", length.get<int>()), SplitBehavior::kIsolated);
+  }
   if (type == "CharDelimiterSplit") {
     HOSTLER_ASSIGN_OR_RETURN(const std::string delimiter, StringField(spec, "delimiter", where));
     return SplitBy(EscapeForRegex(delimiter), SplitBehavior::kRemoved);
   }
   return absl::UnimplementedError(fmt::format("{} is not supported", where));
+}
+
+// Sequences within sequences become one, whose growth is bounded as a whole.
+absl::Status AddSteps(const json& spec, int depth, std::vector<PreTokenizerPtr>* steps) {
+  if (depth > kMaxComponentDepth) {
+    return absl::InvalidArgumentError("pre_tokenizer: nested too deep");
+  }
+  if (FieldOrNull(spec, "type") == "Sequence") {
+    HOSTLER_ASSIGN_OR_RETURN(const json* list, ArrayField(spec, "pretokenizers", "pre_tokenizer"));
+    for (const json& item : *list) HOSTLER_RETURN_IF_ERROR(AddSteps(item, depth + 1, steps));
+    return absl::OkStatus();
+  }
+  if (steps->size() >= kMaxComponents) {
+    return absl::InvalidArgumentError(
+        fmt::format("pre_tokenizer: more than {} steps", kMaxComponents));
+  }
+  HOSTLER_ASSIGN_OR_RETURN(PreTokenizerPtr step, ParseStep(spec));
+  steps->push_back(std::move(step));
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -328,8 +349,9 @@ PreTokenizerPtr NewPreTokenizerSequence(std::vector<PreTokenizerPtr> steps) {
 }
 
 absl::StatusOr<PreTokenizerPtr> ParsePreTokenizer(const json& spec) {
-  if (spec.is_null()) return NewPreTokenizerSequence({});
-  return ParseStep(spec, 0);
+  std::vector<PreTokenizerPtr> steps;
+  if (!spec.is_null()) HOSTLER_RETURN_IF_ERROR(AddSteps(spec, 0, &steps));
+  return NewPreTokenizerSequence(std::move(steps));
 }
 
 }  // namespace hostler

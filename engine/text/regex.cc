@@ -2,10 +2,13 @@
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
+#include <time.h>
 
 #include <algorithm>
+#include <cstdint>
 
 #include "engine/base/status.h"
+#include "engine/base/utf8.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -72,10 +75,42 @@ absl::StatusOr<std::string> ToPcre(std::string_view pattern) {
   return out;
 }
 
+// Time on this thread's processor, so that other work on the machine does not
+// count.
+int64_t CpuNanoseconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+// The first thing in the first alternative, so that every attempt meets it.
+constexpr std::string_view kCallout = "(?C1)";
+
+// PCRE2 limits the steps of an attempt to match at one place, not how many
+// places are tried, each of which may look at all the rest of the text. So
+// every attempt begins with a callout, which looks at the clock at times. The
+// allowance is some hundred times what patterns of use take.
+struct Allowance {
+  int64_t nanoseconds = 0;
+  int64_t begin = 0;  // 0: not many attempts yet
+  uint32_t attempts = 0;
+
+  static int Attempt(pcre2_callout_block*, void* self) {
+    auto* allowance = static_cast<Allowance*>(self);
+    if (++allowance->attempts % 64 != 0) return 0;
+    const int64_t now = CpuNanoseconds();
+    if (allowance->begin == 0) allowance->begin = now;
+    return now - allowance->begin > allowance->nanoseconds ? PCRE2_ERROR_CALLOUT : 0;
+  }
+};
+
 struct MatchState {
-  explicit MatchState(const pcre2_code* code)
+  MatchState(const pcre2_code* code, size_t text_bytes)
       : data(pcre2_match_data_create_from_pattern(code, nullptr)),
-        context(pcre2_match_context_create(nullptr)) {}
+        context(pcre2_match_context_create(nullptr)) {
+    allowance.nanoseconds = 100'000'000 + 1'000 * static_cast<int64_t>(text_bytes);
+    pcre2_set_callout(context, Allowance::Attempt, &allowance);
+  }
   ~MatchState() {
     if (jit_stack != nullptr) pcre2_jit_stack_free(jit_stack);
     pcre2_match_context_free(context);
@@ -93,6 +128,7 @@ struct MatchState {
 
   pcre2_match_data* data;
   pcre2_match_context* context;
+  Allowance allowance;
   pcre2_jit_stack* jit_stack = nullptr;
 };
 
@@ -106,7 +142,8 @@ struct Regex::Compiled {
 Regex::~Regex() = default;
 
 absl::StatusOr<std::unique_ptr<Regex>> Regex::Compile(const std::string& pattern) {
-  HOSTLER_ASSIGN_OR_RETURN(const std::string translated, ToPcre(pattern));
+  HOSTLER_ASSIGN_OR_RETURN(const std::string own, ToPcre(pattern));
+  const std::string translated = std::string(kCallout) + own;
   int error = 0;
   PCRE2_SIZE offset = 0;
   std::unique_ptr<Regex> regex(new Regex);
@@ -118,7 +155,8 @@ absl::StatusOr<std::unique_ptr<Regex>> Regex::Compile(const std::string& pattern
     PCRE2_UCHAR reason[256] = {};
     pcre2_get_error_message(error, reason, sizeof(reason));
     return absl::InvalidArgumentError(fmt::format("regular expression '{}': at {}: {}", pattern,
-                                                  offset, reinterpret_cast<char*>(reason)));
+                                                  offset - std::min(offset, kCallout.size()),
+                                                  reinterpret_cast<char*>(reason)));
   }
   regex->compiled_->code = code;
   // Where there is no JIT the interpreter does the same, slower.
@@ -128,7 +166,7 @@ absl::StatusOr<std::unique_ptr<Regex>> Regex::Compile(const std::string& pattern
 
 void Regex::FindAll(std::string_view text, std::vector<TextRange>* matches) const {
   const pcre2_code* code = compiled_->code;
-  MatchState state(code);
+  MatchState state(code, text.size());
   // Backtracking over a run of n characters is n steps, and must not fail.
   const uint64_t limit = 10'000'000 + uint64_t{64} * text.size();
   pcre2_set_match_limit(state.context,
@@ -152,6 +190,22 @@ void Regex::FindAll(std::string_view text, std::vector<TextRange>* matches) cons
     matches->push_back({range[0], range[1]});
     pos = range[1];
   }
+}
+
+std::string Regex::ReplaceAll(std::string text, std::string_view content, size_t most_bytes) const {
+  std::vector<TextRange> matches;
+  if (IsUtf8(text)) FindAll(text, &matches);
+  if (matches.empty()) return text;
+  std::string out;
+  size_t done = 0;
+  for (const TextRange& match : matches) {
+    if (out.size() > most_bytes) break;
+    out.append(text, done, match.begin - done);
+    out.append(content);
+    done = match.end;
+  }
+  out.append(text, done);
+  return out;
 }
 
 std::string EscapeForRegex(std::string_view text) {

@@ -26,8 +26,13 @@ class Regex {
   ~Regex();
 
   // All matches from left to right that are not empty. REQUIRES: well-formed
-  // UTF-8. A pattern that exhausts its limits finds nothing further.
+  // UTF-8. A pattern that exhausts its limits (of
+  // steps, and of time where it is quadratic) finds nothing further.
   void FindAll(std::string_view text, std::vector<TextRange>* matches) const;
+
+  // `text` with `content` for every match, until it has more than `most_bytes`.
+  // Text that is not UTF-8 stays as it is.
+  std::string ReplaceAll(std::string text, std::string_view content, size_t most_bytes) const;
 
  private:
   Regex() = default;

@@ -19,7 +19,7 @@ namespace hostler {
 
 struct ScoredToken {
   int32_t id = 0;
-  float score = 0;  // finite
+  double score = 0;  // finite
 };
 
 // Writes characters that no token covers: as byte tokens, or as one unknown

@@ -98,13 +98,13 @@ class SentencePieceBpe : public WordModel {
   }
 
   void AddPairs(const std::vector<ScoredToken>& tokens) {
-    std::vector<float> scores;
+    std::vector<double> scores;
     for (const ScoredToken& token : tokens) scores.push_back(token.score);
-    std::sort(scores.begin(), scores.end(), std::greater<float>());
+    std::sort(scores.begin(), scores.end(), std::greater<double>());
     scores.erase(std::unique(scores.begin(), scores.end()), scores.end());
     for (const ScoredToken& token : tokens) {
       const auto rank = static_cast<uint32_t>(
-          std::lower_bound(scores.begin(), scores.end(), token.score, std::greater<float>()) -
+          std::lower_bound(scores.begin(), scores.end(), token.score, std::greater<double>()) -
           scores.begin());
       const std::string_view text = vocabulary_->Text(token.id);
       for (size_t cut = Utf8Length(text, 0); cut < text.size(); cut += Utf8Length(text, cut)) {

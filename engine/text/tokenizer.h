@@ -21,6 +21,19 @@ struct EncodeOptions {
   bool add_special = false;
 };
 
+// What Decode leaves away at the beginning of a text.
+enum class FirstSpace {
+  kKeep,
+  kDropOfText,           // one space, of the first token that is not special
+  kDropOfFirstToken,     // one space
+  kDropAllOfFirstToken,  // all spaces that it begins with
+};
+
+struct TextEdges {
+  FirstSpace first = FirstSpace::kKeep;
+  bool drop_last_space = false;  // … and at the end
+};
+
 // Immutable; any thread.
 class Tokenizer {
  public:
@@ -44,11 +57,11 @@ class Tokenizer {
   virtual std::optional<int32_t> bos_id() const = 0;
   virtual std::optional<int32_t> eos_id() const = 0;
 
-  // True where Encode puts a space before the text that the text did not have.
-  virtual bool adds_first_space() const { return false; }
+  // Spaces that the tokens' bytes have and the text did not.
+  virtual TextEdges edges() const { return {}; }
 
-  // Joins the tokens' bytes, less the space that Encode adds. Ill-formed UTF-8
-  // becomes U+FFFD.
+  // Joins the tokens' bytes, less what edges() says. Ill-formed UTF-8 becomes
+  // U+FFFD.
   std::string Decode(std::span<const int32_t> ids, bool skip_special) const;
 };
 

@@ -3,63 +3,14 @@
 #include <utility>
 
 #include "engine/base/utf8.h"
+#include "engine/text/byte_trie.h"
 #include "engine/text/sentencepiece.h"
 
 namespace hostler {
 namespace {
 
 // What an unknown character costs more than the worst token.
-constexpr float kUnknownPenalty = 10;
-
-// Tokens by their bytes. (node, byte) → node in open addressing.
-class ByteTrie {
- public:
-  ByteTrie() : slots_(1024) {}
-
-  void Add(std::string_view text, int32_t id) {
-    uint32_t node = 0;
-    for (unsigned char byte : text) {
-      if (2 * ids_.size() >= slots_.size()) Grow();
-      Slot& slot = slots_[Locate(uint64_t{node} << 8 | byte)];
-      if (slot.next == 0) {
-        slot = {uint64_t{node} << 8 | byte, static_cast<uint32_t>(ids_.size())};
-        ids_.push_back(-1);
-      }
-      node = slot.next;
-    }
-    ids_[node] = id;
-  }
-
-  // The child of `node`, 0 when there is none. 0 is the root.
-  uint32_t Next(uint32_t node, unsigned char byte) const {
-    return slots_[Locate(uint64_t{node} << 8 | byte)].next;
-  }
-  int32_t Id(uint32_t node) const { return ids_[node]; }  // -1: none
-
- private:
-  struct Slot {
-    uint64_t key = 0;
-    uint32_t next = 0;  // 0: the slot is free
-  };
-
-  size_t Locate(uint64_t key) const {
-    const size_t mask = slots_.size() - 1;
-    size_t i = (key * 0x9E3779B97F4A7C15u >> 20) & mask;
-    while (slots_[i].next != 0 && slots_[i].key != key) i = (i + 1) & mask;
-    return i;
-  }
-
-  void Grow() {
-    std::vector<Slot> old(slots_.size() * 2);
-    std::swap(old, slots_);
-    for (const Slot& slot : old) {
-      if (slot.next != 0) slots_[Locate(slot.key)] = slot;
-    }
-  }
-
-  std::vector<Slot> slots_;
-  std::vector<int32_t> ids_{-1};  // by node
-};
+constexpr double kUnknownPenalty = 10;
 
 // The cut of a text whose tokens' scores have the largest sum (Viterbi).
 class Unigram : public WordModel {
@@ -67,7 +18,7 @@ class Unigram : public WordModel {
   Unigram(const Vocabulary* vocabulary, const std::vector<ScoredToken>& tokens,
           UnknownTokens unknown)
       : unknown_(std::move(unknown)), scores_(vocabulary->size()) {
-    float worst = tokens.empty() ? 0 : std::numeric_limits<float>::max();
+    double worst = tokens.empty() ? 0 : std::numeric_limits<double>::max();
     for (const ScoredToken& token : tokens) {
       trie_.Add(vocabulary->Text(token.id), token.id);
       scores_[token.id] = token.score;
@@ -104,12 +55,12 @@ class Unigram : public WordModel {
 
   // The best cut of what ends here.
   struct Node {
-    float score = 0;
+    double score = 0;
     int32_t id = kNothing;  // of the last token
     size_t begin = 0;       // where it begins
   };
 
-  static void Offer(size_t begin, float score, int32_t id, Node* node) {
+  static void Offer(size_t begin, double score, int32_t id, Node* node) {
     if (node->id == kNothing || score > node->score) *node = {score, id, begin};
   }
 
@@ -131,8 +82,8 @@ class Unigram : public WordModel {
 
   UnknownTokens unknown_;
   ByteTrie trie_;
-  std::vector<float> scores_;  // by id
-  float unknown_score_;
+  std::vector<double> scores_;  // by id
+  double unknown_score_;
 };
 
 }  // namespace

@@ -112,13 +112,18 @@ absl::StatusOr<TokenizerParts> ByteLevelBpe(const StoredVocabulary& stored) {
       return absl::InvalidArgumentError(
           fmt::format("merge {} ('{}') must be two tokens", merges.size(), merge));
     }
-    merges.emplace_back(merge.substr(0, space), merge.substr(space + 1));
+    std::string left = merge.substr(0, space), right = merge.substr(space + 1);
+    // A merge of what is no token never applies; some files have such.
+    const Vocabulary& vocabulary = *parts.vocabulary;
+    if (vocabulary.Find(left) && vocabulary.Find(right) && vocabulary.Find(left + right)) {
+      merges.emplace_back(std::move(left), std::move(right));
+    }
   }
   BpeOptions options;
   options.ignore_merges = pre.ignore_merges;
   HOSTLER_ASSIGN_OR_RETURN(parts.model, NewBpe(parts.vocabulary.get(), merges, options));
   parts.pre_tokenizer = std::move(pre.steps);
-  parts.spelling = TokenSpelling::kByteLevel;
+  parts.decoder = ByteLevelDecoder();
   SetPrefixAndSuffix(stored, pre.add_bos, /*add_eos=*/false, &parts);
   return parts;
 }
@@ -173,9 +178,11 @@ absl::StatusOr<TokenizerParts> SentencePiece(const StoredVocabulary& stored) {
   HOSTLER_ASSIGN_OR_RETURN(
       parts.normalizer,
       NewSentencePieceNormalizer(stored.precompiled_charsmap, stored.remove_extra_whitespaces));
-  if (stored.add_space_prefix) parts.text_prefix = kSpace;
-  parts.adds_first_space = stored.add_space_prefix;
-  parts.spelling = TokenSpelling::kMetaspace;
+  parts.decoder = SentencePieceDecoder();
+  if (stored.add_space_prefix) {
+    parts.text_prefix = kSpace;
+    parts.decoder.edges.first = FirstSpace::kDropOfText;
+  }
   SetPrefixAndSuffix(stored, /*add_bos=*/!unigram, /*add_eos=*/unigram, &parts);
   return parts;
 }
@@ -207,9 +214,12 @@ absl::StatusOr<TokenizerParts> BertWordPiece(StoredVocabulary stored) {
   if (!stored.add_sep.has_value()) stored.add_sep = true;
   HOSTLER_ASSIGN_OR_RETURN(parts.normalizer, ParseNormalizer({{"type", "BertNormalizer"}}));
   HOSTLER_ASSIGN_OR_RETURN(parts.pre_tokenizer, ParsePreTokenizer({{"type", "BertPreTokenizer"}}));
-  parts.model = NewWordPiece(parts.vocabulary.get(), stored.unk);
-  parts.spelling = TokenSpelling::kMetaspace;
-  parts.adds_first_space = true;
+  WordPieceOptions options;
+  options.first_prefix = kSpace;
+  options.unk = stored.unk;
+  HOSTLER_ASSIGN_OR_RETURN(parts.model, NewWordPiece(*parts.vocabulary, std::move(options)));
+  parts.decoder = SentencePieceDecoder();
+  parts.decoder.edges.first = FirstSpace::kDropOfText;
   SetPrefixAndSuffix(stored, /*add_bos=*/true, /*add_eos=*/false, &parts);
   return parts;
 }

@@ -51,6 +51,12 @@ TEST(VocabularyTokenizerTest, ByteLevelBpeMergesAndPrefersWholeWordsForLlama) {
   EXPECT_THAT(New(other)->Encode("bca", {}), ElementsAre(12, 0));
 }
 
+TEST(VocabularyTokenizerTest, MergesOfWhatIsNoTokenAreIgnored) {
+  StoredVocabulary stored = SmallBpe();
+  stored.merges.insert(stored.merges.begin(), {"x y", "a s", "a x"});
+  EXPECT_THAT(New(stored)->Encode("ab as", {}), ElementsAre(4, 5, 8));
+}
+
 TEST(VocabularyTokenizerTest, ControlTokensAreFoundOnRequestUserDefinedOnesAlways) {
   const auto tokenizer = New(SmallBpe());
   EXPECT_THAT(tokenizer->Encode("a<s><tool>", {}), ElementsAre(0, 7, 8, 9, 11));
@@ -87,7 +93,6 @@ TEST(VocabularyTokenizerTest, RefusesWhatContradictsItself) {
       [](StoredVocabulary* v) { v->bos = 13; },
       [](StoredVocabulary* v) { v->eos = -1; },
       [](StoredVocabulary* v) { v->merges.push_back("ab"); },
-      [](StoredVocabulary* v) { v->merges.push_back("x y"); },
       [](StoredVocabulary* v) { v->model = "llama"; },  // without scores
   };
   for (const auto& fault : faults) {
@@ -116,6 +121,15 @@ StoredVocabulary SmallSentencePiece() {
   add("xy", -3, kNormal);  // of characters that are no tokens
   add("▁▁!", 0, kUserDefined);
   return stored;
+}
+
+TEST(VocabularyTokenizerTest, ByteLevelTokensThatAreNotUtf8AreReadBackAsTheyAre) {
+  StoredVocabulary stored = SmallBpe();
+  stored.tokens[1] = "ab\xE2";
+  stored.merges.clear();
+  const auto tokenizer = New(stored);
+  EXPECT_EQ(tokenizer->TokenBytes(1), "ab\xE2");
+  EXPECT_THAT(tokenizer->Encode("a b", {}), ElementsAre(0, 3));
 }
 
 TEST(VocabularyTokenizerTest, SentencePieceBpeMergesTheBestScoredPairFirst) {

@@ -5,16 +5,26 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 
+#include "absl/status/statusor.h"
 #include "engine/text/vocabulary.h"
 #include "engine/text/word_model.h"
 
 namespace hostler {
 
-// Tokens that begin a word are spelt with U+2581 in front, those that continue
-// one as they are. A word that cannot be cut so, or has more than 100
-// characters, is `unk` (nothing, without one). `vocabulary` must outlive the
-// result.
-std::unique_ptr<WordModel> NewWordPiece(const Vocabulary* vocabulary, std::optional<int32_t> unk);
+// How a vocabulary spells where in a word a token belongs.
+struct WordPieceOptions {
+  std::string first_prefix;       // of tokens that begin a word, and of no others
+  std::string continuing_prefix;  // of those that continue one
+  size_t max_characters = 100;    // longer words are unknown
+  // Stands for words that cannot be cut; without it they are dropped.
+  std::optional<int32_t> unk;
+};
+
+// Errors: InvalidArgument for a token of more than kMaxScoredTokenBytes
+// (sentencepiece.h).
+absl::StatusOr<std::unique_ptr<WordModel>> NewWordPiece(const Vocabulary& vocabulary,
+                                                        WordPieceOptions options);
 
 }  // namespace hostler

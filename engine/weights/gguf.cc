@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <cstring>
 #include <unordered_set>
 
 #include "engine/base/status.h"
@@ -119,6 +120,19 @@ absl::StatusOr<std::unique_ptr<GgufSource>> OpenGguf(const std::string& path) {
     source->SetTensors(std::move(header.tensors));
   }
   return source;
+}
+
+absl::StatusOr<std::string> CopyGgufMetadata(const std::string& path) {
+  HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<MappedFile> file, MappedFile::Open(path));
+  const absl::StatusOr<GgufHeader> header = ParseGguf(file->bytes(), path);
+  HOSTLER_RETURN_IF_ERROR(file->Health());
+  HOSTLER_RETURN_IF_ERROR(header.status());
+  std::string copy(reinterpret_cast<const char*>(file->bytes().data()), header->metadata_end);
+  HOSTLER_RETURN_IF_ERROR(file->Health());
+  // After magic and version.
+  constexpr size_t kTensorCountAt = 8;
+  std::memset(copy.data() + kTensorCountAt, 0, sizeof(uint64_t));
+  return copy;
 }
 
 }  // namespace hostler

@@ -97,6 +97,7 @@ struct GgufHeader {
   GgufMetadata metadata;
   // In the order of their offsets; TensorInfo::file is 0.
   std::vector<TensorInfo> tensors;
+  size_t metadata_end = 0;  // the byte of the file after the last key
 };
 
 // Reads the header of the file whose contents are `file`: a pure function over
@@ -125,6 +126,10 @@ class GgufSource : public MappedSource {
 // on, `path` is any part; the others lie beside it. Errors: those of ParseGguf
 // and MappedFile::Open; InvalidArgument when the parts do not belong together.
 absl::StatusOr<std::unique_ptr<GgufSource>> OpenGguf(const std::string& path);
+
+// The bytes of a GGUF file with the metadata of the one at `path` and no
+// tensors. Errors: as ParseGguf and MappedFile::Open.
+absl::StatusOr<std::string> CopyGgufMetadata(const std::string& path);
 
 // "NAME-00002-of-00003.gguf" as {"NAME", 2, 3}; nullopt for other names.
 struct GgufPartName {

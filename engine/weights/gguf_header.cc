@@ -85,6 +85,7 @@ class Parser {
     uint64_t keys = 0;
     HOSTLER_RETURN_IF_ERROR(ReadPreamble(&tensors, &keys));
     for (uint64_t i = 0; i < keys; ++i) HOSTLER_RETURN_IF_ERROR(ReadKey());
+    header_.metadata_end = at_;
     where_.clear();
     HOSTLER_RETURN_IF_ERROR(ReadAlignment());
     header_.tensors.reserve(tensors);

@@ -10,6 +10,7 @@
 
 #include "engine/base/status.h"
 #include "engine/weights/gguf.h"
+#include "engine/weights/packed.h"
 #include "engine/weights/source.h"
 
 namespace hostler {
@@ -83,7 +84,8 @@ absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& pat
   }
   if (error) return absl::PermissionDeniedError(fmt::format("{}: {}", path, error.message()));
   if (status.type() == fs::file_type::directory) {
-    return HoldsSafetensors(path) ? OpenSafetensors(path) : OpenGgufIn(path);
+    if (HoldsSafetensors(path)) return OpenSafetensors(path);
+    return HoldsPackedStore(path) ? OpenPacked(path) : OpenGgufIn(path);
   }
   if (status.type() != fs::file_type::regular) {
     return absl::UnimplementedError(fmt::format("{}: neither a file nor a directory", path));

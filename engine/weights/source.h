@@ -33,7 +33,7 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
 
-  virtual std::string_view format() const = 0;  // "safetensors", "gguf"
+  virtual std::string_view format() const = 0;  // "safetensors", "gguf", "packed"
   virtual std::span<const TensorInfo> tensors() const = 0;
   virtual std::span<const std::string> files() const = 0;  // paths
 
@@ -55,9 +55,10 @@ class WeightSource {
 // truncated, lies about offsets, overlaps or overflows (names file and tensor).
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenSafetensors(const std::string& directory);
 
-// Opens whatever format `path` holds: a directory with safetensors or one GGUF
-// model (of one file or split), or a file of either. A source whose format() is
-// "gguf" is a GgufSource. Errors: as above, and Unimplemented with what was
+// Opens whatever format `path` holds: a directory with safetensors, a packed
+// store or one GGUF model (of one file or split), or a file of the first or
+// last. A source whose format() is "gguf" is a GgufSource, one whose format() is
+// "packed" a PackedSource. Errors: as above, and Unimplemented with what was
 // found when it is none we read.
 absl::StatusOr<std::unique_ptr<WeightSource>> OpenWeights(const std::string& path);
 

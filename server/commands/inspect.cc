@@ -20,27 +20,31 @@ struct InspectFlags {
 };
 
 nlohmann::ordered_json ToJson(const ModelInfo& info, int kv_value_bytes) {
-  return {{"path", info.path},
-          {"architecture", info.architecture},
-          {"format", info.format},
-          {"weight_type", info.weight_type},
-          {"parameters", info.parameters},
-          {"active_parameters", info.active_parameters},
-          {"vocab", info.vocab},
-          {"layers", info.layers},
-          {"context", info.max_positions},
-          {"dim", info.dim},
-          {"heads", info.heads},
-          {"kv_heads", info.kv_heads},
-          {"head_dim", info.head_dim},
-          {"moe_layers", info.moe_layers},
-          {"experts", info.experts},
-          {"experts_per_token", info.experts_per_token},
-          {"bytes_per_expert", info.expert_bytes},
-          {"dense_bytes", info.dense_bytes},
-          {"kv_bytes_per_token", info.KvBytesPerToken(kv_value_bytes)},
-          {"file_bytes", info.file_bytes},
-          {"unsupported", info.unsupported}};
+  nlohmann::ordered_json json = {{"path", info.path},
+                                 {"architecture", info.architecture},
+                                 {"format", info.format},
+                                 {"weight_type", info.weight_type},
+                                 {"parameters", info.parameters},
+                                 {"active_parameters", info.active_parameters},
+                                 {"vocab", info.vocab},
+                                 {"layers", info.layers},
+                                 {"context", info.max_positions},
+                                 {"dim", info.dim},
+                                 {"heads", info.heads},
+                                 {"kv_heads", info.kv_heads},
+                                 {"head_dim", info.head_dim},
+                                 {"moe_layers", info.moe_layers},
+                                 {"experts", info.experts},
+                                 {"experts_per_token", info.experts_per_token},
+                                 {"bytes_per_expert", info.expert_bytes},
+                                 {"dense_bytes", info.dense_bytes},
+                                 {"kv_bytes_per_token", info.KvBytesPerToken(kv_value_bytes)},
+                                 {"file_bytes", info.file_bytes},
+                                 {"unsupported", info.unsupported}};
+  if (!info.packed.empty()) {
+    json["packed"] = {{"type", info.packed}, {"source_format", info.packed_from}};
+  }
+  return json;
 }
 
 // 27,857,664
@@ -72,6 +76,9 @@ void PrintTable(const ModelInfo& info, int kv_value_bytes) {
   Line("model", info.path);
   Line("architecture",
        fmt::format("{} ({}, {})", info.architecture, info.format, info.weight_type));
+  if (!info.packed.empty()) {
+    Line("packed", fmt::format("from {}, type {}", info.packed_from, info.packed));
+  }
   Line("parameters", fmt::format("{}, {} active for a token", Grouped(info.parameters),
                                  Grouped(info.active_parameters)));
   // A model that is not supported is described as far as it could be read.

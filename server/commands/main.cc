@@ -5,13 +5,16 @@
 #include "CLI/CLI.hpp"
 #include "server/commands/command.h"
 #include "server/commands/model_commands.h"
+#include "server/commands/trace_commands.h"
 
 namespace hostler {
 namespace {
 
 constexpr std::array kCommands = {
-    AddServeCommand,        AddRunCommand,    AddInspectCommand,    AddTokenizeCommand,
-    AddChatTemplateCommand, AddLogitsCommand, AddPerplexityCommand, AddBenchCommand,
+    AddServeCommand,        AddRunCommand,    AddInspectCommand,    AddPackCommand,
+    AddVerifyCommand,       AddLogitsCommand, AddPerplexityCommand, AddTokenizeCommand,
+    AddChatTemplateCommand, AddBenchCommand,  AddTraceCommand,      AddReplayCommand,
+    AddAnalyzeCommand,
 };
 
 int Main(int argc, char** argv) {

@@ -23,5 +23,7 @@ void AddPerplexityCommand(CLI::App* app, RunCommand* run);
 void AddTokenizeCommand(CLI::App* app, RunCommand* run);
 void AddChatTemplateCommand(CLI::App* app, RunCommand* run);
 void AddBenchCommand(CLI::App* app, RunCommand* run);
+void AddPackCommand(CLI::App* app, RunCommand* run);
+void AddVerifyCommand(CLI::App* app, RunCommand* run);
 
 }  // namespace hostler

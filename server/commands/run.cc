@@ -41,20 +41,6 @@ struct Answer {
   Timings timings;
 };
 
-std::string_view Name(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kStop:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kCancelled:
-      return "abort";
-    case FinishReason::kError:
-      return "error";
-  }
-  return "error";
-}
-
 double TokensPerSecond(const Answer& answer) {
   const double seconds = (answer.timings.total_ms - answer.timings.first_token_ms) / 1000;
   return seconds > 0 ? (answer.usage.completion_tokens - 1) / seconds : 0;
@@ -64,7 +50,7 @@ nlohmann::ordered_json ToJson(const Answer& answer) {
   const Timings& t = answer.timings;
   return {{"text", answer.text},
           {"token_ids", answer.token_ids},
-          {"finish_reason", Name(answer.finish_reason)},
+          {"finish_reason", FinishReasonName(answer.finish_reason)},
           {"timings",
            {{"prompt_tokens", answer.usage.prompt_tokens},
             {"cached_prompt_tokens", answer.usage.cached_prompt_tokens},
@@ -110,7 +96,8 @@ void PrintSpeed(const Answer& answer) {
   if (isatty(STDERR_FILENO) == 0) return;
   fmt::print(stderr, "[{} prompt tokens, first token after {:.0f} ms, {} tokens at {:.1f}/s, {}]\n",
              answer.usage.prompt_tokens, answer.timings.first_token_ms,
-             answer.usage.completion_tokens, TokensPerSecond(answer), Name(answer.finish_reason));
+             answer.usage.completion_tokens, TokensPerSecond(answer),
+             FinishReasonName(answer.finish_reason));
 }
 
 // The prompt as the flags and stdin give it.

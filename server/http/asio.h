@@ -8,12 +8,11 @@
 #include "boost/asio.hpp"
 #include "boost/beast/core.hpp"
 #include "boost/beast/http.hpp"
+#include "server/http/beast.h"
 
 namespace hostler {
 
 namespace net = boost::asio;
-namespace beast = boost::beast;
-namespace http = boost::beast::http;
 using tcp = boost::asio::ip::tcp;
 
 using Strand = net::strand<net::io_context::executor_type>;

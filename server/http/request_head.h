@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "server/http/asio.h"
+#include "server/http/beast.h"
 #include "server/http/reply.h"
 
 namespace hostler {

@@ -52,9 +52,6 @@ std::string ErrorBody(const absl::Status& status);
 // The event that ends a stream whose request failed.
 std::string ErrorEvent(const absl::Status& status);
 
-// "stop", "length", "abort", "error".
-std::string_view FinishReasonName(FinishReason reason);
-
 // {"prompt_tokens":…,"completion_tokens":…,"total_tokens":…,…}.
 std::string UsageJson(const Usage& usage);
 

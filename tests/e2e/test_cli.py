@@ -6,7 +6,9 @@ import pytest
 
 from support import DENSE, MOE, hostler, hostler_json
 
-COMMANDS = ["serve", "run", "inspect", "logits", "perplexity", "tokenize", "chat-template", "bench"]
+COMMANDS = ["serve", "run", "inspect", "logits", "perplexity", "tokenize", "chat-template", "bench",
+    "pack", "verify",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -13,6 +13,7 @@
 #include "engine/compute/cpu/mat_mul.h"
 #include "engine/compute/cpu/memory.h"
 #include "engine/compute/cpu/rope.h"
+#include "engine/compute/cpu/weightless.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -88,6 +89,14 @@ class CpuBackend : public Backend {
     ForRows(x, [&](int64_t i, int) { kernels().soft_cap(cap, x.cols, x.row(i)); });
   }
 
+  void Clamp(float limit, Mat x) override {
+    ForRows(x, [&](int64_t i, int) {
+      for (float* value = x.row(i); value != x.row(i + 1); ++value) {
+        *value = std::clamp(*value, -limit, limit);
+      }
+    });
+  }
+
   void CopyColumns(Mat from, int64_t from_column, int64_t width, int heads, Mat to,
                    int64_t to_column) override {
     const Mat source = from.reshaped(from.cols / heads);
@@ -138,6 +147,11 @@ class CpuBackend : public Backend {
       kernels().add_weighted(selection.weights.data() + begin, end - begin, x.row(begin), y.cols,
                              y.row(r));
     });
+  }
+
+  void AddWeightless(const WeightlessExperts& experts, const ExpertSelection& selection, Mat mix,
+                     Mat x, Mat y) override {
+    CpuAddWeightless(context_, experts, selection, mix, x, y);
   }
 
   void GatedDelta(const DeltaNetSpec& spec, const StepBatch& batch, size_t state_offset, Mat mixed,

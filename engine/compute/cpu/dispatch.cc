@@ -1,5 +1,9 @@
 #include "engine/compute/cpu/dispatch.h"
 
+#if defined(HOSTLER_X86)
+#include <cpuid.h>
+#endif
+
 #include <algorithm>
 #include <string>
 
@@ -11,6 +15,14 @@ namespace {
 constexpr int64_t kMostLanes = 16;
 
 int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+#if defined(HOSTLER_X86)
+// Clang 14's __builtin_cpu_supports does not know the name.
+bool HasF16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
 
 }  // namespace
 
@@ -26,8 +38,7 @@ std::vector<const KernelTable*> SupportedKernels() {
 #if defined(HOSTLER_X86)
   // The checks include that the operating system saves the wide registers.
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && HasF16c();
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
     tables.push_back(&kAvx512Kernels);

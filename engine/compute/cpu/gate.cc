@@ -77,8 +77,9 @@ class RowGate {
       TopK(plain ? scores : choosing, experts_, k_, chosen, weights);
       for (int i = 0; i < k_; ++i) weights[i] = scores[chosen[i]];
       if (spec_.top_p > 0) count = Reaching(spec_.top_p, weights);
-      Weigh(weights, count);
     }
+    count = DropIdle(count, chosen, weights);
+    Weigh(weights, count);
     for (int i = 0; i < count; ++i) weights[i] *= spec_.scale;
     return count;
   }
@@ -132,8 +133,18 @@ class RowGate {
     return k_;
   }
 
+  int DropIdle(int count, int32_t* chosen, float* weights) const {
+    int left = 0;
+    for (int i = 0; i < count; ++i) {
+      if (chosen[i] >= experts_ - spec_.idle) continue;
+      chosen[left] = chosen[i];
+      weights[left++] = weights[i];
+    }
+    return left;
+  }
+
   void Weigh(float* weights, int count) const {
-    if (count == 0) return;
+    if (count == 0 || spec_.score == GateSpec::Score::kSparseMixer) return;
     if (spec_.score == GateSpec::Score::kLogits) return kernels_.softmax(weights, count, weights);
     if (!spec_.normalize) return;
     float sum = 0;

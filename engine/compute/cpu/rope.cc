@@ -24,16 +24,14 @@ void TurnNeighbours(const float* cosine, const float* sine, int64_t pairs, float
   }
 }
 
-// What the row's sequence turns by.
-const float* Frequencies(const RopeSpec& rope, const StepBatch& batch, int64_t row) {
-  if (rope.long_inv_freq.empty()) return rope.inv_freq.data();
+// Whether the row's sequence turns by the long frequencies.
+bool IsLong(const RopeSpec& rope, const StepBatch& batch, int64_t row) {
+  if (rope.long_inv_freq.empty()) return false;
   const auto sequence =
       std::find_if(batch.sequences.begin(), batch.sequences.end(), [row](const auto& candidate) {
         return row >= candidate.first_row && row < candidate.first_row + candidate.rows;
       });
-  const bool is_long =
-      sequence != batch.sequences.end() && sequence->prompt_tokens > rope.short_context;
-  return is_long ? rope.long_inv_freq.data() : rope.inv_freq.data();
+  return sequence != batch.sequences.end() && sequence->prompt_tokens > rope.short_context;
 }
 
 }  // namespace
@@ -48,12 +46,14 @@ void CpuRope(CpuContext& context, const RopeSpec& rope, const StepBatch& batch, 
     float* cosine = context.scratch(thread);
     float* sine = cosine + pairs;
     const float position = static_cast<float>(batch.positions[static_cast<size_t>(row)]);
-    const float* inv_freq = Frequencies(rope, batch, row);
+    const bool is_long = IsLong(rope, batch, row);
+    const float* inv_freq = (is_long ? rope.long_inv_freq : rope.inv_freq).data();
+    const float scale = is_long ? rope.long_scale : rope.scale;
     for (int64_t i = 0; i < pairs; ++i) {
       // Rounded to f32 before the cosine, as reference implementations do.
       const float angle = position * inv_freq[i];
-      cosine[i] = std::cos(angle) * rope.scale;
-      sine[i] = std::sin(angle) * rope.scale;
+      cosine[i] = std::cos(angle) * scale;
+      sine[i] = std::sin(angle) * scale;
     }
     for (int64_t at = 0; at + head_dim <= x.cols; at += head_dim) {
       float* head = x.row(row) + at + rope.first;

@@ -9,13 +9,25 @@
 
 namespace hostler {
 
+// What a family takes for granted where its config.json does not say.
+struct FamilyDefaults {
+  double norm_eps = 1e-6;
+  double rope_theta = 10000;
+  int head_dim = 0;  // 0: hidden_size / num_attention_heads
+  // The part of a head that turns; 0: all of it, whatever partial_rotary_factor
+  // says, which is refused then.
+  double partial_rotary = 0;
+  const char* rope_dims_key = nullptr;  // where the turned dimensions are apart from head_dim
+  bool rope_by_layer_type = false;      // rope_parameters has a part for each layer type
+};
+
 // A configuration on its way to a DecoderConfig: the reader with what went
 // wrong so far, and the decoder as Hugging Face's usual keys describe it, one
 // attention layer like the other with a dense SwiGLU network. Families change
 // what they do otherwise, then Finish().
 class FamilyConfig {
  public:
-  explicit FamilyConfig(const nlohmann::json& json);
+  explicit FamilyConfig(const nlohmann::json& json, const FamilyDefaults& defaults = {});
 
   absl::StatusOr<DecoderConfig> Finish();
 
@@ -33,7 +45,8 @@ class FamilyConfig {
   }
 
   // The MoE layers' experts, from keys of these names; every layer becomes an
-  // MoE layer. Top-k of the softmax, not normalised.
+  // MoE layer. Top-k of the softmax, not normalised. Any family may have experts
+  // without weights, a gate residual and top_p_threshold besides.
   void ReadMoe(const char* experts_key, const char* top_k_key, const char* ffn_key);
   // As for ReadMoe, a shared expert of this width.
   void AddSharedExpert(int ffn, const std::string& name);
@@ -59,16 +72,25 @@ class FamilyConfig {
     });
   }
 
+  // A sliding window of this width in every layer, if there is one: `missing`
+  // when the key is, none when it is null.
+  void ReadWindow(int missing);
   // Qwen's: with use_sliding_window, the layers from max_window_layers on.
   void ReadQwenWindow();
 
-  double rope_theta() const { return rope_theta_; }
+  // How positions are stretched: null where they are not.
   const nlohmann::json* rope_scaling() const { return rope_scaling_; }
 
  private:
-  void ReadRope();
+  const nlohmann::json* RopeParameters();
+  // Frequencies as `parameters` (null: none) says, which may also have
+  // "rope_theta" and "partial_rotary_factor".
+  RopeSpec ReadRope(const nlohmann::json* parameters, double theta);
+  int TurnedDimensions(double partial);
+  void ReadWeightlessExperts();
+  void CheckGate();
 
-  double rope_theta_ = 10000;
+  const FamilyDefaults defaults_;
   const nlohmann::json* rope_scaling_ = nullptr;
 };
 

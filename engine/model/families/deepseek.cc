@@ -2,6 +2,7 @@
 // gating.
 
 #include <cmath>
+#include <string>
 
 #include "engine/model/architectures.h"
 #include "engine/model/families/common.h"
@@ -10,6 +11,8 @@
 
 namespace hostler {
 namespace {
+
+constexpr FamilyDefaults kDefaults = {.rope_dims_key = "qk_rope_head_dim"};
 
 // Replaces every layer's attention by MLA.
 void ReadMla(FamilyConfig* family) {
@@ -37,14 +40,18 @@ void ReadMla(FamilyConfig* family) {
   }
   mla.scale = static_cast<float>(scale);
 
-  RopeSpec rope =
-      MakeRope(mla.rope_dim, family->rope_theta(), family->rope_scaling(), d.max_positions, reader);
-  rope.interleaved = reader.Bool("rope_interleave", true);
-  rope.first = mla.kv_rank;  // a head is its latent, then the turned dimensions
-  d.ropes = {rope};
+  d.ropes[0].interleaved = true;
+  d.ropes[0].first = mla.kv_rank;  // a head is its latent, then the turned dimensions
   for (LayerConfig& layer : d.layers) {
     layer.attention.reset();
     layer.mla = mla;
+  }
+}
+
+void ExpectScoring(const char* name, FamilyConfig* family) {
+  const std::string scoring = family->reader.String("scoring_func", name);
+  if (scoring != name) {
+    family->reader.Fail("scoring_func", "is not supported: \"" + scoring + "\"");
   }
 }
 
@@ -81,20 +88,28 @@ void ReadDeepseekV3Gate(FamilyConfig* family) {
 }
 
 absl::StatusOr<DecoderConfig> ConfigureDeepseekV2(const nlohmann::json& config) {
-  FamilyConfig family(config);
+  FamilyConfig family(config, kDefaults);
   ReadMla(&family);
   ReadDeepseekMoe(&family);
   GateSpec& gate = family.decoder.moe.gate;
   gate.normalize = false;  // whatever norm_topk_prob says
-  if (family.reader.String("topk_method", "greedy") == "greedy") gate.groups = gate.top_groups = 1;
+  const std::string method = family.reader.String("topk_method", "greedy");
+  if (method == "greedy") {
+    gate.groups = gate.top_groups = 1;
+  } else if (method != "group_limited_greedy") {
+    family.reader.Fail("topk_method", "is not supported: \"" + method + "\"");
+  }
+  ExpectScoring("softmax", &family);
   return family.Finish();
 }
 
 absl::StatusOr<DecoderConfig> ConfigureDeepseekV3(const nlohmann::json& config) {
-  FamilyConfig family(config);
+  FamilyConfig family(config, kDefaults);
   ReadMla(&family);
+  family.decoder.ropes[0].interleaved = family.reader.Bool("rope_interleave", true);
   ReadDeepseekMoe(&family);
   ReadDeepseekV3Gate(&family);
+  ExpectScoring("sigmoid", &family);
   return family.Finish();
 }
 

@@ -7,7 +7,7 @@
 namespace hostler {
 
 absl::StatusOr<DecoderConfig> ConfigureGlm4Moe(const nlohmann::json& config) {
-  FamilyConfig family(config);
+  FamilyConfig family(config, {.norm_eps = 1e-5, .partial_rotary = 0.5});
   const bool qk_norm = family.reader.Bool("use_qk_norm", false);
   family.ForAttention([&](AttentionConfig& attention) {
     attention.o_bias = false;

@@ -13,8 +13,7 @@ absl::StatusOr<DecoderConfig> ConfigureLlama(const nlohmann::json& config) {
 
 absl::StatusOr<DecoderConfig> ConfigureMistral(const nlohmann::json& config) {
   FamilyConfig family(config);
-  const int window = family.reader.Int("sliding_window", 1, 1 << 30, 0);
-  family.SlideLayers(window, [](int) { return true; });
+  family.ReadWindow(4096);
   return family.Finish();
 }
 

@@ -3,6 +3,8 @@
 // input the gate weighs.
 
 #include <algorithm>
+#include <string>
+#include <vector>
 
 #include "engine/model/architectures.h"
 #include "engine/model/families/common.h"
@@ -14,7 +16,13 @@ void ReadLlama4Attention(FamilyConfig* family) {
   ConfigReader& reader = family->reader;
   DecoderConfig& d = family->decoder;
   d.ropes[0].interleaved = true;
-  const int chunk = reader.Int("attention_chunk_size", 1, 1 << 30, 8192);
+  const int whole = reader.IsNull("attention_chunk_size") ? 0 : 8192;
+  const int chunk = reader.Int("attention_chunk_size", 1, 1 << 30, whole);
+  const std::vector<std::string> types = reader.Strings("layer_types");
+  if (!types.empty() && static_cast<int>(types.size()) != family->num_layers()) {
+    reader.Fail("layer_types", "must name every layer");
+    return;
+  }
   const bool qk_norm = reader.Bool("use_qk_norm", true);
   const bool tuned = reader.Bool("attn_temperature_tuning", true);
   const double scale = reader.Double("attn_scale", 0.1);
@@ -26,8 +34,9 @@ void ReadLlama4Attention(FamilyConfig* family) {
   }
   for (int i = 0; i < family->num_layers(); ++i) {
     AttentionConfig& attention = *d.layers[i].attention;
+    const bool chunked = types.empty() ? turned[i] != 0 : types[i] == "chunked_attention";
+    if (chunked) attention.chunk = chunk;
     if (turned[i] != 0) {
-      attention.chunk = chunk;
       if (qk_norm) attention.qk_norm = QkNorm::kUnitAfterRope;
     } else {
       d.layers[i].rope = -1;
@@ -40,7 +49,7 @@ void ReadLlama4Attention(FamilyConfig* family) {
 }  // namespace
 
 absl::StatusOr<DecoderConfig> ConfigureLlama4(const nlohmann::json& config) {
-  FamilyConfig family(config);
+  FamilyConfig family(config, {.norm_eps = 1e-5, .rope_theta = 500000, .head_dim = 128});
   ConfigReader& reader = family.reader;
   DecoderConfig& d = family.decoder;
   ReadLlama4Attention(&family);

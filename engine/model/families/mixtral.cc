@@ -3,7 +3,6 @@
 
 #include "engine/model/architectures.h"
 #include "engine/model/families/common.h"
-#include "engine/model/rope.h"
 
 namespace hostler {
 namespace {
@@ -15,26 +14,36 @@ void ReadMixtralMoe(FamilyConfig* family) {
   family->decoder.moe.gate.normalize = true;
 }
 
+// What M2's configuration has keys for, and no published M2 does.
+void RefuseLinearAttention(FamilyConfig* family) {
+  ConfigReader& reader = family->reader;
+  for (const int64_t type : reader.Ints("attn_type_list", {})) {
+    if (type != 1) reader.Fail("attn_type_list", "has linear attention, which is not supported");
+  }
+  if (reader.Int("shared_intermediate_size", 0, kMostFfn, 0) != 0) {
+    reader.Fail("shared_intermediate_size", "is not 0, which is not supported");
+  }
+  if (reader.String("qk_norm_type", "per_layer") != "per_layer") {
+    reader.Fail("qk_norm_type", "is not \"per_layer\", which is not supported");
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<DecoderConfig> ConfigureMixtral(const nlohmann::json& config) {
-  FamilyConfig family(config);
+  FamilyConfig family(config, {.norm_eps = 1e-5, .rope_theta = 1000000});
   ReadMixtralMoe(&family);
-  const int window = family.reader.Int("sliding_window", 1, 1 << 30, 0);
-  family.SlideLayers(window, [](int) { return true; });
+  family.ReadWindow(0);
   return family.Finish();
 }
 
 absl::StatusOr<DecoderConfig> ConfigureMinimaxM2(const nlohmann::json& config) {
-  FamilyConfig family(config);
+  FamilyConfig family(config, {.rope_theta = 5000000, .head_dim = 128, .partial_rotary = 1});
   ReadMixtralMoe(&family);
+  RefuseLinearAttention(&family);
   if (family.reader.Bool("use_qk_norm", true)) {
     family.ForAttention([](AttentionConfig& a) { a.qk_norm = QkNorm::kWhole; });
   }
-  const int turned =
-      family.reader.Int("rotary_dim", 2, family.attention().head_dim, family.attention().head_dim);
-  family.decoder.ropes = {MakeRope(turned / 2 * 2, family.rope_theta(), family.rope_scaling(),
-                                   family.decoder.max_positions, family.reader)};
   GateSpec& gate = family.decoder.moe.gate;
   gate.score = family.reader.String("scoring_func", "sigmoid") == "sigmoid"
                    ? GateSpec::Score::kSigmoid

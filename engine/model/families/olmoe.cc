@@ -6,11 +6,17 @@
 namespace hostler {
 
 absl::StatusOr<DecoderConfig> ConfigureOlmoe(const nlohmann::json& config) {
-  FamilyConfig family(config);
-  family.ForAttention([](AttentionConfig& a) { a.qk_norm = QkNorm::kWhole; });
+  FamilyConfig family(config, {.norm_eps = 1e-5});
+  const float clip = static_cast<float>(family.reader.Double("clip_qkv", 0));
+  if (family.reader.Has("clip_qkv") && !(clip > 0)) {
+    family.reader.Fail("clip_qkv", "must be positive");
+  }
+  family.ForAttention([clip](AttentionConfig& attention) {
+    attention.qk_norm = QkNorm::kWhole;
+    attention.clip = clip;
+  });
   family.ReadMoe("num_experts", "num_experts_per_tok", "intermediate_size");
   family.decoder.moe.gate.normalize = family.reader.Bool("norm_topk_prob", false);
-  if (family.reader.Has("clip_qkv")) family.reader.Fail("clip_qkv", "is not supported");
   return family.Finish();
 }
 

@@ -6,11 +6,10 @@
 namespace hostler {
 
 absl::StatusOr<DecoderConfig> ConfigurePhi3(const nlohmann::json& config) {
-  FamilyConfig family(config);
+  FamilyConfig family(config, {.norm_eps = 1e-5, .partial_rotary = 1});
   family.ForAttention([](AttentionConfig& attention) { attention.fused_qkv = true; });
   family.decoder.dense.fused_gate_up = true;
-  const int window = family.reader.Int("sliding_window", 1, 1 << 30, 0);
-  family.SlideLayers(window, [](int) { return true; });
+  family.ReadWindow(0);
   return family.Finish();
 }
 

@@ -8,11 +8,19 @@ namespace hostler {
 namespace {
 
 void ReadQwen2Attention(FamilyConfig* family) {
-  family->ForAttention([](AttentionConfig& attention) {
-    attention.qkv_bias = true;
+  const bool bias = family->reader.Bool("qkv_bias", true);
+  family->ForAttention([bias](AttentionConfig& attention) {
+    attention.qkv_bias = bias;
     attention.o_bias = false;
   });
-  family->ReadQwenWindow();
+}
+
+// Every other one of the first max_window_layers, unlike the dense Qwen2.
+void ReadQwen2MoeWindow(FamilyConfig* family) {
+  if (!family->reader.Bool("use_sliding_window", false)) return;
+  const int window = family->reader.Int("sliding_window", 1, 1 << 30, 4096);
+  const int end = family->reader.Int("max_window_layers", 0, 1 << 20, 28);
+  family->ReadSlidingLayers(window, [end](int layer) { return layer % 2 == 0 && layer < end; });
 }
 
 }  // namespace
@@ -20,12 +28,14 @@ void ReadQwen2Attention(FamilyConfig* family) {
 absl::StatusOr<DecoderConfig> ConfigureQwen2(const nlohmann::json& config) {
   FamilyConfig family(config);
   ReadQwen2Attention(&family);
+  family.ReadQwenWindow();
   return family.Finish();
 }
 
 absl::StatusOr<DecoderConfig> ConfigureQwen2Moe(const nlohmann::json& config) {
   FamilyConfig family(config);
   ReadQwen2Attention(&family);
+  ReadQwen2MoeWindow(&family);
   family.ReadMoe("num_experts", "num_experts_per_tok", "moe_intermediate_size");
   family.ReadSparseSteps();
   family.decoder.moe.gate.normalize = family.reader.Bool("norm_topk_prob", false);

@@ -26,13 +26,13 @@ DeltaNetConfig ReadDeltaNet(FamilyConfig* family) {
 }  // namespace
 
 absl::StatusOr<DecoderConfig> ConfigureQwen3Next(const nlohmann::json& config) {
-  FamilyConfig family(config);
+  FamilyConfig family(config, {.head_dim = 256, .partial_rotary = 0.25});
   ConfigReader& reader = family.reader;
   DecoderConfig& d = family.decoder;
-  d.gain_offset = 1;
-  family.ForAttention([](AttentionConfig& attention) {
+  d.gain_offset = static_cast<float>(reader.Double("gain_offset", 1));  // 0 from GGUF
+  family.ForAttention([&d](AttentionConfig& attention) {
     attention.qk_norm = QkNorm::kPerHead;
-    attention.gain_offset = 1;
+    attention.gain_offset = d.gain_offset;
     attention.output_gate = true;
   });
   family.ReadMoe("num_experts", "num_experts_per_tok", "moe_intermediate_size");

@@ -104,6 +104,22 @@ TEST(Jinja, IllFormedUtf8IsReplaced) {
 
 // -- Limits -------------------------------------------------------------------
 
+TEST(Jinja, RoundsToAnyNumberOfDigits) {
+  const ordered_json numbers = {{"most", INT64_MAX}, {"least", INT64_MIN}};
+  EXPECT_EQ(Render("{{ 1234|round(-2) }} {{ 1250|round(-2) }} {{ -1350|round(-2) }}"),
+            "1200 1200 -1400");
+  EXPECT_EQ(Render("{{ 1234|round(-most) }} {{ 1.5|round(-most) }}", numbers), "0 0.0");
+  EXPECT_EQ(Render("{{ 1234|round(least) }} {{ least|round(-19) }}", numbers), "0 0");
+  EXPECT_EQ(Render("{{ most|round(-1) }}", numbers),
+            "error: chat template, line 1: integer is too large");
+}
+
+TEST(Jinja, FormatsNoNumberThatIsNone) {
+  EXPECT_EQ(Render("{{ '%d' % (1e308 * 10 - 1e308 * 10) }}"),
+            "error: chat template, line 1: cannot convert float NaN to integer");
+  EXPECT_EQ(Render("{{ '%d' % n }}", {{"n", INT64_MAX}}), "9223372036854775807");
+}
+
 TEST(JinjaLimits, EndlessWorkStops) {
   EXPECT_THAT(Render("{% for a in range(99999) %}{% for b in range(99999) %}{{ b }}{% endfor %}"
                      "{% endfor %}"),

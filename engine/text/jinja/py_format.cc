@@ -246,7 +246,11 @@ class PercentFormatter {
       spec.type = 'd';
       spec.precision.reset();
       const double real = value.AsDouble();
-      if (std::fabs(real) > 9e18) context_.Fail("integer is too large");
+      if (value.is(Kind::kFloat) && std::isnan(real)) {
+        context_.Fail("cannot convert float NaN to integer");
+      } else if (value.is(Kind::kFloat) && std::fabs(real) > 9e18) {
+        context_.Fail("integer is too large");
+      }
       out_ += FormatNumber(context_,
                            value.is(Kind::kFloat)
                                ? Value::Int(static_cast<int64_t>(context_.failed() ? 0 : real))

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
+#include <limits>
 #include <utility>
 
 #include "engine/base/utf8.h"
@@ -171,8 +173,22 @@ double RoundReal(double value, int64_t precision) {
     std::from_chars(digits.data(), digits.data() + digits.size(), rounded);
     return rounded;
   }
+  if (precision < -std::numeric_limits<double>::max_exponent10) return value * 0;
   const double scale = std::pow(10.0, static_cast<double>(-precision));
   return std::nearbyint(value / scale) * scale;
+}
+
+// To a multiple of 10^digits, halves to the even one.
+Value RoundInteger(Context& context, int64_t value, int64_t digits) {
+  if (digits > std::numeric_limits<int64_t>::digits10) return Value::Int(0);
+  int64_t scale = 1;
+  for (int64_t i = 0; i < digits; ++i) scale *= 10;
+  int64_t whole = value / scale;
+  const int64_t rest = std::abs(value % scale), half = scale / 2;
+  if (rest > half || (rest == half && scale > 1 && whole % 2 != 0)) whole += value < 0 ? -1 : 1;
+  int64_t rounded = 0;
+  if (__builtin_mul_overflow(whole, scale, &rounded)) return context.Fail("integer is too large");
+  return Value::Int(rounded);
 }
 
 Value Round(Context& context, const Value& input, const Arguments& arguments) {
@@ -184,9 +200,10 @@ Value Round(Context& context, const Value& input, const Arguments& arguments) {
     return context.Fail("type {} doesn't define __round__ method", TypeName(input));
   }
   if (method == "common") {
-    if (input.is_integer() && precision >= 0) return Value::Int(input.integer());
-    const double rounded = RoundReal(input.AsDouble(), precision);
-    return input.is_integer() ? Value::Int(static_cast<int64_t>(rounded)) : Value::Float(rounded);
+    if (!input.is_integer()) return Value::Float(RoundReal(input.AsDouble(), precision));
+    if (precision >= 0) return Value::Int(input.integer());
+    // The smallest integer has no opposite.
+    return RoundInteger(context, input.integer(), -std::max<int64_t>(precision, -100));
   }
   if (method != "ceil" && method != "floor") {
     return context.Fail("method must be common, ceil or floor");

@@ -1,0 +1,237 @@
+// hostler trace: records which experts a model chooses for a file of prompts.
+
+#include <algorithm>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "cache/policy.h"
+#include "cache/reader.h"
+#include "cache/trace.h"
+#include "engine/base/bytes.h"
+#include "engine/base/status.h"
+#include "engine/model/loader.h"
+#include "fmt/format.h"
+#include "server/commands/model_commands.h"
+#include "server/commands/terminal.h"
+#include "server/commands/text_streams.h"
+#include "server/commands/trace_commands.h"
+
+namespace hostler {
+namespace {
+
+struct TraceFlags {
+  ModelFlags model;
+  std::string prompts;
+  std::string output;
+  int max_tokens = 128;
+};
+
+// Writes the choices of one sequence's rows.
+class Recorder : public GateTrace {
+ public:
+  explicit Recorder(TraceWriter* writer) : writer_(writer) {}
+
+  void Begin(bool decode, int first_position) {
+    decode_ = decode;
+    first_position_ = first_position;
+  }
+
+  void Record(int layer, const ExpertSelection& selection) override {
+    for (size_t row = 0; row + 1 < selection.offsets.size(); ++row) {
+      const size_t first = selection.offsets[row];
+      const size_t count = selection.offsets[row + 1] - first;
+      Normalize(std::span(selection.weights).subspan(first, count));
+      writer_->Record({decode_, first_position_ + static_cast<int>(row), layer},
+                      std::span(selection.experts).subspan(first, count), weights_);
+    }
+  }
+
+ private:
+  // As shares of their sum: gates scale them as the architecture says.
+  void Normalize(std::span<const float> weights) {
+    weights_.assign(weights.begin(), weights.end());
+    float sum = 0;
+    for (const float weight : weights_) sum += weight;
+    for (float& weight : weights_) weight = sum > 0 ? weight / sum : 1.0f / weights_.size();
+  }
+
+  TraceWriter* const writer_;
+  std::vector<float> weights_;
+  bool decode_ = false;
+  int first_position_ = 0;
+};
+
+// A model that runs one sequence at a time, greedily.
+class Runner {
+ public:
+  static absl::StatusOr<std::unique_ptr<Runner>> Load(const ModelFlags& flags) {
+    auto runner = std::make_unique<Runner>();
+    HOSTLER_RETURN_IF_ERROR(runner->Start(flags));
+    return runner;
+  }
+
+  const ModelInfo& info() const { return model_.model->info(); }
+  const ExpertStore* experts() const { return model_.model->experts(); }
+  const Tokenizer* tokenizer() const { return model_.text.tokenizer.get(); }
+
+  // The prompt's tokens, then up to `max_tokens` more until one ends the text.
+  absl::Status Run(const std::vector<int32_t>& prompt, int max_tokens, Recorder* recorder) {
+    const int length = static_cast<int>(prompt.size());
+    if (length + max_tokens > context_) {
+      return absl::InvalidArgumentError(
+          fmt::format("a prompt of {} tokens and {} more exceed the context of {}; see "
+                      "--max-context",
+                      length, max_tokens, context_));
+    }
+    result_.trace = recorder;
+    int32_t next = 0;
+    for (int at = 0; at < length; at += step_tokens_) {
+      const int rows = std::min(step_tokens_, length - at);
+      recorder->Begin(false, at);
+      HOSTLER_ASSIGN_OR_RETURN(next, Step(std::span(prompt).subspan(at, rows), at, length));
+    }
+    const std::vector<int32_t>& ends = info().eos_ids;
+    for (int i = 0; i < max_tokens; ++i) {
+      if (std::find(ends.begin(), ends.end(), next) != ends.end()) break;
+      recorder->Begin(true, length + i);
+      const int32_t token = next;
+      HOSTLER_ASSIGN_OR_RETURN(next, Step(std::span(&token, 1), length + i, length));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status Start(const ModelFlags& flags) {
+    const EngineOptions& options = flags.options;
+    HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
+                             NewCpuBackend(options.threads > 0 ? options.threads : 1));
+    HOSTLER_ASSIGN_OR_RETURN(
+        model_, LoadModel(flags.path, {options.quantize == Quantize::kQ8}, std::move(backend)));
+    Model& model = *model_.model;
+    if (experts() == nullptr) return absl::InvalidArgumentError("the model has no experts");
+    step_tokens_ = options.step_tokens;
+    context_ = std::min(options.max_context > 0 ? options.max_context : 4096, info().max_positions);
+    HOSTLER_RETURN_IF_ERROR(model.AllocateWorkspace({step_tokens_, 1}));
+    layout_ = model.kv_layout();
+    layout_.dtype = options.precise ? DType::kF32 : DType::kF16;
+    const int blocks = (context_ + layout_.block_tokens - 1) / layout_.block_tokens;
+    HOSTLER_ASSIGN_OR_RETURN(kv_, model_.backend->Allocate(layout_.block_bytes() * blocks));
+    HOSTLER_ASSIGN_OR_RETURN(state_,
+                             model_.backend->Allocate(std::max<size_t>(model.state_bytes(), 1)));
+    for (int i = 0; i < blocks; ++i) blocks_.push_back(i);
+    return StartCache(options);
+  }
+
+  absl::Status StartCache(const EngineOptions& options) {
+    uint64_t bytes = 0;
+    for (int layer = 0; layer < experts()->num_layers(); ++layer) {
+      bytes += experts()->slot_bytes(layer) * experts()->num_experts(layer);
+    }
+    const uint64_t most = options.memory_bytes > 0 ? options.memory_bytes : UsableMemoryBytes() / 2;
+    bytes = options.expert_memory_bytes > 0 ? options.expert_memory_bytes : std::min(bytes, most);
+    PolicyShape shape{experts()->num_layers(), info().experts};
+    HOSTLER_ASSIGN_OR_RETURN(auto policy, NewEvictionPolicy("default", shape));
+    HOSTLER_ASSIGN_OR_RETURN(auto reader,
+                             NewReader(model_.weights->files(), ReaderOptionsFor(*experts())));
+    HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create({.capacity_bytes = bytes}, experts(),
+                                                         std::move(reader), std::move(policy)));
+    return absl::OkStatus();
+  }
+
+  // The likeliest token after `tokens`.
+  absl::StatusOr<int32_t> Step(std::span<const int32_t> tokens, int position, int prompt_tokens) {
+    const int rows = static_cast<int>(tokens.size());
+    batch_.tokens.assign(tokens.begin(), tokens.end());
+    batch_.positions.clear();
+    for (int i = 0; i < rows; ++i) batch_.positions.push_back(position + i);
+    batch_.sequences = {{.rows = rows,
+                         .first_position = position,
+                         .prompt_tokens = prompt_tokens,
+                         .blocks = blocks_,
+                         .state = 0}};
+    batch_.logit_rows = {rows - 1};
+    model_.model->Forward(
+        batch_,
+        {{layout_, kv_->data()}, {state_->data(), model_.model->state_bytes()}, cache_.get()},
+        &result_);
+    for (const absl::Status& status : result_.row_status) HOSTLER_RETURN_IF_ERROR(status);
+    return static_cast<int32_t>(std::max_element(result_.logits.begin(), result_.logits.end()) -
+                                result_.logits.begin());
+  }
+
+  LoadedModel model_;
+  KvLayout layout_;
+  std::unique_ptr<Buffer> kv_, state_;
+  std::vector<int32_t> blocks_;
+  std::unique_ptr<ExpertCache> cache_;
+  StepBatch batch_;
+  StepResult result_;
+  int step_tokens_ = 0;
+  int context_ = 0;
+};
+
+TraceHeader HeaderOf(const Runner& runner, const std::string& path) {
+  TraceHeader header;
+  header.model = path.substr(path.find_last_of('/') + 1);
+  header.layers = runner.experts()->num_layers();
+  header.experts = runner.info().experts;
+  header.topk = runner.info().experts_per_token;
+  header.weights = true;
+  for (int layer = 0; layer < header.layers; ++layer) {
+    header.expert_bytes.push_back(runner.experts()->slot_bytes(layer));
+  }
+  return header;
+}
+
+absl::Status RecordPrompts(const TraceFlags& flags, const std::string& prompts) {
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Runner> runner, Runner::Load(flags.model));
+  if (runner->tokenizer() == nullptr) {
+    return absl::FailedPreconditionError("the model has no tokenizer beside its weights");
+  }
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<TraceWriter> writer,
+                           TraceWriter::Create(flags.output, HeaderOf(*runner, flags.model.path)));
+  Recorder recorder(writer.get());
+  ProgressLine line;
+  std::istringstream lines(prompts);
+  int number = 0;
+  for (std::string prompt; std::getline(lines, prompt);) {
+    if (prompt.empty()) continue;
+    line.Show(fmt::format("prompt {}, {} lines written", ++number, writer->lines()));
+    const std::vector<int32_t> ids =
+        runner->tokenizer()->Encode(prompt, {.parse_special = true, .add_special = true});
+    if (ids.empty()) continue;
+    HOSTLER_RETURN_IF_ERROR(runner->Run(ids, flags.max_tokens, &recorder));
+  }
+  return writer->Flush();
+}
+
+int Trace(const TraceFlags& flags) {
+  const absl::StatusOr<std::string> prompts = ReadFile(flags.prompts);
+  if (!prompts.ok()) return FailRunning(prompts.status());
+  if (absl::Status status = RecordPrompts(flags, *prompts); !status.ok()) {
+    return FailRunning(status);
+  }
+  return FinishStdout();
+}
+
+}  // namespace
+
+void AddTraceCommand(CLI::App* app, RunCommand* run) {
+  auto flags = std::make_shared<TraceFlags>();
+  CLI::App* command =
+      app->add_subcommand("trace",
+                          "Record which experts a model chooses, for replay and analyze.\n"
+                          "Prompts are answered greedily, one after another");
+  AddModelFlags(command, &flags->model);
+  command->add_option("--prompts", flags->prompts, "A file with one prompt a line")->required();
+  command->add_option("-o,--output", flags->output, "The trace to write")->required();
+  command->add_option("--max-tokens", flags->max_tokens, "Tokens to generate for a prompt")
+      ->check(Between(1, 1 << 20))
+      ->capture_default_str();
+  command->footer("Example:\n  hostler trace models/sample-moe --prompts prompts.txt -o trace.csv");
+  command->callback([flags, run] { *run = [flags] { return Trace(*flags); }; });
+}
+
+}  // namespace hostler
