@@ -20,18 +20,7 @@ std::string ReadFile(const std::string& path) {
   return text.str();
 }
 
-// What the template prints, or "error: " and why not.
-std::string Render(const std::string& source,
-                   const ordered_json& variables = ordered_json::object()) {
-  auto parsed = ParseChatTemplate(source);
-  if (!parsed.ok()) return "error: " + std::string(parsed.status().message());
-  auto text = (*parsed)->Render(variables);
-  if (!text.ok()) return "error: " + std::string(text.status().message());
-  return *text;
-}
-
-// -- Real templates against Hugging Face's output -----------------------------
-
+// Real templates against Hugging Face's output.
 class GoldenTemplates : public testing::TestWithParam<std::string> {};
 
 const std::string kGolden = HOSTLER_SOURCE_DIR "/../shared/golden/chat-templates";
