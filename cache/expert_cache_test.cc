@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "cache/count_allocations.h"
@@ -514,6 +515,7 @@ TEST_P(ExpertCacheStressTest, EveryExpertComesOnceWithItsBytes) {
     }
   });
   uint64_t asked = 0;
+  std::set<std::pair<int, int>> broken_once;
   for (int round = 0; round < 300; ++round) {
     const int layer = below(store.num_layers());
     std::vector<int> experts(store.num_experts(layer));
@@ -522,7 +524,10 @@ TEST_P(ExpertCacheStressTest, EveryExpertComesOnceWithItsBytes) {
     experts.resize(below(static_cast<int>(experts.size()) + 1));
     asked += experts.size();
     const ExpertKey broken{layer, below(store.num_experts(layer))};
-    if (below(4) == 0) control.Fail(broken);
+    if (below(4) == 0) {
+      control.Fail(broken);
+      broken_once.emplace(broken.layer, broken.expert);
+    }
     const int leave_after = below(5) == 0 ? below(4) : 1000;
     std::vector<ExpertGuess> guesses(below(5));
     for (ExpertGuess& guess : guesses) {
@@ -544,7 +549,8 @@ TEST_P(ExpertCacheStressTest, EveryExpertComesOnceWithItsBytes) {
       for (const AcquiredExpert& expert : ready) {
         delivered.insert(expert.expert);
         if (expert.data == nullptr) {
-          EXPECT_EQ((ExpertKey{layer, expert.expert}), broken);
+          // A read that failed may have begun in a round that was left early.
+          EXPECT_TRUE(broken_once.contains({layer, expert.expert}));
         } else {
           EXPECT_TRUE(store.Matches({layer, expert.expert}, expert.data));
         }
