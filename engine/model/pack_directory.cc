@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "engine/base/bytes.h"
+#include "engine/base/errno_status.h"
 #include "engine/base/status.h"
 #include "engine/weights/packed.h"
 #include "fmt/format.h"
@@ -24,26 +25,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kPartial = ".partial-";
-
-absl::Status ErrnoStatus(const std::string& path, std::string_view what) {
-  const int error = errno;
-  const std::string message =
-      fmt::format("{}: {}: {}", path, what, std::generic_category().message(error));
-  switch (error) {
-    case ENOENT:
-    case ENOTDIR:
-      return absl::NotFoundError(message);
-    case EACCES:
-    case EPERM:
-    case EROFS:
-      return absl::PermissionDeniedError(message);
-    case ENOSPC:
-    case EDQUOT:
-      return absl::ResourceExhaustedError(message);
-    default:
-      return absl::UnavailableError(message);
-  }
-}
 
 absl::Status SyncDirectory(const std::string& path) {
   const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

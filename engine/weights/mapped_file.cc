@@ -11,8 +11,8 @@
 #include <atomic>
 #include <cerrno>
 #include <mutex>
-#include <system_error>
 
+#include "engine/base/errno_status.h"
 #include "engine/base/status.h"
 
 namespace hostler {
@@ -117,26 +117,6 @@ int RegisterMapping(uintptr_t begin, size_t size) {
 void UnregisterMapping(int index) {
   std::lock_guard lock(g_mappings_mutex);
   g_mappings[index].begin.store(0);
-}
-
-absl::Status ErrnoStatus(const std::string& path, const char* call) {
-  const int error = errno;
-  const std::string message =
-      fmt::format("{}: {}: {}", path, call, std::generic_category().message(error));
-  switch (error) {
-    case ENOENT:
-    case ENOTDIR:
-      return absl::NotFoundError(message);
-    case EACCES:
-    case EPERM:
-      return absl::PermissionDeniedError(message);
-    case ENOMEM:
-    case EMFILE:
-    case ENFILE:
-      return absl::ResourceExhaustedError(message);
-    default:
-      return absl::UnavailableError(message);
-  }
 }
 
 }  // namespace
