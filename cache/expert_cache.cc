@@ -19,8 +19,9 @@
 namespace hostler {
 namespace {
 
-// Guesses that may wait for the disk: what one layer may reasonably ask for.
-constexpr size_t kMaxQueuedGuesses = 32;
+// Of a guess's chance, where nobody governs; and beside a prompt, whose rows
+// together ask for what is at all likely.
+constexpr float kLikely = 0.5f;
 
 enum class SlotState : uint8_t {
   kFree,
@@ -82,6 +83,9 @@ struct Counters {
   std::atomic<int64_t> stall_ns{0};
   std::atomic<uint64_t> capacity_bytes{0};
   std::atomic<int> reads_in_flight{0}, reads_queued{0};
+  std::atomic<float> least_chance{PrefetchGovernor::kNever};  // the governor's report
+  std::atomic<int> prefetch_trials{0};
+  std::atomic<double> prefetch_difference{0};
   std::atomic<int> pinned_slots{0};
   std::vector<std::atomic<int>> resident;  // [layers], slots; pinned ones included
 };
@@ -93,8 +97,8 @@ struct Counters {
 //
 // No deadlock with few slots: Next() waits only when nothing is ready. Then
 // what was delivered before is released, so every slot is free, evictable,
-// queued or being read. Queued guesses give up their slots to experts that
-// wait, and every read ends by making a slot ready, evictable or free.
+// queued or being read, and every read ends by making a slot ready, evictable
+// or free. Guesses take slots only when no expert waits for one.
 class ExpertCache::Impl {
  public:
   struct Parts {
@@ -103,7 +107,8 @@ class ExpertCache::Impl {
     SlotTable table;
     std::unique_ptr<Tier> staging;  // a slot for each read; null: nothing to decode
     std::unique_ptr<EvictionPolicy> policy;
-    std::unique_ptr<Reader> reader;  // goes first, when its reads have ended
+    std::unique_ptr<ExpertPredictor> predictor;  // may be null
+    std::unique_ptr<Reader> reader;              // goes first, when its reads have ended
     int max_experts_per_layer;
   };
 
@@ -116,11 +121,12 @@ class ExpertCache::Impl {
     counters_.resident = std::vector<std::atomic<int>>(parts_.store->num_layers());
     counters_.capacity_bytes = parts_.table.budget();
     for (int id = parts_.reader->depth(); id-- > 0;) free_reads_.push_back(id);
-    guessed_.reserve(kMaxQueuedGuesses);
     const size_t most = parts_.max_experts_per_layer;
     waiting_.reserve(most);
     ready_.reserve(most);
     delivered_.reserve(most);
+    guessed_.reserve(most);
+    predicted_.reserve(most);
   }
 
   ~Impl() {
@@ -147,12 +153,14 @@ class ExpertCache::Impl {
     undelivered_ = request.experts.size();
     next_waiting_ = 0;
     waiting_.clear();
+    prompt_ = request.num_tokens() > request.sequences;
     parts_.policy->OnRequest(request);
     // Every hit is pinned before the first victim is chosen.
     for (const int expert : request.experts) Want({layer_, expert});
     DropStaleGuesses();
     HandOutSlots();
     StartReads();
+    if (parts_.predictor != nullptr) Predict(request);
   }
 
   std::span<const AcquiredExpert> Next() {
@@ -187,17 +195,25 @@ class ExpertCache::Impl {
   }
 
   void Prefetch(std::span<const ExpertGuess> guesses) {
-    if (parts_.options.speculative_reads == 0) return;
     std::lock_guard lock(mutex_);
-    for (const ExpertGuess& guess : guesses) {
-      if (guessed_.size() == kMaxQueuedGuesses) break;
-      if (parts_.table.Find(guess.key) != SlotTable::kNone) continue;
-      const int slot = TakeSlot(guess.key, /*speculative=*/true);
-      if (slot == SlotTable::kNone) break;
-      slots_[slot].speculative = true;
-      guessed_.push_back(slot);
-    }
-    StartReads();
+    Guess(guesses);
+  }
+
+  bool WantsGuesses() const {
+    std::lock_guard lock(mutex_);
+    return LeastChance() <= 1;
+  }
+
+  uint64_t EndStep(const StepCost& cost) {
+    std::lock_guard lock(mutex_);
+    const uint64_t all_misses = counters_.misses;
+    const uint64_t misses = all_misses - std::exchange(misses_before_, all_misses);
+    governor_.OnStep(cost, misses);
+    const PrefetchGovernor::Report report = governor_.report();
+    counters_.least_chance = report.least_chance;
+    counters_.prefetch_trials = report.trials;
+    counters_.prefetch_difference = report.last_difference;
+    return misses;
   }
 
   void SetCapacity(uint64_t bytes) {
@@ -227,6 +243,31 @@ class ExpertCache::Impl {
   const Parts& parts() const { return parts_; }
 
  private:
+  float LeastChance() const {
+    if (parts_.options.speculative_reads == 0 || parts_.table.holds_all()) {
+      return PrefetchGovernor::kNever;
+    }
+    return prompt_ || !parts_.options.govern_prefetch ? kLikely : governor_.least_chance();
+  }
+
+  void Predict(const ExpertRequest& request) {
+    parts_.predictor->OnRequest(request);
+    predicted_.clear();
+    if (LeastChance() <= 1) parts_.predictor->Predict(1, &predicted_);
+    Guess(predicted_);
+  }
+
+  void Guess(std::span<const ExpertGuess> guesses) {
+    guessed_.clear();
+    const float least_chance = LeastChance();
+    for (const ExpertGuess& guess : guesses) {
+      if (guessed_.size() == guessed_.capacity()) break;
+      if (guess.chance < least_chance) continue;
+      if (parts_.table.Find(guess.key) == SlotTable::kNone) guessed_.push_back(guess.key);
+    }
+    StartReads();
+  }
+
   bool IsEvictable(ExpertKey key) const {
     const int slot = parts_.table.Find(key);
     return slot != SlotTable::kNone && slots_[slot].state == SlotState::kResident;
@@ -258,23 +299,12 @@ class ExpertCache::Impl {
     use.wanted = true;
     if (use.state == SlotState::kReading) {
       reading_guesses_ -= guessed;
-    } else {
-      guessed_.erase(std::find(guessed_.begin(), guessed_.end(), slot));
-      demanded_.Push(slot);
     }
   }
 
   // What was guessed of the layer that has now said what it wants.
   void DropStaleGuesses() {
-    for (size_t i = guessed_.size(); i-- > 0;) {
-      if (parts_.table.key(guessed_[i]).layer == layer_) DropGuess(i);
-    }
-  }
-
-  void DropGuess(size_t index) {
-    const int slot = guessed_[index];
-    guessed_.erase(guessed_.begin() + static_cast<std::ptrdiff_t>(index));
-    Forget(slot);
+    std::erase_if(guessed_, [this](ExpertKey key) { return key.layer == layer_; });
   }
 
   void Release(std::vector<AcquiredExpert>* experts) {
@@ -324,8 +354,6 @@ class ExpertCache::Impl {
       if (parts_.policy->PickVictim(evictable_, &victim)) {
         if (speculative && !parts_.policy->Admits(key, victim)) return SlotTable::kNone;
         Evict(victim);
-      } else if (!speculative && !guessed_.empty()) {
-        DropGuess(guessed_.size() - 1);
       } else {
         return SlotTable::kNone;
       }
@@ -348,17 +376,30 @@ class ExpertCache::Impl {
       int slot = SlotTable::kNone;
       if (!demanded_.empty()) {
         slot = demanded_.Pop();
-      } else if (!guessed_.empty() && reading_guesses_ < parts_.options.speculative_reads) {
-        slot = guessed_.front();
-        guessed_.erase(guessed_.begin());
-        ++reading_guesses_;
-      } else {
-        break;
+      } else if (next_waiting_ == waiting_.size()) {
+        slot = TakeGuess();
       }
+      if (slot == SlotTable::kNone) break;
       StartRead(slot);
     }
     counters_.reads_in_flight = static_cast<int>(slot_of_read_.size() - free_reads_.size());
     counters_.reads_queued = static_cast<int>(demanded_.size() + guessed_.size());
+  }
+
+  // A slot for the likeliest guess that is worth one; kNone when none is, or
+  // enough are being read.
+  int TakeGuess() {
+    while (!guessed_.empty() && reading_guesses_ < parts_.options.speculative_reads) {
+      const ExpertKey key = guessed_.front();
+      guessed_.erase(guessed_.begin());
+      if (parts_.table.Find(key) != SlotTable::kNone) continue;
+      const int slot = TakeSlot(key, /*speculative=*/true);
+      if (slot == SlotTable::kNone) continue;
+      slots_[slot].speculative = true;
+      ++reading_guesses_;
+      return slot;
+    }
+    return SlotTable::kNone;
   }
 
   void StartRead(int slot) {
@@ -442,12 +483,18 @@ class ExpertCache::Impl {
   std::vector<AcquiredExpert> ready_;
   std::vector<AcquiredExpert> delivered_;  // pinned until the following Next()
 
-  // Slots whose reads have not begun; and what reads are under way.
+  // Slots whose reads have not begun, guesses without one; and what reads are
+  // under way.
   IdQueue demanded_;
-  std::vector<int> guessed_;
+  std::vector<ExpertKey> guessed_;
   std::vector<int> slot_of_read_;  // by the reader's number
   std::vector<int> free_reads_;
   int reading_guesses_ = 0;
+
+  PrefetchGovernor governor_;
+  bool prompt_ = false;  // the last request was also of rows of a prompt
+  uint64_t misses_before_ = 0;
+  std::vector<ExpertGuess> predicted_;
 };
 
 ExpertCacheStats ExpertCache::Impl::stats() const {
@@ -468,6 +515,8 @@ ExpertCacheStats ExpertCache::Impl::stats() const {
   for (const uint64_t bytes : ResidentBytes()) stats.resident_bytes += bytes;
   stats.capacity_bytes = counters_.capacity_bytes;
   stats.model_bytes = parts_.table.all_bytes();
+  stats.prefetch = {counters_.least_chance, counters_.prefetch_trials,
+                    counters_.prefetch_difference};
   stats.pinned_slots = counters_.pinned_slots;
   stats.locked = parts_.table.locked();
   return stats;
@@ -475,7 +524,7 @@ ExpertCacheStats ExpertCache::Impl::stats() const {
 
 absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
     const Options& options, const ExpertStore* store, std::unique_ptr<Reader> reader,
-    std::unique_ptr<EvictionPolicy> policy) {
+    std::unique_ptr<EvictionPolicy> policy, std::unique_ptr<ExpertPredictor> predictor) {
   if (options.workers < 1) {
     return absl::InvalidArgumentError(
         fmt::format("an expert cache with {} workers, must be at least 1", options.workers));
@@ -496,9 +545,9 @@ absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
     if (!tier.ok()) return std::move(tier).status();
     staging = *std::move(tier);
   }
-  auto impl = std::make_unique<Impl>(Impl::Parts{options, store, *std::move(table),
-                                                 std::move(staging), std::move(policy),
-                                                 std::move(reader), sizes->max_experts_per_layer});
+  auto impl = std::make_unique<Impl>(
+      Impl::Parts{options, store, *std::move(table), std::move(staging), std::move(policy),
+                  std::move(predictor), std::move(reader), sizes->max_experts_per_layer});
   if (absl::Status status = impl->StartThreads(); !status.ok()) return status;
   return std::unique_ptr<ExpertCache>(new ExpertCache(std::move(impl)));
 }
@@ -512,6 +561,8 @@ ExpertCache::Acquisition ExpertCache::Acquire(const ExpertRequest& request) {
 }
 
 void ExpertCache::Prefetch(std::span<const ExpertGuess> guesses) { impl_->Prefetch(guesses); }
+bool ExpertCache::WantsGuesses() const { return impl_->WantsGuesses(); }
+uint64_t ExpertCache::EndStep(const StepCost& cost) { return impl_->EndStep(cost); }
 void ExpertCache::SetCapacity(uint64_t bytes) { impl_->SetCapacity(bytes); }
 ExpertCacheStats ExpertCache::stats() const { return impl_->stats(); }
 std::vector<uint64_t> ExpertCache::ResidentBytes() const { return impl_->ResidentBytes(); }

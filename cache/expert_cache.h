@@ -25,6 +25,7 @@
 #include "cache/expert_store.h"
 #include "cache/policy.h"
 #include "cache/predictor.h"
+#include "cache/prefetch_governor.h"
 #include "cache/reader.h"
 
 namespace hostler {
@@ -54,8 +55,9 @@ struct ExpertCacheStats {
   uint64_t resident_bytes = 0;  // slots that hold an expert
   uint64_t capacity_bytes = 0;  // what slots may take
   uint64_t model_bytes = 0;     // all experts of the model
-  int pinned_slots = 0;         // 0 whenever no acquisition is alive
-  bool locked = false;          // slots cannot be swapped out
+  PrefetchGovernor::Report prefetch;
+  int pinned_slots = 0;  // 0 whenever no acquisition is alive
+  bool locked = false;   // slots cannot be swapped out
 };
 
 class ExpertCache {
@@ -67,14 +69,18 @@ class ExpertCache {
     int workers = 2;  // threads that check and decode what was read
     // Guesses' reads at the disk at once; 0: none.
     int speculative_reads = 2;
+    // Guesses are read as long as they pay. Off: whenever they are likelier than
+    // not to be right.
+    bool govern_prefetch = true;
   };
 
-  // `store` must outlive the cache. Starts its threads. Errors: InvalidArgument
+  // `store` must outlive the cache. With a `predictor` the cache guesses by
+  // itself. Starts its threads. Errors: InvalidArgument
   // when the capacity is below one slot, ResourceExhausted when the memory
   // cannot be had.
   static absl::StatusOr<std::unique_ptr<ExpertCache>> Create(
       const Options& options, const ExpertStore* store, std::unique_ptr<Reader> reader,
-      std::unique_ptr<EvictionPolicy> policy);
+      std::unique_ptr<EvictionPolicy> policy, std::unique_ptr<ExpertPredictor> predictor = nullptr);
   ~ExpertCache();
 
   class Acquisition {
@@ -102,10 +108,18 @@ class ExpertCache {
   // REQUIRES: the previous acquisition is destroyed.
   Acquisition Acquire(const ExpertRequest& request);
 
-  // Reads guesses that are not resident, likeliest first, when no one waits for
-  // the disk. Guesses for layers already passed are dropped. May be called
-  // during an acquisition, whose thread calls it.
+  // Reads guesses that are likely enough and not resident, in their order, when
+  // no one waits for the disk. They replace guesses made before, and are dropped
+  // when their layer has said what it wants. The acquirer's thread, during an
+  // acquisition or not.
   void Prefetch(std::span<const ExpertGuess> guesses);
+  // Whether guesses would be read now, were they likely. For who would have to
+  // work them out.
+  bool WantsGuesses() const;
+
+  // A step has ended: what the governor judges by. Returns the step's misses.
+  // The acquirer's thread.
+  uint64_t EndStep(const StepCost& cost);
 
   // Any thread. Less: experts leave, those in use as soon as they are released.
   // At least one slot stays.

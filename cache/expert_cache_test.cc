@@ -63,9 +63,11 @@ class ExpertCacheTest : public ::testing::Test {
       : store_(std::move(layers)) {}
 
   void Open(int slots, int reads = 4, int speculative_reads = 2) {
-    auto cache = ExpertCache::Create(
-        {.capacity_bytes = slots * kSlotBytes, .speculative_reads = speculative_reads}, &store_,
-        control_.NewReader(reads), std::make_unique<WatchedPolicy>(&watch_));
+    auto cache = ExpertCache::Create({.capacity_bytes = slots * kSlotBytes,
+                                      .speculative_reads = speculative_reads,
+                                      .govern_prefetch = false},
+                                     &store_, control_.NewReader(reads),
+                                     std::make_unique<WatchedPolicy>(&watch_));
     ASSERT_TRUE(cache.ok()) << cache.status();
     cache_ = *std::move(cache);
   }
@@ -434,16 +436,57 @@ TEST_F(ExpertCacheTest, AWrongGuessCountsAsWasteWhenItLeaves) {
   EXPECT_EQ(stats().speculative_wasted_bytes, kSlotBytes);
 }
 
-TEST_F(ExpertCacheTest, QueuedGuessesGiveTheirSlotsToWhoWaits) {
+TEST_F(ExpertCacheTest, QueuedGuessesTakeNoSlotFromAnyone) {
   Open(2, 1, 1);
+  All({0, 3});
   control_.Hold({1, 1});
   const ExpertGuess guesses[] = {{{1, 1}, 0.8f}, {{1, 2}, 0.7f}};
   cache_->Prefetch(guesses);
-  ExpertCache::Acquisition acquisition = Acquire({0, 3});
+  control_.WaitForReads(3);
+  EXPECT_EQ(stats().evictions, 1u) << "for the one that is being read";
   control_.LetGo({1, 1});
-  std::vector<int> all = Next(&acquisition);
-  while (all.size() < 2) all.push_back(Next(&acquisition).front());
-  EXPECT_THAT(all, ElementsAre(0, 3));
+}
+
+TEST_F(ExpertCacheTest, NewGuessesReplaceThoseThatWait) {
+  Open(8, 8, /*speculative_reads=*/1);
+  control_.Hold({1, 1});
+  const ExpertGuess old_ones[] = {{{1, 1}, 0.8f}, {{1, 2}, 0.7f}};
+  cache_->Prefetch(old_ones);
+  const ExpertGuess new_ones[] = {{{1, 5}, 0.9f}};
+  cache_->Prefetch(new_ones);
+  control_.LetGo({1, 1});
+  control_.WaitForReads(2);
+  EXPECT_THAT(control_.begun(), ElementsAre(ExpertKey{1, 1}, ExpertKey{1, 5}));
+}
+
+TEST_F(ExpertCacheTest, UnlikelyGuessesAreNotRead) {
+  Open(4);
+  const ExpertGuess guesses[] = {{{1, 1}, 0.6f}, {{1, 2}, 0.4f}};
+  cache_->Prefetch(guesses);
+  EXPECT_THAT(control_.begun(), ElementsAre(ExpertKey{1, 1}));
+}
+
+TEST_F(ExpertCacheTest, NothingIsGuessedWhereAllFits) {
+  Open(8);
+  EXPECT_TRUE(cache_->WantsGuesses());
+  cache_->SetCapacity(16 * kSlotBytes);
+  EXPECT_FALSE(cache_->WantsGuesses());
+}
+
+TEST_F(ExpertCacheTest, APredictorIsAskedAfterEachRequest) {
+  // Each time, layer 1 follows layer 0 with the same experts.
+  auto cache =
+      ExpertCache::Create({.capacity_bytes = 4 * kSlotBytes, .govern_prefetch = false}, &store_,
+                          control_.NewReader(1), NewLruPolicy(), NewTransitionPredictor({2, 8}));
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  cache_ = *std::move(cache);
+  for (int round = 0; round < 20; ++round) {
+    const int other = round % 2 * 2;
+    All({other}, 0);
+    All({other + 1}, 1);
+    All({4, 5, 6, 7}, round % 2);  // out with them
+  }
+  EXPECT_GT(stats().speculative_hits + stats().speculative_late, 5u);
 }
 
 TEST_F(ExpertCacheTest, LessCapacityLetsExpertsLeaveAtOnce) {

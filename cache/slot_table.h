@@ -42,6 +42,7 @@ class SlotTable {
   uint64_t budget() const { return budget_; }
   uint64_t used_bytes() const { return used_; }  // of taken and free slots
   bool over_budget() const { return used_ > budget_; }
+  bool holds_all() const { return budget_ >= all_bytes(); }
 
   int num_slots() const { return static_cast<int>(keys_.size()); }
   uint64_t Stride(int layer) const { return classes_[class_of_layer_[layer]].stride; }

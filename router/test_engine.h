@@ -57,7 +57,11 @@ class TestEngine : public Engine {
 
   EngineStats stats() const override { return reported; }
   const ModelInfo& model() const override { return info; }
-  const MemoryPlan& memory() const override { return plan; }
+  MemoryPlan memory() const override { return plan; }
+  absl::StatusOr<MemoryPlan> SetExpertMemory(uint64_t bytes) override {
+    plan.experts = bytes;
+    return plan;
+  }
   int max_context() const override { return context; }
   const Tokenizer* tokenizer() const override { return nullptr; }
 

@@ -75,6 +75,21 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
     options->quantize = word == "q8" ? Quantize::kQ8 : Quantize::kNone;
     return absl::OkStatus();
   };
+  const auto set_prefetch = [options](const std::string& text) -> absl::Status {
+    std::string word;
+    HOSTLER_RETURN_IF_ERROR(SetChoice(&word, {"auto", "gate", "transitions", "off"})(text));
+    options->expert_prefetch = word == "auto"          ? Prefetch::kAuto
+                               : word == "gate"        ? Prefetch::kGate
+                               : word == "transitions" ? Prefetch::kTransitions
+                                                       : Prefetch::kOff;
+    return absl::OkStatus();
+  };
+  const auto set_split = [options](const std::string& text) -> absl::Status {
+    std::string word;
+    HOSTLER_RETURN_IF_ERROR(SetChoice(&word, {"auto", "fixed"})(text));
+    options->move_memory = word == "auto";
+    return absl::OkStatus();
+  };
   constexpr int kMax = std::numeric_limits<int>::max();
   return {
       {"memory", "SIZE",
@@ -82,8 +97,15 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
        "", SetBytes(&options->memory_bytes)},
       {"expert_memory", "SIZE", "Memory for expert slots (default: what is left, at most all)", "",
        SetBytes(&options->expert_memory_bytes)},
+      {"expert_prefetch", "auto|gate|transitions|off",
+       "Read experts before they are asked for: guessed from the next layer's gate, while it pays "
+       "(auto) or always, or from what followed before",
+       "auto", set_prefetch},
       {"kv_memory", "SIZE", "Memory for KV blocks (default: chosen from what is left)", "",
        SetBytes(&options->kv_memory_bytes)},
+      {"memory_split", "auto|fixed",
+       "Move memory between KV and experts while serving, unless one of them is given", "auto",
+       set_split},
       {"threads", "N", "Threads that compute (default: the cores there are)", "",
        SetInt(&options->threads, 0, 1024)},
       {"quantize", "none|q8", "Convert weights when loading", "none", set_quantize},

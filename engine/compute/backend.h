@@ -50,6 +50,9 @@ class Buffer {
   virtual ~Buffer() = default;
   virtual std::byte* data() = 0;
   virtual size_t bytes() const = 0;
+  // Bytes [from, to) hold nothing that is needed; they take no memory until they
+  // are written again, as far as whole pages can be given back.
+  virtual void Discard(size_t from, size_t to) = 0;
 };
 
 // Rotary position embedding: some element pairs of a head are turned by
@@ -212,7 +215,8 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
 
-  // Zeroed memory, 64-byte aligned. Errors: ResourceExhausted.
+  // Zeroed memory, 64-byte aligned, that is taken as it is written. Errors:
+  // ResourceExhausted.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) = 0;
 
   // out[i, :] = table[ids[i], :]. REQUIRES: 0 <= ids[i] < table.rows

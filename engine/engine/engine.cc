@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "cache/policy.h"
@@ -11,6 +12,7 @@
 #include "engine/base/status.h"
 #include "engine/engine/engine_loop.h"
 #include "engine/engine/memory_plan.h"
+#include "engine/engine/memory_split.h"
 #include "engine/engine/prepare.h"
 #include "engine/model/loader.h"
 
@@ -44,23 +46,31 @@ class LocalEngine : public Engine {
   void Drain(int deadline_ms) override { loop_->Drain(deadline_ms); }
   EngineStats stats() const override { return loop_->stats(); }
   const ModelInfo& model() const override { return model_.model->info(); }
-  const MemoryPlan& memory() const override { return plan_; }
+  MemoryPlan memory() const override;
+  absl::StatusOr<MemoryPlan> SetExpertMemory(uint64_t bytes) override;
   int max_context() const override { return max_context_; }
   const Tokenizer* tokenizer() const override { return model_.text.tokenizer.get(); }
 
  private:
   absl::StatusOr<DividedMemory> PlanMemory(const EngineOptions& options, const StepLimits& limits,
                                            const KvLayout& layout) const;
+  // Where the split may move.
+  MemorySplit::Limits SplitLimits(const DividedMemory& memory, const EngineOptions& options,
+                                  const KvLayout& layout) const;
   absl::Status AllocateMemory(const DividedMemory& memory, const KvLayout& layout,
-                              int max_sequences);
-  absl::Status StartCache(uint64_t bytes);
+                              const EngineOptions& options);
+  absl::Status StartCache(uint64_t bytes, const EngineOptions& options);
 
   // From the last to the first: the loop stops before what it uses goes.
   LoadedModel model_;
   MemoryPlan plan_;
-  int max_context_ = 0;
+  int block_tokens_ = 0;
+  uint64_t kv_block_bytes_ = 0;
+  int longest_context_ = 0;
+  std::atomic<int> max_context_{0};
   std::unique_ptr<ExpertCache> cache_;
   std::unique_ptr<Buffer> kv_, state_;
+  std::unique_ptr<MemorySplit> split_;  // null for a dense model
   std::unique_ptr<EngineLoop> loop_;
 };
 
@@ -92,7 +102,7 @@ absl::StatusOr<DividedMemory> LocalEngine::PlanMemory(const EngineOptions& optio
   return DivideMemory(needs, options, model.info().max_positions);
 }
 
-absl::Status LocalEngine::StartCache(uint64_t bytes) {
+absl::Status LocalEngine::StartCache(uint64_t bytes, const EngineOptions& options) {
   const ExpertStore& store = *model_.model->experts();
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader,
                            NewReader(model_.weights->files(), ReaderOptionsFor(store)));
@@ -107,19 +117,47 @@ absl::Status LocalEngine::StartCache(uint64_t bytes) {
   HOSTLER_ASSIGN_OR_RETURN(
       auto policy,
       NewEvictionPolicy(PolicyForBudget("default", int64_t(bytes / slot), counts), shape));
-  HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create({.capacity_bytes = bytes}, &store,
-                                                       std::move(reader), std::move(policy)));
+  std::unique_ptr<ExpertPredictor> predictor;
+  if (options.expert_prefetch == Prefetch::kTransitions) predictor = NewTransitionPredictor(shape);
+  ExpertCache::Options cache_options;
+  cache_options.capacity_bytes = bytes;
+  if (options.expert_prefetch == Prefetch::kOff) cache_options.speculative_reads = 0;
+  cache_options.govern_prefetch = options.expert_prefetch == Prefetch::kAuto;
+  HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create(cache_options, &store, std::move(reader),
+                                                       std::move(policy), std::move(predictor)));
   return absl::OkStatus();
 }
 
+MemorySplit::Limits LocalEngine::SplitLimits(const DividedMemory& memory,
+                                             const EngineOptions& options,
+                                             const KvLayout& layout) const {
+  const MemoryPlan& plan = memory.plan;
+  MemorySplit::Limits limits;
+  limits.bytes = plan.budget - plan.weights - plan.work_space;
+  limits.kv_block = layout.block_bytes();
+  limits.least_kv_blocks = memory.least_kv_blocks;
+  limits.least_experts = plan.slot;
+  limits.most_experts = plan.all_experts;
+  // More than every sequence can fill is of no use.
+  const uint64_t context_blocks =
+      (memory.max_context + layout.block_tokens - 1) / layout.block_tokens;
+  limits.most_kv_blocks = static_cast<int>(
+      std::max<uint64_t>(memory.kv_blocks, std::min((limits.bytes - plan.slot) / limits.kv_block,
+                                                    context_blocks * options.max_sequences)));
+  return limits;
+}
+
 absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLayout& layout,
-                                         int max_sequences) {
-  HOSTLER_ASSIGN_OR_RETURN(
-      kv_, model_.backend->Allocate(layout.block_bytes() * size_t(memory.kv_blocks)));
+                                         const EngineOptions& options) {
+  const bool dense = model_.model->experts() == nullptr;
+  const MemorySplit::Limits limits = SplitLimits(memory, options, layout);
+  const int blocks = dense ? memory.kv_blocks : limits.most_kv_blocks;
+  HOSTLER_ASSIGN_OR_RETURN(kv_, model_.backend->Allocate(layout.block_bytes() * size_t(blocks)));
   if (const size_t bytes = model_.model->state_bytes(); bytes > 0) {
-    HOSTLER_ASSIGN_OR_RETURN(state_, model_.backend->Allocate(bytes * max_sequences));
+    HOSTLER_ASSIGN_OR_RETURN(state_, model_.backend->Allocate(bytes * options.max_sequences));
   }
-  return model_.model->experts() == nullptr ? absl::OkStatus() : StartCache(memory.plan.experts);
+  return model_.model->experts() == nullptr ? absl::OkStatus()
+                                            : StartCache(memory.plan.experts, options);
 }
 
 absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) {
@@ -137,10 +175,13 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   layout.dtype = options.precise ? DType::kF32 : DType::kF16;
   HOSTLER_ASSIGN_OR_RETURN(const DividedMemory memory, PlanMemory(options, limits, layout));
   plan_ = memory.plan;
+  block_tokens_ = layout.block_tokens;
+  kv_block_bytes_ = layout.block_bytes();
+  longest_context_ = memory.max_context;
   max_context_ = memory.max_context;
 
   HOSTLER_RETURN_IF_ERROR(model_.model->AllocateWorkspace(limits));
-  HOSTLER_RETURN_IF_ERROR(AllocateMemory(memory, layout, options.max_sequences));
+  HOSTLER_RETURN_IF_ERROR(AllocateMemory(memory, layout, options));
 
   Scheduler::Limits scheduling;
   scheduling.step_rows = limits.rows;
@@ -152,9 +193,31 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   model_memory.kv = {layout, kv_->data()};
   if (state_ != nullptr) model_memory.state = {state_->data(), model_.model->state_bytes()};
   model_memory.cache = cache_.get();
-  loop_ = std::make_unique<EngineLoop>(&model_, model_memory, memory.kv_blocks, scheduling,
-                                       options.max_queue);
+  model_memory.guess_by_gate =
+      options.expert_prefetch == Prefetch::kAuto || options.expert_prefetch == Prefetch::kGate;
+  loop_ = std::make_unique<EngineLoop>(
+      &model_, model_memory,
+      BlockPool(static_cast<int>(kv_->bytes() / layout.block_bytes()), memory.kv_blocks),
+      split_.get(), scheduling, options.max_queue);
   return absl::OkStatus();
+}
+
+MemoryPlan LocalEngine::memory() const {
+  MemoryPlan plan = plan_;
+  if (split_ == nullptr) return plan;
+  const MemorySplit::Shares shares = split_->asked();
+  plan.kv = shares.kv_blocks * kv_block_bytes_;
+  plan.experts = shares.experts;
+  return plan;
+}
+
+absl::StatusOr<MemoryPlan> LocalEngine::SetExpertMemory(uint64_t bytes) {
+  if (split_ == nullptr) return absl::FailedPreconditionError("the model has no experts");
+  HOSTLER_ASSIGN_OR_RETURN(const MemorySplit::Shares shares, split_->Ask(bytes));
+  max_context_ = static_cast<int>(
+      std::min<int64_t>(longest_context_, int64_t{shares.kv_blocks} * block_tokens_));
+  loop_->Wake();
+  return memory();
 }
 
 absl::StatusOr<std::shared_ptr<GenerateStream>> LocalEngine::Submit(GenerateRequest request) {

@@ -18,13 +18,25 @@ namespace hostler {
 
 enum class Quantize { kNone, kQ8 };
 
+// Which experts are read before a layer asks for them.
+enum class Prefetch {
+  kAuto,         // what the next layer's gate makes of the state now, while that pays
+  kGate,         // the same, always
+  kTransitions,  // what followed the experts of the layer before, always
+  kOff,
+};
+
 struct EngineOptions {
   // Bounds weights, KV, experts and work space together; 0: 80% of what this
   // process may use.
   uint64_t memory_bytes = 0;
   uint64_t expert_memory_bytes = 0;  // 0: what KV leaves, at most all experts
   uint64_t kv_memory_bytes = 0;      // 0: chosen from what is left
-  int threads = 0;                   // 0: the cores this process may use
+  // Where neither of the two is given, the split between KV and experts moves
+  // while serving.
+  bool move_memory = true;
+  Prefetch expert_prefetch = Prefetch::kAuto;
+  int threads = 0;  // 0: the cores this process may use
   Quantize quantize = Quantize::kNone;
   bool precise = false;       // f32 activations and KV over the weights as stored
   std::string chat_template;  // a file with one to use; "": the model's own
@@ -90,7 +102,13 @@ class Engine {
 
   virtual EngineStats stats() const = 0;
   virtual const ModelInfo& model() const = 0;
-  virtual const MemoryPlan& memory() const = 0;
+  // As it is divided now.
+  virtual MemoryPlan memory() const = 0;
+  // Moves the split while serving: experts may take `bytes`, KV what they leave.
+  // KV follows as sequences allow; prompts longer than it holds are refused from
+  // now on. Returns the new division. Errors: InvalidArgument naming the
+  // bounds; FailedPrecondition for a dense model.
+  virtual absl::StatusOr<MemoryPlan> SetExpertMemory(uint64_t bytes) = 0;
   virtual int max_context() const = 0;
   // Null when the model has none beside its weights.
   virtual const Tokenizer* tokenizer() const = 0;

@@ -8,10 +8,21 @@
 #include "fmt/format.h"
 
 namespace hostler {
+namespace {
 
-EngineLoop::EngineLoop(const LoadedModel* model, const ModelMemory& memory, int num_blocks,
-                       const Scheduler::Limits& limits, int max_queue)
-    : model_(*model), memory_(memory), max_queue_(max_queue), scheduler_(limits, num_blocks) {
+bool IsDecode(const Sequence& sequence) {
+  return sequence.pending() == 1 && sequence.generated() > 0;
+}
+
+}  // namespace
+
+EngineLoop::EngineLoop(const LoadedModel* model, const ModelMemory& memory, BlockPool blocks,
+                       MemorySplit* split, const Scheduler::Limits& limits, int max_queue)
+    : model_(*model),
+      memory_(memory),
+      split_(split),
+      max_queue_(max_queue),
+      scheduler_(limits, std::move(blocks)) {
   batch_.tokens.reserve(limits.step_rows);
   batch_.positions.reserve(limits.step_rows);
   batch_.logit_rows.reserve(limits.logit_rows);
@@ -98,6 +109,7 @@ bool EngineLoop::TakeSubmitted() {
 void EngineLoop::Run() {
   while (TakeSubmitted()) {
     DropCancelled();
+    if (split_ != nullptr) split_->Apply(&scheduler_);
     if (scheduler_.BuildStep(&batch_)) {
       Step();
       Wake();
@@ -130,8 +142,16 @@ void EngineLoop::Step() {
   }
   model_.model->Forward(batch_, memory_, &result_);
   health_ = model_.weights->Health();
-  totals_.step_seconds +=
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  StepCost cost;
+  cost.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  for (const ScheduledSequence& part : scheduler_.scheduled()) {
+    (IsDecode(*part.sequence) ? cost.decode_rows : cost.prompt_rows) += part.rows;
+  }
+  if (memory_.cache != nullptr) {
+    const uint64_t misses = memory_.cache->EndStep(cost);
+    if (split_ != nullptr) split_->Observe(scheduler_, misses);
+  }
+  totals_.step_seconds += cost.seconds;
   ++totals_.steps;
 
   // Ending a request removes all its sequences, so parts are looked up anew.
@@ -167,7 +187,7 @@ void EngineLoop::FinishPart(const ScheduledSequence& part) {
     EndRequest(sequence.request, status);
     return;
   }
-  const bool is_decode = sequence.pending() == 1 && sequence.generated() > 0;
+  const bool is_decode = IsDecode(sequence);
   if (!is_decode) totals_.prompt_tokens += part.rows;
   sequence.computed += part.rows;
   if (sequence.wants_prompt_logits()) ScorePrompt(part);
@@ -243,8 +263,8 @@ void EngineLoop::PublishStats() {
   stats.running = scheduler_.running();
   stats.waiting = scheduler_.waiting();
   stats.paused = scheduler_.paused();
-  stats.kv_blocks_total = scheduler_.blocks().total();
-  stats.kv_blocks_used = scheduler_.blocks().total() - scheduler_.blocks().free();
+  stats.kv_blocks_total = scheduler_.blocks().limit();
+  stats.kv_blocks_used = scheduler_.blocks().used();
   stats.preemptions = scheduler_.preemptions();
   {
     std::lock_guard lock(mutex_);

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "engine/engine/engine.h"
+#include "engine/engine/memory_split.h"
 #include "engine/engine/scheduler.h"
 #include "engine/engine/sequence.h"
 #include "engine/model/loader.h"
@@ -18,11 +19,11 @@ namespace hostler {
 
 class EngineLoop {
  public:
-  // Starts the thread. `model` and what `memory` views must outlive it;
-  // `memory.kv` is that of `num_blocks` blocks, `memory.state` of
-  // `limits.max_sequences` slots.
-  EngineLoop(const LoadedModel* model, const ModelMemory& memory, int num_blocks,
-             const Scheduler::Limits& limits, int max_queue);
+  // Starts the thread. `model`, what `memory` views and `split` (null: KV keeps
+  // what it has) must outlive it; `memory.kv` is that of `blocks`,
+  // `memory.state` of `limits.max_sequences` slots.
+  EngineLoop(const LoadedModel* model, const ModelMemory& memory, BlockPool blocks,
+             MemorySplit* split, const Scheduler::Limits& limits, int max_queue);
   // Ends whatever still runs with Unavailable.
   ~EngineLoop();
 
@@ -32,6 +33,8 @@ class EngineLoop {
 
   // See Engine::Drain.
   void Drain(int deadline_ms);
+  // There is something to look at.
+  void Wake();
 
   EngineStats stats() const;
 
@@ -39,7 +42,6 @@ class EngineLoop {
   void Run();
   // Waits for work; false when the loop is to end.
   bool TakeSubmitted();
-  void Wake();
   void DropCancelled();
   void Step();
   void FinishPart(const ScheduledSequence& part);
@@ -57,6 +59,7 @@ class EngineLoop {
 
   const LoadedModel& model_;
   const ModelMemory memory_;
+  MemorySplit* const split_;
   const int max_queue_;
 
   // The loop thread's.

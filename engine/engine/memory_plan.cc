@@ -87,6 +87,7 @@ absl::StatusOr<DividedMemory> DivideMemory(const MemoryNeeds& needs, const Engin
   if (needs.slot > 0 && plan.experts < needs.slot) return DoesNotFit(plan, plan.kv, needs.slot);
 
   out.kv_blocks = static_cast<int>(std::min<uint64_t>(plan.kv / needs.kv_block, 1 << 30));
+  out.least_kv_blocks = static_cast<int>(kv_least / needs.kv_block);
   out.max_context =
       static_cast<int>(std::min<int64_t>(context, int64_t{out.kv_blocks} * needs.block_tokens));
   return out;

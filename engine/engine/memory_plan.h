@@ -22,7 +22,8 @@ struct MemoryNeeds {
 struct DividedMemory {
   MemoryPlan plan;
   int kv_blocks = 0;
-  int max_context = 0;  // the model's or the one asked for, or what KV holds
+  int least_kv_blocks = 0;  // less would be too little to serve with
+  int max_context = 0;      // the model's or the one asked for, or what KV holds
 };
 
 // A fixed rule, in this order: weights and work space; what the options fix;

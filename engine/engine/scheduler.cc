@@ -11,7 +11,8 @@ bool Paused(const Sequence& sequence) { return sequence.request->stream->full();
 
 }  // namespace
 
-Scheduler::Scheduler(const Limits& limits, int num_blocks) : limits_(limits), pool_(num_blocks) {
+Scheduler::Scheduler(const Limits& limits, BlockPool blocks)
+    : limits_(limits), pool_(std::move(blocks)) {
   if (!limits.recurrent) return;
   for (int32_t slot = limits.max_sequences - 1; slot >= 0; --slot) free_states_.push_back(slot);
 }
@@ -95,8 +96,9 @@ int Scheduler::EnsureRoom(Sequence& sequence, int tokens) {
   while (static_cast<int>(sequence.blocks.size()) < wanted) {
     if (const std::optional<int32_t> block = pool_.Allocate()) {
       sequence.blocks.push_back(*block);
-    } else if (!Reclaim(sequence)) {
-      break;
+    } else {
+      short_of_blocks_ = true;
+      if (!Reclaim(sequence)) break;
     }
   }
   return std::min<int>(tokens, static_cast<int>(sequence.blocks.size()) * limits_.block_tokens);
@@ -148,7 +150,10 @@ void Scheduler::Admit(StepBatch* batch) {
     // first one takes what there is.
     const int missing = BlocksFor(static_cast<int>(sequence.tokens.size()) + 1) -
                         static_cast<int>(sequence.blocks.size());
-    if (missing > pool_.free() && !scheduled_.empty()) return;
+    if (missing > pool_.free() && !scheduled_.empty()) {
+      short_of_blocks_ = true;
+      return;
+    }
     const size_t parts = scheduled_.size();
     Schedule(sequence, batch);
     if (scheduled_.size() == parts) return;
@@ -169,6 +174,7 @@ bool Scheduler::BuildStep(StepBatch* batch) {
   batch->sequences.clear();
   batch->logit_rows.clear();
   scheduled_.clear();
+  short_of_blocks_ = false;
   // Scheduling one sequence may preempt another, so the list is walked by
   // order and not by iterator.
   for (const bool decodes : {true, false}) {
@@ -197,6 +203,27 @@ void Scheduler::SharePrefix(const Sequence& leader) {
     sequence->blocks.assign(leader.blocks.begin(), leader.blocks.begin() + blocks);
     for (int32_t block : sequence->blocks) pool_.AddRef(block);
     sequence->computed = blocks * limits_.block_tokens;
+  }
+}
+
+int Scheduler::BlocksToCome() const {
+  int most = 0;
+  for (const List* list : {&running_, &waiting_}) {
+    for (const auto& sequence : *list) {
+      const RequestState& state = *sequence->request;
+      most = std::max(most, BlocksFor(static_cast<int>(state.prompt.size()) + state.max_tokens));
+    }
+  }
+  return most;
+}
+
+void Scheduler::SetBlockLimit(int limit) {
+  pool_.set_limit(limit);
+  for (Sequence* sequence : all()) {
+    const std::vector<int32_t>& blocks = sequence->blocks;
+    if (std::any_of(blocks.begin(), blocks.end(), [&](int32_t block) { return block >= limit; })) {
+      Preempt(*sequence);
+    }
   }
 }
 

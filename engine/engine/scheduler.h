@@ -40,7 +40,8 @@ class Scheduler {
     bool recurrent = false;
   };
 
-  Scheduler(const Limits& limits, int num_blocks);
+  // `blocks` may be given out; all of its numbers have memory.
+  Scheduler(const Limits& limits, BlockPool blocks);
 
   // Queues the n sequences of one request; those after the first share its
   // prompt's blocks.
@@ -57,6 +58,14 @@ class Scheduler {
 
   // Frees its blocks and destroys it.
   void Remove(Sequence* sequence);
+
+  // Most blocks that any one sequence here may come to need.
+  int BlocksToCome() const;
+  // Between steps: only blocks below `limit` are used from now on; sequences in
+  // others are computed again. REQUIRES: limit >= BlocksToCome()
+  void SetBlockLimit(int limit);
+  // Whether the last step left a sequence out, or preempted one, for blocks.
+  bool short_of_blocks() const { return short_of_blocks_; }
 
   // Every sequence there is, running ones first.
   std::vector<Sequence*> all() const;
@@ -93,6 +102,7 @@ class Scheduler {
   std::vector<ScheduledSequence> scheduled_;
   uint64_t next_order_ = 0;
   uint64_t preemptions_ = 0;
+  bool short_of_blocks_ = false;
 };
 
 }  // namespace hostler

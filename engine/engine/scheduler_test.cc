@@ -29,7 +29,7 @@ class SchedulerTest : public ::testing::Test {
     limits.step_rows = step_rows;
     limits.max_sequences = max_sequences;
     limits.block_tokens = 4;
-    scheduler_ = std::make_unique<Scheduler>(limits, blocks);
+    scheduler_ = std::make_unique<Scheduler>(limits, BlockPool(blocks));
   }
 
   // One step; sequences whose request has `target` tokens generated end.
@@ -111,7 +111,7 @@ TEST_F(SchedulerTest, SequencesOfOneRequestShareThePromptsFullBlocks) {
   EXPECT_EQ(batch_.rows(), 10);  // the leader alone
   ASSERT_TRUE(Step());
   EXPECT_EQ(batch_.rows(), 1 + 2 + 2);  // the others compute what is past two blocks
-  EXPECT_EQ(scheduler_->blocks().total() - scheduler_->blocks().free(), 2 + 3);
+  EXPECT_EQ(scheduler_->blocks().used(), 2 + 3);
   std::set<int32_t> firsts;
   for (const auto& part : scheduler_->scheduled()) firsts.insert(part.sequence->blocks[0]);
   EXPECT_EQ(firsts.size(), 1u);
@@ -176,7 +176,7 @@ TEST_F(SchedulerTest, KeepsToTheLogitRowsOfAStep) {
   limits.step_rows = 100;
   limits.logit_rows = 3;
   limits.block_tokens = 4;
-  scheduler_ = std::make_unique<Scheduler>(limits, 100);
+  scheduler_ = std::make_unique<Scheduler>(limits, BlockPool(100));
   for (int i = 0; i < 5; ++i) Request(6);
   ASSERT_TRUE(Step());
   EXPECT_EQ(batch_.logit_rows.size(), 3u);
@@ -184,6 +184,32 @@ TEST_F(SchedulerTest, KeepsToTheLogitRowsOfAStep) {
     ASSERT_TRUE(Step());
     EXPECT_LE(batch_.logit_rows.size(), 3u);
   }
+}
+
+TEST_F(SchedulerTest, BlocksBeyondTheLimitAreLeftAndTheirSequencesComputedAgain) {
+  Start(64, 10);
+  const auto first = Request(8), second = Request(8), third = Request(8);
+  for (const auto& state : {first, second, third}) state->max_tokens = 4;
+  ASSERT_TRUE(Step());
+  EXPECT_EQ(scheduler_->blocks().used(), 6);
+  EXPECT_EQ(scheduler_->BlocksToCome(), 3);
+  scheduler_->SetBlockLimit(5);
+  EXPECT_EQ(scheduler_->preemptions(), 1u) << "the one that had block 5";
+  EXPECT_EQ(scheduler_->blocks().used(), 4);
+  while (Step(4)) {
+  }
+  for (const auto& state : {first, second, third}) EXPECT_EQ(generated_[state.get()], 4);
+  EXPECT_EQ(scheduler_->blocks().used(), 0);
+}
+
+TEST_F(SchedulerTest, SaysWhenASequenceWaitsForBlocks) {
+  Start(64, 5);
+  Request(8);
+  ASSERT_TRUE(Step());
+  EXPECT_FALSE(scheduler_->short_of_blocks());
+  Request(12);
+  ASSERT_TRUE(Step());
+  EXPECT_TRUE(scheduler_->short_of_blocks());
 }
 
 }  // namespace

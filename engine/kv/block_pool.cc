@@ -1,25 +1,41 @@
 #include "engine/kv/block_pool.h"
 
+#include <algorithm>
 #include <cassert>
+#include <functional>
 
 namespace hostler {
 
-BlockPool::BlockPool(int num_blocks) : refs_(num_blocks, 0) {
+BlockPool::BlockPool(int num_blocks, int limit) : refs_(num_blocks, 0), limit_(0) {
   free_.reserve(num_blocks);
-  for (int32_t block = num_blocks - 1; block >= 0; --block) free_.push_back(block);
+  set_limit(limit);
 }
 
 std::optional<int32_t> BlockPool::Allocate() {
   if (free_.empty()) return std::nullopt;
+  std::pop_heap(free_.begin(), free_.end(), std::greater<>());
   const int32_t block = free_.back();
   free_.pop_back();
   refs_[block] = 1;
+  ++used_;
   return block;
 }
 
 void BlockPool::Release(int32_t block) {
   assert(refs_[block] > 0);
-  if (--refs_[block] == 0) free_.push_back(block);
+  if (--refs_[block] > 0) return;
+  --used_;
+  if (block >= limit_) return;
+  free_.push_back(block);
+  std::push_heap(free_.begin(), free_.end(), std::greater<>());
+}
+
+void BlockPool::set_limit(int limit) {
+  limit_ = std::clamp(limit, 0, most());
+  free_.clear();
+  for (int32_t block = 0; block < limit_; ++block) {
+    if (refs_[block] == 0) free_.push_back(block);
+  }
 }
 
 }  // namespace hostler

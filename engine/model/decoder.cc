@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/base/status.h"
+#include "engine/model/gate_lookahead.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -54,6 +55,7 @@ class Decoder : public Model {
   std::unique_ptr<Mixer> BindMixer(const LayerConfig& layer, const std::string& prefix,
                                    TensorBinder& binder);
   void Place(WorkArena& arena, const StepLimits& limits);
+  void SetLookahead();
   // x += scale * (out after its norm).
   void AddResidual(const Norm& norm, Mat out, Mat x) const;
   void ForwardHead(const StepBatch& batch, Mat x, StepResult* result);
@@ -70,6 +72,7 @@ class Decoder : public Model {
   int kv_layers_ = 0;
   size_t state_bytes_ = 0;
 
+  GateLookahead gates_;
   std::unique_ptr<Buffer> workspace_;
   Mat x_, normed_, out_, gate_logits_, last_, logits_;
 };
@@ -140,7 +143,21 @@ absl::Status Decoder::Bind(const WeightSource* weights, const ModelOptions& opti
   if (!experts.empty()) experts_ = NewExpertStore(std::move(experts));
   weight_bytes_ = binder.bytes();
   weight_buffers_ = binder.TakeBuffers();
+  SetLookahead();
   return absl::OkStatus();
+}
+
+void Decoder::SetLookahead() {
+  std::vector<GateLookahead::Gate> gates;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (!config_.layers[i].moe) continue;
+    const Layer& layer = layers_[i];
+    gates.push_back([&layer](Backend& backend, Mat x, Mat logits, ExpertSelection* selection) {
+      layer.ffn_norm.Forward(backend, x, x);
+      layer.ffn->Choose(backend, x, logits, selection);
+    });
+  }
+  gates_.SetGates(std::move(gates), config_.moe.experts);
 }
 
 KvLayout Decoder::kv_layout() const {
@@ -169,6 +186,7 @@ void Decoder::Place(WorkArena& arena, const StepLimits& limits) {
   if (config_.moe.gate_residual) {
     gate_logits_ = arena.Matrix(limits.rows, config_.moe.choices());
   }
+  if (experts_ != nullptr) gates_.Place(arena, config_.dim, config_.moe.choices());
   // Layers, their two halves and the head take turns with the rest.
   const int64_t mark = arena.Mark();
   for (const Layer& layer : layers_) {
@@ -201,16 +219,34 @@ void Decoder::AddResidual(const Norm& norm, Mat out, Mat x) const {
   backend_.Add(out, x);
 }
 
+// Asks the gates about the residual stream x as it is while an MoE layer runs.
+class GuessFrom : public Lookahead {
+ public:
+  GuessFrom(GateLookahead* gates, Backend& backend, Mat x)
+      : gates_(*gates), backend_(backend), x_(x) {}
+  void OnChoice(int layer, const ExpertSelection& chosen) override { gates_.Learn(layer, chosen); }
+  std::span<const ExpertGuess> AfterLayer(int layer) override {
+    return gates_.Guess(backend_, layer + 1, x_);
+  }
+
+ private:
+  GateLookahead& gates_;
+  Backend& backend_;
+  const Mat x_;
+};
+
 void Decoder::Forward(const StepBatch& batch, const ModelMemory& memory, StepResult* result) {
   result->row_status.clear();
-  const StepContext step{backend_,
-                         batch,
-                         memory.kv,
-                         memory.state,
-                         memory.cache,
-                         result,
-                         gate_logits_.first_rows(batch.rows())};
   const Mat x = x_.first_rows(batch.rows());
+  GuessFrom lookahead(&gates_, backend_, x);
+  const StepContext step{.backend = backend_,
+                         .batch = batch,
+                         .kv = memory.kv,
+                         .state = memory.state,
+                         .cache = memory.cache,
+                         .lookahead = memory.guess_by_gate ? &lookahead : nullptr,
+                         .result = result,
+                         .gate_logits = gate_logits_.first_rows(batch.rows())};
   const Mat normed = normed_.first_rows(batch.rows()), out = out_.first_rows(batch.rows());
   backend_.Embed(embedding_, batch.tokens, x);
   if (config_.embedding_scale != 1) backend_.Scale(config_.embedding_scale, x);

@@ -3,6 +3,8 @@
 // them together.
 #pragma once
 
+#include <span>
+
 #include "cache/expert_cache.h"
 #include "engine/compute/backend.h"
 #include "engine/compute/step_batch.h"
@@ -11,13 +13,23 @@
 
 namespace hostler {
 
+// What an MoE layer tells whoever guesses what the next one will choose.
+class Lookahead {
+ public:
+  virtual ~Lookahead() = default;
+  virtual void OnChoice(int layer, const ExpertSelection& chosen) = 0;
+  // Guesses for the MoE layer after `layer`, whose experts are being read.
+  virtual std::span<const ExpertGuess> AfterLayer(int layer) = 0;
+};
+
 // What every part of a layer needs to compute a step.
 struct StepContext {
   Backend& backend;
   const StepBatch& batch;
   const KvView& kv;
   const StateView& state;
-  ExpertCache* cache;  // null for a dense model
+  ExpertCache* cache;    // null for a dense model
+  Lookahead* lookahead;  // null: nobody guesses
   StepResult* result;
   Mat gate_logits;  // [rows, choices], of the MoE layer before; for gate_residual
 };
@@ -38,6 +50,10 @@ class FeedForward {
   virtual void Place(WorkArena& arena, int64_t rows) = 0;
   // out = ffn(x), both [rows, dim].
   virtual void Forward(const StepContext& step, Mat x, Mat out) = 0;
+  // An MoE layer's gate by itself: what it would choose for x, through
+  // `logits`, [rows, MoeConfig::choices()].
+  virtual void Choose(Backend& /*backend*/, Mat /*x*/, Mat /*logits*/,
+                      ExpertSelection* /*selection*/) {}
 };
 
 }  // namespace hostler

@@ -48,6 +48,8 @@ struct ModelMemory {
   KvView kv;
   StateView state;
   ExpertCache* cache = nullptr;  // holds experts(); null for a dense model
+  // Tell the cache what the next layer's gate makes of this one's input.
+  bool guess_by_gate = false;
 };
 
 // Immutable but for its work space: Forward is the engine loop's alone.

@@ -111,6 +111,7 @@ class MoeLayer : public FeedForward {
 
   void Place(WorkArena& arena, int64_t rows) override;
   void Forward(const StepContext& step, Mat x, Mat out) override;
+  void Choose(Backend& backend, Mat x, Mat logits, ExpertSelection* selection) override;
 
  private:
   void ForwardShared(const StepContext& step, Mat x, Mat out);
@@ -204,6 +205,9 @@ void MoeLayer::ForwardExperts(const StepContext& step, Mat x) {
   ExpertCache::Acquisition acquisition = step.cache->Acquire(
       {index_, groups_.wanted(), groups_.selection.offsets, groups_.selection.experts,
        static_cast<int>(step.batch.sequences.size())});
+  if (step.lookahead != nullptr && step.cache->WantsGuesses()) {
+    step.cache->Prefetch(step.lookahead->AfterLayer(index_));
+  }
   for (std::span<const AcquiredExpert> ready = acquisition.Next(); !ready.empty();
        ready = acquisition.Next()) {
     std::vector<ExpertTask>& tasks = groups_.tasks();
@@ -236,6 +240,12 @@ Mat MoeLayer::GateLogits(const StepContext& step, Mat x) {
   return logits;
 }
 
+void MoeLayer::Choose(Backend& backend, Mat x, Mat logits, ExpertSelection* selection) {
+  backend.MatMul(gate_, x, logits);
+  if (config_.gate_bias) backend.AddBias(gate_bias_, logits);
+  backend.SelectExperts(config_.gate, logits, selection);
+}
+
 void MoeLayer::AddWeightless(const StepContext& step, Mat x, Mat out) {
   if (groups_.weightless.experts.empty()) return;
   const Mat mix = mix_.first_rows(x.rows);
@@ -249,6 +259,7 @@ void MoeLayer::Forward(const StepContext& step, Mat x, Mat out) {
   if (config_.constants + config_.copies > 0) groups_.SplitWeightless(config_.experts);
   groups_.Group(static_cast<int>(x.rows), config_.experts);
   if (step.result->trace != nullptr) step.result->trace->Record(index_, groups_.selection);
+  if (step.lookahead != nullptr) step.lookahead->OnChoice(index_, groups_.selection);
 
   ForwardShared(step, x, out);
   AddWeightless(step, x, out);

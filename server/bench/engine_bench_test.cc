@@ -44,7 +44,11 @@ class FakeEngine : public Engine {
   void Drain(int) override {}
   EngineStats stats() const override { return stats_; }
   const ModelInfo& model() const override { return info_; }
-  const MemoryPlan& memory() const override { return plan_; }
+  MemoryPlan memory() const override { return plan_; }
+  absl::StatusOr<MemoryPlan> SetExpertMemory(uint64_t bytes) override {
+    plan_.experts = bytes;
+    return plan_;
+  }
   int max_context() const override { return max_context_; }
   const Tokenizer* tokenizer() const override { return nullptr; }
 

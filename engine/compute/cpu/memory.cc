@@ -1,7 +1,9 @@
 #include "engine/compute/cpu/memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "engine/base/bytes.h"
@@ -24,6 +26,13 @@ class MappedBuffer : public Buffer {
 
   std::byte* data() override { return data_; }
   size_t bytes() const override { return bytes_; }
+  void Discard(size_t from, size_t to) override {
+    const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const uintptr_t base = reinterpret_cast<uintptr_t>(data_);
+    const uintptr_t first = (base + from + page - 1) / page * page;
+    const uintptr_t last = (base + std::min(to, bytes_)) / page * page;
+    if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  }
 
  private:
   void* mapping_;
@@ -40,8 +49,9 @@ absl::StatusOr<std::unique_ptr<Buffer>> AllocateHostMemory(size_t bytes) {
   const size_t extra = huge ? kHugePageBytes + 1 : 1;
   void* mapping = MAP_FAILED;
   if (bytes <= SIZE_MAX / 2) {
-    mapping =
-        mmap(nullptr, bytes + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    // What is never written is not to count, whatever the system's overcommit rule.
+    mapping = mmap(nullptr, bytes + extra, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   }
   if (mapping == MAP_FAILED) {
     return absl::ResourceExhaustedError(
