@@ -62,14 +62,14 @@ def common_parser(doc):
 class Setup:
     """The arguments, checked; what cannot be had here is said and left out."""
 
-    def __init__(self, args):
+    def __init__(self, args, peers=True):
         self.args = args
         for path in [args.hostler, args.model]:
             if not Path(path).exists():
                 sys.exit(f"{path}: no such file")
         self.shape = inspect(args.hostler, args.model)
-        self.cap = usable_cap(args.capped)
-        if not self.cap:
+        self.cap = usable_cap(args.capped) if peers else None
+        if peers and not self.cap:
             say("NO MEMORY LIMIT: peers map the file into free memory, so ratios to them mean nothing")
         if args.store and not (Path(args.store) / "manifest.json").exists():
             say(f"packing {args.model} into {args.store}")
@@ -77,8 +77,8 @@ class Setup:
                            timeout=600, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if not args.store:
             say("no --store: ours is measured from GGUF only")
-        self.peers = {name: self.peer(name, folder)
-                      for name, folder in [("ik_llama.cpp", args.ik), ("llama.cpp", args.llama)]}
+        wanted = [("ik_llama.cpp", args.ik), ("llama.cpp", args.llama)] if peers else []
+        self.peers = {name: self.peer(name, folder) for name, folder in wanted}
 
     def peer(self, name, folder):
         path = Path(folder) / "llama-server" if folder else None
@@ -358,18 +358,19 @@ class Prompts:
 
 
 def disk_bandwidth(path, size, depth=8, seconds=1.5):
-    """Bytes/s of O_DIRECT preads of `size` bytes at random places, `depth` at a time."""
+    """Bytes/s of O_DIRECT preads of `size` bytes at random places, `depth` at a time, into
+    buffers of huge pages (with small ones the kernel's page work takes up to half)."""
     size = -(-size // 4096) * 4096
     places = (os.path.getsize(path) - size) // 4096
+    buffers = [aligned_buffer(size) for _ in range(depth)]
     fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
     start = time.perf_counter()
     totals = [0] * depth
 
     def read(i):
         rng = random.Random(start + i)
-        buffer = mmap.mmap(-1, size)  # page-aligned, as O_DIRECT wants it
         while time.perf_counter() - start < seconds:
-            totals[i] += os.preadv(fd, [buffer], rng.randrange(places) * 4096)
+            totals[i] += os.preadv(fd, [buffers[i]], rng.randrange(places) * 4096)
 
     threads = [threading.Thread(target=read, args=(i,)) for i in range(depth)]
     try:
@@ -380,6 +381,15 @@ def disk_bandwidth(path, size, depth=8, seconds=1.5):
         return sum(totals) / (time.perf_counter() - start)
     finally:
         os.close(fd)
+
+
+def aligned_buffer(size):
+    memory = mmap.mmap(-1, size + 2 * MiB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    for place in range(0, len(memory), 4096):
+        memory[place] = 1
+    return memoryview(memory)[:size]
 
 
 # --- numbers -----------------------------------------------------------------
