@@ -22,6 +22,7 @@ tokens, temperature 1). Also on a small model whose slots hold a part of the exp
 About 9 minutes; --quick about 3.
 """
 
+import os
 import threading
 import time
 
@@ -193,6 +194,7 @@ def main():
     o = parser.parse_args()
     setup = Setup(o)
     o.clients = [int(c) for c in o.clients.split(",")]
+    o.small = o.small and os.path.abspath(o.small)
     o.small_memory = o.small_memory.split(",")
     o.rounds = o.rounds or 1
     o.seconds = o.seconds or (10 if o.quick else 20)

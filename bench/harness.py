@@ -67,6 +67,9 @@ class Setup:
         for path in [args.hostler, args.model]:
             if not Path(path).exists():
                 sys.exit(f"{path}: no such file")
+        for name in ["hostler", "model", "store", "ik", "llama", "capped"]:
+            if value := getattr(args, name):  # servers run in folders of their own
+                setattr(args, name, os.path.abspath(value))
         self.shape = inspect(args.hostler, args.model)
         self.cap = usable_cap(args.capped) if peers else None
         if peers and not self.cap:
@@ -188,15 +191,15 @@ class Server:
         self.port = free_port()
         self.swap_before = swapped_out()
         command = [part.replace("{port}", str(self.port)) for part in self.command]
-        # The shell notes its pid and becomes the server, which is then ended by that pid.
-        command = ["sh", "-c", 'echo $$ > "$0/pid"; d=$0; exec "$@" > "$d/log" 2>&1',
-                   self.folder, *command]
+        # The shell notes its pid and becomes the server, which is then ended by that pid. It
+        # runs in a folder of its own, since ik_llama.cpp writes a log where it is started.
+        command = ["sh", "-c", 'echo $$ > pid; exec "$@" > log 2>&1', "sh", *command]
         if self.cap:
             command = [self.cap, self.limit, str(min(self.seconds, 300)), *command]
         else:
             command = ["timeout", "-k", "5", str(self.seconds), *command]
         self.started = time.monotonic()
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen(command, cwd=self.folder, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         return self
 
