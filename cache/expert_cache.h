@@ -23,6 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cache/expert_store.h"
+#include "cache/latency.h"
 #include "cache/policy.h"
 #include "cache/predictor.h"
 #include "cache/reader.h"
@@ -49,7 +50,11 @@ struct ExpertCacheStats {
   // failed without having been asked for.
   uint64_t speculative_hits = 0, speculative_late = 0, speculative_wasted = 0;
   uint64_t speculative_wasted_bytes = 0;
+  uint64_t speculative_useful_bytes = 0;  // read or being read when asked for
+  uint64_t preload_bytes = 0;             // read by Preload(), neither demanded nor guessed
+  int preloads_left = 0;                  // experts that it has still to look at
   int reads_in_flight = 0, reads_queued = 0;
+  int speculative_in_flight = 0, speculative_queued = 0;  // of them
 
   uint64_t resident_bytes = 0;  // slots that hold an expert
   uint64_t capacity_bytes = 0;  // what slots may take
@@ -67,6 +72,8 @@ class ExpertCache {
     int workers = 2;  // threads that check and decode what was read
     // Guesses' reads at the disk at once; 0: none.
     int speculative_reads = 2;
+    // SetCapacity goes no lower: what pinned experts take, and some more.
+    uint64_t least_bytes = 0;
   };
 
   // `store` must outlive the cache. Starts its threads. Errors: InvalidArgument
@@ -107,10 +114,18 @@ class ExpertCache {
   // during an acquisition, whose thread calls it.
   void Prefetch(std::span<const ExpertGuess> guesses);
 
+  // Fills the cache in the background, in order, while no one waits for the
+  // disk: first `pinned`, for which others leave, then `popular` as far as
+  // there is room. Any thread; what an earlier call has not done yet is dropped.
+  void Preload(std::span<const ExpertKey> pinned, std::span<const ExpertKey> popular);
+
   // Any thread. Less: experts leave, those in use as soon as they are released.
-  // At least one slot stays.
+  // At least one slot stays, and Options::least_bytes.
   void SetCapacity(uint64_t bytes);
   ExpertCacheStats stats() const;
+  // From when a step first waited for a read (or its guess was wanted) until
+  // the expert could be used. Failed reads are not in it.
+  LatencyHistogram DemandReads() const;
   // Bytes resident of each layer.
   std::vector<uint64_t> ResidentBytes() const;
   Popularity ExportPopularity() const;
