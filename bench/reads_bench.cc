@@ -76,8 +76,7 @@ class Run {
     const int slot = next_slot_++ % num_slots_;
     thread_local std::mt19937 random(std::random_device{}());
     ++under_way_;
-    reader_->Start(id, experts_[random() % experts_.size()],
-                   slots_->slot(slot).first(case_.expert_bytes));
+    reader_->Start(id, experts_[random() % experts_.size()], slots_->slot(slot));
   }
 
   void Wait() {

@@ -21,6 +21,9 @@ namespace {
 
 // Guesses that may wait for the disk: what one layer may reasonably ask for.
 constexpr size_t kMaxQueuedGuesses = 32;
+// Attempts more at a read that someone waits for: after an error of the disk,
+// and after bytes that fail their check (they may have been hurt on their way).
+constexpr int kRetriesAfterError = 2, kRetriesAfterDamage = 1;
 // Reads of Preload() at the disk at once: a demand may have to wait for them.
 constexpr int kPreloadReads = 2;
 
@@ -43,9 +46,7 @@ struct SlotUse {
 };
 
 uint64_t StoredBytes(const ExpertStore& store, ExpertKey key) {
-  uint64_t bytes = 0;
-  for (const Extent& extent : store.extents(key)) bytes += extent.bytes;
-  return bytes;
+  return TotalBytes(store.extents(key));
 }
 
 // What Create() learns from the store.
@@ -79,13 +80,18 @@ absl::StatusOr<Sizes> MeasureStore(const ExpertStore& store) {
   return sizes;
 }
 
+absl::Status NameExpert(const absl::Status& status, ExpertKey key) {
+  return absl::Status(status.code(), fmt::format("MoE layer {}, expert {}: {}", key.layer,
+                                                 key.expert, std::string(status.message())));
+}
+
 int64_t NanosecondsSince(Clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
 }
 
 // Written under the cache's lock, read by stats() without it.
 struct Counters {
-  std::atomic<uint64_t> hits{0}, misses{0}, evictions{0}, read_errors{0};
+  std::atomic<uint64_t> hits{0}, misses{0}, evictions{0}, read_errors{0}, read_retries{0};
   std::atomic<uint64_t> read_bytes{0}, speculative_bytes{0};
   std::atomic<uint64_t> speculative_hits{0}, speculative_late{0};
   std::atomic<uint64_t> speculative_wasted{0}, speculative_wasted_bytes{0};
@@ -125,7 +131,8 @@ class ExpertCache::Impl {
         slots_(parts_.table.num_slots()),
         evictable_([this](ExpertKey key) { return IsEvictable(key); }),
         demanded_(parts_.max_experts_per_layer),
-        slot_of_read_(parts_.reader->depth()) {
+        slot_of_read_(parts_.reader->depth()),
+        retries_(parts_.reader->depth()) {
     counters_.resident = std::vector<std::atomic<int>>(parts_.store->num_layers());
     counters_.capacity_bytes = parts_.table.budget();
     for (int id = parts_.reader->depth(); id-- > 0;) free_reads_.push_back(id);
@@ -426,13 +433,28 @@ class ExpertCache::Impl {
     const int id = free_reads_.back();
     free_reads_.pop_back();
     slot_of_read_[id] = slot;
+    retries_[id] = 0;
     slots_[slot].state = SlotState::kReading;
-    const ExpertKey key = parts_.table.key(slot);
-    const uint64_t bytes = StoredBytes(*parts_.store, key);
-    counters_.read_bytes += bytes;
+    const uint64_t bytes = StoredBytes(*parts_.store, parts_.table.key(slot));
     if (slots_[slot].speculative) counters_.speculative_bytes += bytes;
     if (slots_[slot].preload) counters_.preload_bytes += bytes;
-    parts_.reader->Start(id, parts_.store->extents(key), ReadTarget(id, slot).first(bytes));
+    Read(id);
+  }
+
+  void Read(int id) {
+    const int slot = slot_of_read_[id];
+    const std::span<const Extent> extents = parts_.store->extents(parts_.table.key(slot));
+    counters_.read_bytes += TotalBytes(extents);
+    parts_.reader->Start(id, extents, ReadTarget(id, slot));
+  }
+
+  // Begins a read that failed again, if it is worth another attempt.
+  bool Retry(int id, int most) {
+    if (!slots_[slot_of_read_[id]].wanted || retries_[id] >= most) return false;
+    ++retries_[id];
+    ++counters_.read_retries;
+    Read(id);
+    return true;
   }
 
   std::span<std::byte> ReadTarget(int id, int slot) const {
@@ -450,8 +472,16 @@ class ExpertCache::Impl {
         slot = slot_of_read_[done.id];
         key = parts_.table.key(slot);
       }
-      if (done.status.ok()) done.status = Fill(done.id, slot, key);
+      int retries = 0;
+      if (done.status.ok()) {
+        done.status = Fill(done.id, slot, key);
+        if (absl::IsDataLoss(done.status)) retries = kRetriesAfterDamage;
+      } else {
+        if (absl::IsUnavailable(done.status)) retries = kRetriesAfterError;
+        done.status = NameExpert(done.status, key);
+      }
       std::lock_guard lock(mutex_);
+      if (!done.status.ok() && Retry(done.id, retries)) continue;
       Finish(done.id, std::move(done.status));
     }
   }
@@ -512,6 +542,7 @@ class ExpertCache::Impl {
   IdQueue demanded_;
   std::vector<int> guessed_;
   std::vector<int> slot_of_read_;  // by the reader's number
+  std::vector<int> retries_;       // likewise
   std::vector<int> free_reads_;
   int reading_guesses_ = 0;
 
@@ -527,6 +558,7 @@ ExpertCacheStats ExpertCache::Impl::stats() const {
   stats.misses = counters_.misses;
   stats.evictions = counters_.evictions;
   stats.read_errors = counters_.read_errors;
+  stats.read_retries = counters_.read_retries;
   stats.stall_seconds = static_cast<double>(counters_.stall_ns) * 1e-9;
   stats.read_bytes = counters_.read_bytes;
   stats.speculative_bytes = counters_.speculative_bytes;

@@ -41,8 +41,9 @@ struct ExpertCacheStats {
   uint64_t hits = 0;    // experts resident when asked for
   uint64_t misses = 0;  // experts that were not, late guesses included
   uint64_t evictions = 0;
-  uint64_t read_errors = 0;
-  double stall_seconds = 0;  // time Next() waited with nothing to compute
+  uint64_t read_errors = 0;   // experts not delivered
+  uint64_t read_retries = 0;  // reads begun again after an error or a wrong checksum
+  double stall_seconds = 0;   // time Next() waited with nothing to compute
 
   uint64_t read_bytes = 0;         // all
   uint64_t speculative_bytes = 0;  // of them, on a guess

@@ -64,8 +64,6 @@ class ThrottledReader : public Reader {
     reader_->Stop();
   }
 
-  void Register(std::span<std::byte> memory) override { reader_->Register(memory); }
-
  private:
   struct Read {
     Clock::time_point due;
