@@ -22,6 +22,13 @@ namespace {
 // Of a guess's chance, where nobody governs; and beside a prompt, whose rows
 // together ask for what is at all likely.
 constexpr float kLikely = 0.5f;
+// Attempts more at a read that someone waits for: after an error of the disk,
+// and after bytes that fail their check (they may have been hurt on their way).
+constexpr int kRetriesAfterError = 2, kRetriesAfterDamage = 1;
+// Reads of Preload() at the disk at once: a demand may have to wait for them.
+constexpr int kPreloadReads = 2;
+
+using Clock = std::chrono::steady_clock;
 
 enum class SlotState : uint8_t {
   kFree,
@@ -35,12 +42,12 @@ struct SlotUse {
   SlotState state = SlotState::kFree;
   bool wanted = false;       // the acquisition waits for its read
   bool speculative = false;  // read on a guess, and not asked for so far
+  bool preload = false;      // read by Preload(), until the read ends
+  Clock::time_point wanted_at = {};
 };
 
 uint64_t StoredBytes(const ExpertStore& store, ExpertKey key) {
-  uint64_t bytes = 0;
-  for (const Extent& extent : store.extents(key)) bytes += extent.bytes;
-  return bytes;
+  return TotalBytes(store.extents(key));
 }
 
 // What Create() learns from the store.
@@ -74,18 +81,30 @@ absl::StatusOr<Sizes> MeasureStore(const ExpertStore& store) {
   return sizes;
 }
 
+absl::Status NameExpert(const absl::Status& status, ExpertKey key) {
+  return absl::Status(status.code(), fmt::format("MoE layer {}, expert {}: {}", key.layer,
+                                                 key.expert, std::string(status.message())));
+}
+
+int64_t NanosecondsSince(Clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
+}
+
 // Written under the cache's lock, read by stats() without it.
 struct Counters {
-  std::atomic<uint64_t> hits{0}, misses{0}, evictions{0}, read_errors{0};
+  std::atomic<uint64_t> hits{0}, misses{0}, evictions{0}, read_errors{0}, read_retries{0};
   std::atomic<uint64_t> read_bytes{0}, speculative_bytes{0};
   std::atomic<uint64_t> speculative_hits{0}, speculative_late{0};
   std::atomic<uint64_t> speculative_wasted{0}, speculative_wasted_bytes{0};
+  std::atomic<uint64_t> speculative_useful_bytes{0}, preload_bytes{0};
   std::atomic<int64_t> stall_ns{0};
+  LatencyRecorder demand_reads;
   std::atomic<uint64_t> capacity_bytes{0};
   std::atomic<int> reads_in_flight{0}, reads_queued{0};
   std::atomic<float> least_chance{PrefetchGovernor::kNever};  // the governor's report
   std::atomic<int> prefetch_trials{0};
   std::atomic<double> prefetch_difference{0};
+  std::atomic<int> speculative_in_flight{0}, speculative_queued{0}, preloads_left{0};
   std::atomic<int> pinned_slots{0};
   std::vector<std::atomic<int>> resident;  // [layers], slots; pinned ones included
 };
@@ -117,7 +136,8 @@ class ExpertCache::Impl {
         slots_(parts_.table.num_slots()),
         evictable_([this](ExpertKey key) { return IsEvictable(key); }),
         demanded_(parts_.max_experts_per_layer),
-        slot_of_read_(parts_.reader->depth()) {
+        slot_of_read_(parts_.reader->depth()),
+        retries_(parts_.reader->depth()) {
     counters_.resident = std::vector<std::atomic<int>>(parts_.store->num_layers());
     counters_.capacity_bytes = parts_.table.budget();
     for (int id = parts_.reader->depth(); id-- > 0;) free_reads_.push_back(id);
@@ -170,11 +190,9 @@ class ExpertCache::Impl {
     StartReads();
     if (undelivered_ == 0) return {};
     if (ready_.empty()) {
-      const auto start = std::chrono::steady_clock::now();
+      const Clock::time_point start = Clock::now();
       progress_.wait(lock, [this] { return !ready_.empty(); });
-      counters_.stall_ns += std::chrono::duration_cast<std::chrono::nanoseconds>(
-                                std::chrono::steady_clock::now() - start)
-                                .count();
+      counters_.stall_ns += NanosecondsSince(start);
     }
     std::swap(ready_, delivered_);
     undelivered_ -= delivered_.size();
@@ -216,9 +234,19 @@ class ExpertCache::Impl {
     return misses;
   }
 
+  void Preload(std::span<const ExpertKey> pinned, std::span<const ExpertKey> popular) {
+    std::lock_guard lock(mutex_);
+    preload_.assign(pinned.begin(), pinned.end());
+    preload_.insert(preload_.end(), popular.begin(), popular.end());
+    next_preload_ = 0;
+    pinned_preloads_ = pinned.size();
+    StartReads();
+  }
+
   void SetCapacity(uint64_t bytes) {
     std::lock_guard lock(mutex_);
-    parts_.table.set_budget(std::max(bytes, parts_.table.largest_slot()));
+    parts_.table.set_budget(
+        std::max({bytes, parts_.table.largest_slot(), parts_.options.least_bytes}));
     counters_.capacity_bytes = parts_.table.budget();
     Trim();
     HandOutSlots();
@@ -226,6 +254,8 @@ class ExpertCache::Impl {
   }
 
   ExpertCacheStats stats() const;
+
+  LatencyHistogram DemandReads() const { return counters_.demand_reads.Read(); }
 
   std::vector<uint64_t> ResidentBytes() const {
     std::vector<uint64_t> bytes;
@@ -288,6 +318,9 @@ class ExpertCache::Impl {
     }
     SlotUse& use = slots_[slot];
     const bool guessed = std::exchange(use.speculative, false);
+    if (guessed && use.state != SlotState::kQueued) {
+      counters_.speculative_useful_bytes += StoredBytes(*parts_.store, key);
+    }
     if (use.state == SlotState::kResident) {
       ++counters_.hits;
       counters_.speculative_hits += guessed;
@@ -296,7 +329,7 @@ class ExpertCache::Impl {
     }
     ++counters_.misses;
     counters_.speculative_late += guessed;
-    use.wanted = true;
+    MarkWanted(slot);
     if (use.state == SlotState::kReading) {
       reading_guesses_ -= guessed;
     }
@@ -365,9 +398,40 @@ class ExpertCache::Impl {
     for (; next_waiting_ < waiting_.size(); ++next_waiting_) {
       const int slot = TakeSlot({layer_, waiting_[next_waiting_]}, /*speculative=*/false);
       if (slot == SlotTable::kNone) return;
-      slots_[slot].wanted = true;
+      MarkWanted(slot);
       demanded_.Push(slot);
     }
+  }
+
+  void MarkWanted(int slot) {
+    slots_[slot].wanted = true;
+    slots_[slot].wanted_at = Clock::now();
+  }
+
+  // A slot for the next expert of Preload(); kNone: not now, or never again.
+  int TakePreload() {
+    if (next_waiting_ < waiting_.size() || preloading_ == kPreloadReads) return SlotTable::kNone;
+    for (; next_preload_ < preload_.size(); ++next_preload_) {
+      const ExpertKey key = preload_[next_preload_];
+      if (parts_.table.Find(key) != SlotTable::kNone) continue;
+      int slot = SlotTable::kNone;
+      if (next_preload_ < pinned_preloads_) {
+        slot = TakeSlot(key, /*speculative=*/true);
+        if (slot == SlotTable::kNone) return slot;
+      } else if (const std::optional<int> room = parts_.table.Take(key)) {
+        slot = *room;
+        parts_.policy->OnInsert(key);
+      } else {
+        // Full: what came meanwhile was asked for.
+        next_preload_ = preload_.size();
+        break;
+      }
+      slots_[slot] = {.state = SlotState::kQueued, .preload = true};
+      ++next_preload_;
+      ++preloading_;
+      return slot;
+    }
+    return SlotTable::kNone;
   }
 
   // Begins reads in their order: guesses when no one waits, and only so many.
@@ -378,12 +442,16 @@ class ExpertCache::Impl {
         slot = demanded_.Pop();
       } else if (next_waiting_ == waiting_.size()) {
         slot = TakeGuess();
+        if (slot == SlotTable::kNone && guessed_.empty()) slot = TakePreload();
       }
       if (slot == SlotTable::kNone) break;
       StartRead(slot);
     }
     counters_.reads_in_flight = static_cast<int>(slot_of_read_.size() - free_reads_.size());
     counters_.reads_queued = static_cast<int>(demanded_.size() + guessed_.size());
+    counters_.speculative_in_flight = reading_guesses_;
+    counters_.speculative_queued = static_cast<int>(guessed_.size());
+    counters_.preloads_left = static_cast<int>(preload_.size() - next_preload_);
   }
 
   // A slot for the likeliest guess that is worth one; kNone when none is, or
@@ -406,12 +474,28 @@ class ExpertCache::Impl {
     const int id = free_reads_.back();
     free_reads_.pop_back();
     slot_of_read_[id] = slot;
+    retries_[id] = 0;
     slots_[slot].state = SlotState::kReading;
-    const ExpertKey key = parts_.table.key(slot);
-    const uint64_t bytes = StoredBytes(*parts_.store, key);
-    counters_.read_bytes += bytes;
+    const uint64_t bytes = StoredBytes(*parts_.store, parts_.table.key(slot));
     if (slots_[slot].speculative) counters_.speculative_bytes += bytes;
-    parts_.reader->Start(id, parts_.store->extents(key), ReadTarget(id, slot).first(bytes));
+    if (slots_[slot].preload) counters_.preload_bytes += bytes;
+    Read(id);
+  }
+
+  void Read(int id) {
+    const int slot = slot_of_read_[id];
+    const std::span<const Extent> extents = parts_.store->extents(parts_.table.key(slot));
+    counters_.read_bytes += TotalBytes(extents);
+    parts_.reader->Start(id, extents, ReadTarget(id, slot));
+  }
+
+  // Begins a read that failed again, if it is worth another attempt.
+  bool Retry(int id, int most) {
+    if (!slots_[slot_of_read_[id]].wanted || retries_[id] >= most) return false;
+    ++retries_[id];
+    ++counters_.read_retries;
+    Read(id);
+    return true;
   }
 
   std::span<std::byte> ReadTarget(int id, int slot) const {
@@ -429,8 +513,16 @@ class ExpertCache::Impl {
         slot = slot_of_read_[done.id];
         key = parts_.table.key(slot);
       }
-      if (done.status.ok()) done.status = Fill(done.id, slot, key);
+      int retries = 0;
+      if (done.status.ok()) {
+        done.status = Fill(done.id, slot, key);
+        if (absl::IsDataLoss(done.status)) retries = kRetriesAfterDamage;
+      } else {
+        if (absl::IsUnavailable(done.status)) retries = kRetriesAfterError;
+        done.status = NameExpert(done.status, key);
+      }
       std::lock_guard lock(mutex_);
+      if (!done.status.ok() && Retry(done.id, retries)) continue;
       Finish(done.id, std::move(done.status));
     }
   }
@@ -448,10 +540,14 @@ class ExpertCache::Impl {
     free_reads_.push_back(id);
     SlotUse& use = slots_[slot];
     reading_guesses_ -= use.speculative;
+    preloading_ -= std::exchange(use.preload, false);
     if (status.ok()) {
       use.state = SlotState::kResident;
       ++counters_.resident[parts_.table.key(slot).layer];
-      if (std::exchange(use.wanted, false)) Deliver(slot);
+      if (std::exchange(use.wanted, false)) {
+        counters_.demand_reads.Add(NanosecondsSince(use.wanted_at));
+        Deliver(slot);
+      }
     } else {
       ++counters_.read_errors;
       if (use.wanted) ready_.push_back({parts_.table.key(slot).expert, nullptr, std::move(status)});
@@ -488,6 +584,7 @@ class ExpertCache::Impl {
   IdQueue demanded_;
   std::vector<ExpertKey> guessed_;
   std::vector<int> slot_of_read_;  // by the reader's number
+  std::vector<int> retries_;       // likewise
   std::vector<int> free_reads_;
   int reading_guesses_ = 0;
 
@@ -495,6 +592,10 @@ class ExpertCache::Impl {
   bool prompt_ = false;  // the last request was also of rows of a prompt
   uint64_t misses_before_ = 0;
   std::vector<ExpertGuess> predicted_;
+  // Of Preload(): those before pinned_preloads_ are pinned.
+  std::vector<ExpertKey> preload_;
+  size_t next_preload_ = 0, pinned_preloads_ = 0;
+  int preloading_ = 0;  // reads under way
 };
 
 ExpertCacheStats ExpertCache::Impl::stats() const {
@@ -503,6 +604,7 @@ ExpertCacheStats ExpertCache::Impl::stats() const {
   stats.misses = counters_.misses;
   stats.evictions = counters_.evictions;
   stats.read_errors = counters_.read_errors;
+  stats.read_retries = counters_.read_retries;
   stats.stall_seconds = static_cast<double>(counters_.stall_ns) * 1e-9;
   stats.read_bytes = counters_.read_bytes;
   stats.speculative_bytes = counters_.speculative_bytes;
@@ -510,8 +612,13 @@ ExpertCacheStats ExpertCache::Impl::stats() const {
   stats.speculative_late = counters_.speculative_late;
   stats.speculative_wasted = counters_.speculative_wasted;
   stats.speculative_wasted_bytes = counters_.speculative_wasted_bytes;
+  stats.speculative_useful_bytes = counters_.speculative_useful_bytes;
+  stats.preload_bytes = counters_.preload_bytes;
+  stats.preloads_left = counters_.preloads_left;
   stats.reads_in_flight = counters_.reads_in_flight;
   stats.reads_queued = counters_.reads_queued;
+  stats.speculative_in_flight = counters_.speculative_in_flight;
+  stats.speculative_queued = counters_.speculative_queued;
   for (const uint64_t bytes : ResidentBytes()) stats.resident_bytes += bytes;
   stats.capacity_bytes = counters_.capacity_bytes;
   stats.model_bytes = parts_.table.all_bytes();
@@ -563,8 +670,12 @@ ExpertCache::Acquisition ExpertCache::Acquire(const ExpertRequest& request) {
 void ExpertCache::Prefetch(std::span<const ExpertGuess> guesses) { impl_->Prefetch(guesses); }
 bool ExpertCache::WantsGuesses() const { return impl_->WantsGuesses(); }
 uint64_t ExpertCache::EndStep(const StepCost& cost) { return impl_->EndStep(cost); }
+void ExpertCache::Preload(std::span<const ExpertKey> pinned, std::span<const ExpertKey> popular) {
+  impl_->Preload(pinned, popular);
+}
 void ExpertCache::SetCapacity(uint64_t bytes) { impl_->SetCapacity(bytes); }
 ExpertCacheStats ExpertCache::stats() const { return impl_->stats(); }
+LatencyHistogram ExpertCache::DemandReads() const { return impl_->DemandReads(); }
 std::vector<uint64_t> ExpertCache::ResidentBytes() const { return impl_->ResidentBytes(); }
 Popularity ExpertCache::ExportPopularity() const { return impl_->ExportPopularity(); }
 std::string_view ExpertCache::reader_name() const { return impl_->parts().reader->name(); }

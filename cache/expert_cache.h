@@ -23,6 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cache/expert_store.h"
+#include "cache/latency.h"
 #include "cache/policy.h"
 #include "cache/predictor.h"
 #include "cache/prefetch_governor.h"
@@ -41,8 +42,9 @@ struct ExpertCacheStats {
   uint64_t hits = 0;    // experts resident when asked for
   uint64_t misses = 0;  // experts that were not, late guesses included
   uint64_t evictions = 0;
-  uint64_t read_errors = 0;
-  double stall_seconds = 0;  // time Next() waited with nothing to compute
+  uint64_t read_errors = 0;   // experts not delivered
+  uint64_t read_retries = 0;  // reads begun again after an error or a wrong checksum
+  double stall_seconds = 0;   // time Next() waited with nothing to compute
 
   uint64_t read_bytes = 0;         // all
   uint64_t speculative_bytes = 0;  // of them, on a guess
@@ -50,7 +52,11 @@ struct ExpertCacheStats {
   // failed without having been asked for.
   uint64_t speculative_hits = 0, speculative_late = 0, speculative_wasted = 0;
   uint64_t speculative_wasted_bytes = 0;
+  uint64_t speculative_useful_bytes = 0;  // read or being read when asked for
+  uint64_t preload_bytes = 0;             // read by Preload(), neither demanded nor guessed
+  int preloads_left = 0;                  // experts that it has still to look at
   int reads_in_flight = 0, reads_queued = 0;
+  int speculative_in_flight = 0, speculative_queued = 0;  // of them
 
   uint64_t resident_bytes = 0;  // slots that hold an expert
   uint64_t capacity_bytes = 0;  // what slots may take
@@ -72,6 +78,8 @@ class ExpertCache {
     // Guesses are read as long as they pay. Off: whenever they are likelier than
     // not to be right.
     bool govern_prefetch = true;
+    // SetCapacity goes no lower: what pinned experts take, and some more.
+    uint64_t least_bytes = 0;
   };
 
   // `store` must outlive the cache. With a `predictor` the cache guesses by
@@ -121,10 +129,18 @@ class ExpertCache {
   // The acquirer's thread.
   uint64_t EndStep(const StepCost& cost);
 
+  // Fills the cache in the background, in order, while no one waits for the
+  // disk: first `pinned`, for which others leave, then `popular` as far as
+  // there is room. Any thread; what an earlier call has not done yet is dropped.
+  void Preload(std::span<const ExpertKey> pinned, std::span<const ExpertKey> popular);
+
   // Any thread. Less: experts leave, those in use as soon as they are released.
-  // At least one slot stays.
+  // At least one slot stays, and Options::least_bytes.
   void SetCapacity(uint64_t bytes);
   ExpertCacheStats stats() const;
+  // From when a step first waited for a read (or its guess was wanted) until
+  // the expert could be used. Failed reads are not in it.
+  LatencyHistogram DemandReads() const;
   // Bytes resident of each layer.
   std::vector<uint64_t> ResidentBytes() const;
   Popularity ExportPopularity() const;

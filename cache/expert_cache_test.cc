@@ -240,7 +240,66 @@ TEST_F(ExpertCacheTest, TheStatusOfAFailedReadIsPassedOn) {
   ExpertCache::Acquisition acquisition = Acquire({2});
   const std::span<const AcquiredExpert> ready = acquisition.Next();
   ASSERT_EQ(ready.size(), 1u);
-  EXPECT_EQ(ready[0].status, absl::UnavailableError("the disk failed"));
+  EXPECT_EQ(ready[0].status, absl::UnavailableError("MoE layer 0, expert 2: the disk failed"));
+}
+
+TEST_F(ExpertCacheTest, AReadThatFailsTwiceIsDeliveredByTheThirdAttempt) {
+  Open(4);
+  control_.Inject({0, 2}, ReadControl::Fault::kError, 2);
+  EXPECT_THAT(All({1, 2, 3}), UnorderedElementsAre(1, 2, 3));
+  EXPECT_EQ(control_.reads(), 5);
+  EXPECT_EQ(stats().read_retries, 2u);
+  EXPECT_EQ(stats().read_errors, 0u);
+}
+
+TEST_F(ExpertCacheTest, AReadThatKeepsFailingIsGivenUpAfterTwoRetries) {
+  Open(4);
+  control_.Inject({0, 2}, ReadControl::Fault::kError, 3);
+  EXPECT_THAT(All({1, 2}), UnorderedElementsAre(1, -2));
+  EXPECT_EQ(control_.reads(), 4);
+  EXPECT_EQ(stats().read_retries, 2u);
+  EXPECT_EQ(stats().read_errors, 1u);
+  EXPECT_THAT(All({2}), ElementsAre(2)) << "and serves again";
+}
+
+TEST_F(ExpertCacheTest, DamagedBytesAreReadOnceMore) {
+  Open(4);
+  control_.Inject({0, 2}, ReadControl::Fault::kFlippedByte, 1);
+  EXPECT_THAT(All({2}), ElementsAre(2));
+  EXPECT_EQ(stats().read_retries, 1u);
+  EXPECT_EQ(stats().read_errors, 0u);
+  control_.Inject({0, 3}, ReadControl::Fault::kFlippedByte, 2);
+  ExpertCache::Acquisition acquisition = Acquire({3});
+  const std::span<const AcquiredExpert> ready = acquisition.Next();
+  ASSERT_EQ(ready.size(), 1u);
+  EXPECT_TRUE(absl::IsDataLoss(ready[0].status)) << ready[0].status;
+  EXPECT_EQ(control_.reads(), 4);
+  EXPECT_EQ(stats().read_retries, 2u);
+  EXPECT_EQ(stats().read_errors, 1u);
+}
+
+TEST_F(ExpertCacheTest, ASlowReadHoldsUpNoneOfTheOthersAndItsRetriesComeInTime) {
+  Open(4);
+  control_.Hold({0, 2});
+  control_.Inject({0, 2}, ReadControl::Fault::kError, 1);
+  ExpertCache::Acquisition acquisition = Acquire({1, 2, 3});
+  std::vector<int> others = Next(&acquisition);
+  while (others.size() < 2) others.push_back(Next(&acquisition).front());
+  EXPECT_THAT(others, UnorderedElementsAre(1, 3));
+  control_.LetGo({0, 2});
+  EXPECT_THAT(Next(&acquisition), ElementsAre(2));
+  EXPECT_EQ(stats().read_retries, 1u);
+}
+
+TEST_F(ExpertCacheTest, AGuessThatFailsIsNotReadAgainUntilSomeoneWaits) {
+  Open(4);
+  control_.Inject({1, 3}, ReadControl::Fault::kError, 1);
+  const ExpertGuess guess[] = {{{1, 3}, 0.9f}};
+  cache_->Prefetch(guess);
+  watch_.WaitForErased(3);
+  EXPECT_EQ(control_.reads(), 1);
+  EXPECT_EQ(stats().read_retries, 0u);
+  EXPECT_THAT(All({3}, 1), ElementsAre(3));
 }
 
 TEST_F(ExpertCacheTest, FailedReadsInOneSlotDoNotStopTheWaves) {
@@ -254,7 +313,7 @@ TEST_F(ExpertCacheTest, TheSlotOfAFailedReadIsUsedAtOnce) {
   Open(1, 1);
   control_.Fail({0, 3});
   ExpertCache::Acquisition acquisition = Acquire({3, 1});
-  control_.WaitForReads(2);  // before any Next()
+  control_.WaitForReads(4);  // thrice the one that fails, before any Next()
   std::vector<int> all = Next(&acquisition);
   if (all.size() < 2) all.push_back(Next(&acquisition).front());
   EXPECT_THAT(all, ElementsAre(-3, 1));

@@ -25,6 +25,12 @@ struct Extent {
   uint64_t bytes = 0;
 };
 
+inline uint64_t TotalBytes(std::span<const Extent> extents) {
+  uint64_t bytes = 0;
+  for (const Extent& extent : extents) bytes += extent.bytes;
+  return bytes;
+}
+
 // Where every expert's bytes lie and how they become a slot's contents.
 // Immutable after construction; every method may be called from any thread.
 class ExpertStore {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <set>
 #include <string>
@@ -60,10 +61,15 @@ class FakeStore : public ExpertStore {
   }
 
   absl::Status Check(ExpertKey key, std::span<const std::byte> stored) const override {
-    if (key == damaged) return absl::DataLossError("the checksum is another one");
-    uint64_t bytes = 0;
-    for (const Extent& extent : extents(key)) bytes += extent.bytes;
-    return bytes == stored.size() ? absl::OkStatus() : absl::InternalError("not all it read");
+    if (TotalBytes(extents(key)) != stored.size()) return absl::InternalError("not all it read");
+    const std::byte* next = stored.data();
+    bool whole = !(key == damaged);
+    for (const Extent& extent : extents(key)) {
+      for (uint64_t i = 0; i < extent.bytes; ++i) {
+        whole = whole && *next++ == StoredByte(extent.file, extent.offset + i);
+      }
+    }
+    return whole ? absl::OkStatus() : absl::DataLossError("the checksum is another one");
   }
 
   // Whether `data` is what the slot of `key` must hold.
@@ -109,6 +115,12 @@ class ReadControl {
     std::lock_guard lock(mutex_);
     fail ? (void)failing_.insert(Pair(key)) : (void)failing_.erase(Pair(key));
   }
+  enum class Fault { kError, kFlippedByte };
+  // The next `times` reads of `key` come so.
+  void Inject(ExpertKey key, Fault fault, int times) {
+    std::lock_guard lock(mutex_);
+    faults_[Pair(key)] = {fault, times};
+  }
   // Reads begun so far, of all experts; in their order.
   int reads() const {
     std::lock_guard lock(mutex_);
@@ -147,7 +159,6 @@ class ReadControl {
     }
     bool Wait(Done* done) override { return control_->Wait(done); }
     void Stop() override { control_->Stop(); }
-    void Register(std::span<std::byte>) override {}
 
    private:
     ReadControl* const control_;
@@ -179,7 +190,9 @@ class ReadControl {
     const Read read = *next;
     under_way_.erase(next);
     *done = {read.id, {}};
-    if (failing_.contains(Pair(read.key))) {
+    const auto fault = faults_.find(Pair(read.key));
+    const bool faulty = fault != faults_.end() && fault->second.times-- > 0;
+    if (failing_.contains(Pair(read.key)) || (faulty && fault->second.fault == Fault::kError)) {
       done->status = absl::UnavailableError("the disk failed");
       return true;
     }
@@ -188,6 +201,7 @@ class ReadControl {
       for (uint64_t i = 0; i < extent.bytes; ++i)
         *to++ = StoredByte(extent.file, extent.offset + i);
     }
+    if (faulty) read.out.front() ^= std::byte{1};
     return true;
   }
 
@@ -204,6 +218,11 @@ class ReadControl {
   std::vector<Read> under_way_;
   std::set<std::pair<int, int>> held_;
   std::set<std::pair<int, int>> failing_;
+  struct Injected {
+    Fault fault;
+    int times;
+  };
+  std::map<std::pair<int, int>, Injected> faults_;
   bool stopped_ = false;
 };
 

@@ -14,6 +14,7 @@ class IdQueue {
 
   bool empty() const { return size_ == 0; }
   size_t size() const { return size_; }
+  int front() const { return ids_[first_]; }
   void Push(int id) { ids_[(first_ + size_++) % ids_.size()] = id; }
   int Pop() {
     --size_;

@@ -17,9 +17,37 @@ namespace {
 constexpr uint64_t RoundDown(uint64_t x) { return x / kDirectAlignment * kDirectAlignment; }
 constexpr uint64_t RoundUp(uint64_t x) { return RoundDown(x + kDirectAlignment - 1); }
 
-bool IsAligned(const Extent& extent, const std::byte* out) {
-  return extent.offset % kDirectAlignment == 0 && extent.bytes % kDirectAlignment == 0 &&
-         reinterpret_cast<uintptr_t>(out) % kDirectAlignment == 0;
+// Extents that follow each other in the file.
+struct Run {
+  Extent extent;
+  size_t to = 0;  // from where the read's memory begins
+  // Whether the whole pages that hold it may be read to where it belongs.
+  bool in_place = false;
+};
+
+// Calls visit(run) in order. `memory` is as much as the read may overwrite, its
+// first address `misaligned` bytes past a page's begin.
+template <typename Visit>
+void ForEachRun(std::span<const Extent> extents, uint64_t misaligned, uint64_t memory,
+                const Visit& visit) {
+  uint64_t to = 0;
+  for (size_t i = 0; i < extents.size(); ++i) {
+    Run run{.extent = extents[i], .to = to};
+    Extent& extent = run.extent;
+    while (i + 1 < extents.size() && extents[i + 1].file == extent.file &&
+           extents[i + 1].offset == extent.offset + extent.bytes) {
+      extent.bytes += extents[++i].bytes;
+    }
+    if (extent.bytes == 0) continue;
+    to += extent.bytes;
+    const bool aligned =
+        (misaligned + run.to) % kDirectAlignment == 0 && extent.offset % kDirectAlignment == 0;
+    // The end of the last page would overwrite what follows, the slack behind
+    // the last extent apart.
+    const uint64_t excess = RoundUp(extent.bytes) - extent.bytes;
+    run.in_place = aligned && (excess == 0 || (i + 1 == extents.size() && memory - to >= excess));
+    visit(run);
+  }
 }
 
 // Some file systems take the flag and then refuse to read.
@@ -83,33 +111,35 @@ size_t BounceBytes(uint64_t bytes, size_t extents) {
   return RoundUp(bytes) + 2 * kDirectAlignment * extents;
 }
 
+bool ReadsInPlace(std::span<const Extent> extents) {
+  bool in_place = true;
+  ForEachRun(extents, 0, RoundUp(TotalBytes(extents)),
+             [&in_place](const Run& run) { in_place = in_place && run.in_place; });
+  return in_place;
+}
+
 void PlanRead(const OpenFiles& files, std::span<const Extent> extents, std::span<std::byte> out,
               std::byte* bounce, std::vector<ReadRequest>* requests) {
   requests->clear();
-  std::byte* to = out.data();
-  for (size_t i = 0; i < extents.size(); ++i) {
-    Extent extent = extents[i];
-    // Extents that follow each other in the file are one request.
-    while (i + 1 < extents.size() && extents[i + 1].file == extent.file &&
-           extents[i + 1].offset == extent.offset + extent.bytes) {
-      extent.bytes += extents[++i].bytes;
-    }
-    if (extent.bytes == 0) continue;
+  const uint64_t misaligned = reinterpret_cast<uintptr_t>(out.data()) % kDirectAlignment;
+  ForEachRun(extents, misaligned, out.size(), [&](const Run& run) {
+    const Extent& extent = run.extent;
     ReadRequest request{.file = extent.file, .offset = extent.offset, .length = extent.bytes};
-    request.needed = extent.bytes;
-    request.to = request.out = to;
-    request.kept = extent.bytes;
-    if (files.direct(extent.file) && !IsAligned(extent, to)) {
-      request.offset = RoundDown(extent.offset);
-      request.length = RoundUp(extent.offset + extent.bytes) - request.offset;
-      request.needed = extent.offset + extent.bytes - request.offset;
-      request.to = bounce;
-      request.from = bounce + (extent.offset - request.offset);
-      bounce += request.length;
+    request.needed = request.kept = extent.bytes;
+    request.to = request.out = out.data() + run.to;
+    if (files.direct(extent.file)) {
+      const uint64_t before = extent.offset % kDirectAlignment;
+      request.offset -= before;
+      request.needed += before;
+      request.length = RoundUp(request.needed);
+      if (!run.in_place) {
+        request.to = bounce;
+        request.from = bounce + before;
+        bounce += request.length;
+      }
     }
     requests->push_back(request);
-    to += extent.bytes;
-  }
+  });
 }
 
 void FinishRead(const OpenFiles& files, std::span<const ReadRequest> requests) {

@@ -61,11 +61,16 @@ struct ReadRequest {
   bool Advance(size_t count);
 };
 
+// Whether a read into aligned memory, whose last page it may fill, needs no
+// bounce buffer.
+bool ReadsInPlace(std::span<const Extent> extents);
+
 // Bytes of bounce buffer that a read of `bytes` in `extents` parts may take.
 size_t BounceBytes(uint64_t bytes, size_t extents);
 
-// The requests of a read, into `*requests` (whose capacity is kept). What is
-// not aligned goes through `bounce`, which is aligned.
+// The requests of a read, into `*requests` (whose capacity is kept). What is not
+// aligned, or has no room in `out` for its last page, goes through `bounce`,
+// which is aligned.
 void PlanRead(const OpenFiles& files, std::span<const Extent> extents, std::span<std::byte> out,
               std::byte* bounce, std::vector<ReadRequest>* requests);
 

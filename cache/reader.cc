@@ -35,9 +35,8 @@ ReaderOptions ReaderOptionsFor(const ExpertStore& store) {
   for (int layer = 0; layer < store.num_layers(); ++layer) {
     for (int expert = 0; expert < store.num_experts(layer); ++expert) {
       const std::span<const Extent> extents = store.extents({layer, expert});
-      uint64_t bytes = 0;
-      for (const Extent& extent : extents) bytes += extent.bytes;
-      options.max_bytes = std::max(options.max_bytes, bytes);
+      if (ReadsInPlace(extents)) continue;
+      options.max_bytes = std::max(options.max_bytes, TotalBytes(extents));
       options.max_extents = std::max(options.max_extents, static_cast<int>(extents.size()));
     }
   }

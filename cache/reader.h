@@ -30,9 +30,11 @@ class Reader {
   virtual int depth() const = 0;              // reads that may be under way
 
   // Begins to read `extents` one after another into `out`, and does not wait.
-  // Any thread. REQUIRES: `id` is free; the extents' bytes add up to
-  // out.size(), at most ReaderOptions::max_bytes; `extents` and `out` stay
-  // valid until the read is done.
+  // What of `out` lies beyond them may be overwritten with anything: room up to
+  // a 4 KiB boundary saves a read past the page cache its buffer.
+  // Any thread. REQUIRES: `id` is free; TotalBytes(extents) is at most
+  // out.size(), and ReaderOptions::max_bytes where a buffer is needed; `extents`
+  // and `out` stay valid until the read is done.
   virtual void Start(int id, std::span<const Extent> extents, std::span<std::byte> out) = 0;
 
   // Waits until a read is done and takes it; false after Stop(). Any thread,
@@ -41,10 +43,6 @@ class Reader {
 
   // Ends every Wait(), now and later. The destructor waits for reads under way.
   virtual void Stop() = 0;
-
-  // Memory that most reads go to: kept in the kernel's view where it can be,
-  // so that a read need not look it up. Call before the first Start().
-  virtual void Register(std::span<std::byte> memory) = 0;
 };
 
 struct ReaderOptions {
@@ -54,7 +52,7 @@ struct ReaderOptions {
   // through it, dropping behind what was read.
   bool direct = true;
   int depth = 8;
-  uint64_t max_bytes = 0;  // of one read that goes past the page cache, ...
+  uint64_t max_bytes = 0;  // of a read past the page cache that needs a buffer, ...
   int max_extents = 1;     // ... in this many parts
 };
 

@@ -77,8 +77,6 @@ class PreadReader : public Reader {
     progress_.notify_all();
   }
 
-  void Register(std::span<std::byte>) override {}
-
  private:
   struct Read {
     std::span<const Extent> extents;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include <random>
 #include <thread>
 
+#include "cache/read_plan.h"
 #include "cache/tier.h"
 
 namespace hostler {
@@ -116,24 +118,58 @@ TEST_P(ReaderTest, ReadsAtEveryAlignment) {
   }
 }
 
-TEST_P(ReaderTest, ReadsStraightIntoRegisteredMemory) {
-  const std::string noise = Noise(16 * 4096);
+TEST_P(ReaderTest, ReadsStraightIntoASlotAndNoFurther) {
+  constexpr size_t kBytes = 2 * 4096 + 100;  // leaves most of the slot's last page
+  const std::string noise = Noise(3 * 4096 + kBytes);
   const std::array<std::string, 1> paths = {Write("noise", noise)};
-  auto reader = OPEN_OR_SKIP(paths, 8 * 4096, 1);
-  const SlotClass slots{8 * 4096, 2};
+  auto reader = OPEN_OR_SKIP(paths, /*max_bytes=*/0, 1);
+  const SlotClass slots{kBytes, 2};
   auto tier = NewDramTier({&slots, 1});
   ASSERT_TRUE(tier.ok());
-  reader->Register({(*tier)->slot(0).data(), 16 * 4096});
-  const std::array<Extent, 2> extents = {{{0, 0, 8 * 4096}, {0, 8 * 4096, 8 * 4096}}};
-  for (int i = 0; i < 2; ++i) {
-    reader->Start(i, std::span(extents).subspan(i, 1), (*tier)->slot(i));
-  }
-  Reader::Done done;
-  for (int i = 0; i < 2; ++i) {
+  const std::span<std::byte> slot = (*tier)->slot(0), other = (*tier)->slot(1);
+  ASSERT_EQ(slot.size(), size_t{3 * 4096});
+  std::fill(other.begin(), other.end(), std::byte{'?'});
+  for (const uint64_t offset : {0, 4096, 3 * 4096}) {  // the last: the file's end
+    const std::array<Extent, 2> extents = {{{0, offset, 4096}, {0, offset + 4096, kBytes - 4096}}};
+    EXPECT_TRUE(ReadsInPlace(extents));
+    reader->Start(0, extents, slot);
+    Reader::Done done;
     ASSERT_TRUE(reader->Wait(&done));
-    EXPECT_TRUE(done.status.ok()) << done.status;
+    ASSERT_TRUE(done.status.ok()) << done.status;
+    EXPECT_EQ(std::memcmp(slot.data(), noise.data() + offset, kBytes), 0) << offset;
   }
-  EXPECT_EQ(std::memcmp((*tier)->slot(0).data(), noise.data(), noise.size()), 0);
+  EXPECT_EQ(std::count(other.begin(), other.end(), std::byte{'?'}), 3 * 4096);
+}
+
+TEST_P(ReaderTest, WritesNothingBeyondMemoryThatEndsWithinAPage) {
+  constexpr size_t kBytes = 4096 + 100;
+  const std::string noise = Noise(4 * 4096);
+  const std::array<std::string, 1> paths = {Write("noise", noise)};
+  auto reader = OPEN_OR_SKIP(paths, kBytes, 1);
+  const SlotClass slots{kBytes, 1};
+  auto tier = NewDramTier({&slots, 1});
+  ASSERT_TRUE(tier.ok());
+  const std::span<std::byte> slot = (*tier)->slot(0);
+  for (const size_t room : {kBytes, slot.size() - 1}) {
+    std::fill(slot.begin(), slot.end(), std::byte{'?'});
+    const Extent extent{0, 4096, kBytes};
+    reader->Start(0, {&extent, 1}, slot.first(room));
+    Reader::Done done;
+    ASSERT_TRUE(reader->Wait(&done));
+    ASSERT_TRUE(done.status.ok()) << done.status;
+    EXPECT_EQ(std::memcmp(slot.data(), noise.data() + 4096, kBytes), 0);
+    EXPECT_EQ(std::count(slot.begin() + kBytes, slot.end(), std::byte{'?'}), slot.size() - kBytes);
+  }
+}
+
+TEST(ReadPlanTest, NeedsABufferWhereFilePagesAndMemoryDiffer) {
+  const Extent aligned{0, 4096, 8192}, shifted{0, 100, 8192}, ragged{0, 4096, 100};
+  const Extent other{1, 0, 4096};
+  EXPECT_TRUE(ReadsInPlace(std::array{aligned}));
+  EXPECT_TRUE(ReadsInPlace(std::array{ragged}));
+  EXPECT_TRUE(ReadsInPlace(std::array{aligned, other}));
+  EXPECT_FALSE(ReadsInPlace(std::array{shifted}));
+  EXPECT_FALSE(ReadsInPlace(std::array{ragged, other})) << "the ragged page would cover the other";
 }
 
 TEST_P(ReaderTest, ManyReadsFromSeveralThreads) {

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <liburing.h>
-#include <sys/uio.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -17,8 +16,8 @@ namespace {
 
 // Requests of one read that may be at the kernel at once; the rest follow.
 constexpr int kRequestsOfARead = 8;
-// The kernel's limit for a registered buffer.
-constexpr size_t kMaxRegistered = size_t{1} << 30;
+// The kernel takes lengths below 2 GiB; Advance() asks for what is left.
+constexpr size_t kMaxLength = size_t{1} << 30;
 constexpr uint64_t kStop = ~uint64_t{0};
 
 class UringReader : public Reader {
@@ -90,17 +89,6 @@ class UringReader : public Reader {
     io_uring_submit(&ring_);
   }
 
-  void Register(std::span<std::byte> memory) override {
-    std::vector<iovec> parts;
-    for (size_t at = 0; at < memory.size(); at += kMaxRegistered) {
-      parts.push_back({memory.data() + at, std::min(kMaxRegistered, memory.size() - at)});
-    }
-    // It may be more than the process may lock; reads work without.
-    if (io_uring_register_buffers(&ring_, parts.data(), static_cast<unsigned>(parts.size())) == 0) {
-      registered_ = memory;
-    }
-  }
-
  private:
   struct Read {
     std::vector<ReadRequest> requests;
@@ -108,18 +96,6 @@ class UringReader : public Reader {
     int at_kernel = 0;  // requests queued and not come back
     absl::Status status;
   };
-
-  // The index of the registered part that holds all of a request; -1: none.
-  int RegisteredPart(const ReadRequest& request) const {
-    const std::byte* begin = registered_.data();
-    if (registered_.empty() || request.to < begin ||
-        request.to + request.length > begin + registered_.size()) {
-      return -1;
-    }
-    const size_t first = (request.to - begin) / kMaxRegistered;
-    const size_t last = (request.to + request.length - 1 - begin) / kMaxRegistered;
-    return first == last ? static_cast<int>(first) : -1;
-  }
 
   // `request` null: nothing to read.
   void Queue(int id, const ReadRequest* request) {
@@ -130,13 +106,8 @@ class UringReader : public Reader {
       io_uring_prep_nop(entry);
     } else {
       const int descriptor = files_->descriptor(request->file);
-      // The kernel takes lengths below 2 GiB; Advance() asks for what is left.
-      const auto length = static_cast<unsigned>(std::min<size_t>(request->length, kMaxRegistered));
-      if (const int part = RegisteredPart(*request); part >= 0) {
-        io_uring_prep_read_fixed(entry, descriptor, request->to, length, request->offset, part);
-      } else {
-        io_uring_prep_read(entry, descriptor, request->to, length, request->offset);
-      }
+      const auto length = static_cast<unsigned>(std::min<size_t>(request->length, kMaxLength));
+      io_uring_prep_read(entry, descriptor, request->to, length, request->offset);
     }
     const uint64_t index = request == nullptr ? 0 : request - read.requests.data();
     io_uring_sqe_set_data64(entry, uint64_t(id) << 32 | index);
@@ -173,7 +144,7 @@ class UringReader : public Reader {
     Read& read = reads_[id];
     if (result == 0) {
       read.status.Update(files_->EndsEarly(request->file, request->offset));
-    } else if (result < 0 && result != -EINTR && result != -EAGAIN) {
+    } else if (result < 0 && result != -EINTR) {
       read.status.Update(files_->Failed(request->file, request->offset, -result));
     } else if (result < 0 || !request->Advance(static_cast<size_t>(result))) {
       if (!read.status.ok()) return;
@@ -188,7 +159,6 @@ class UringReader : public Reader {
 
   std::optional<OpenFiles> files_;
   std::unique_ptr<Tier> bounce_;
-  std::span<std::byte> registered_;
   bool ring_open_ = false;
 
   std::mutex wait_mutex_;  // held by the one thread that waits in the kernel

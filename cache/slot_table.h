@@ -29,6 +29,7 @@ class SlotTable {
   // Where `key` is, kNone if it is nowhere.
   int Find(ExpertKey key) const { return slot_of_[key.layer][key.expert]; }
   ExpertKey key(int slot) const { return keys_[slot]; }
+  // SlotStride() bytes.
   std::span<std::byte> memory(int slot) const { return tier_->slot(slot); }
 
   // A slot for `key` within the budget; nullopt when an expert has to leave

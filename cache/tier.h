@@ -22,7 +22,8 @@ struct SlotClass {
 class Tier {
  public:
   virtual ~Tier() = default;
-  // Memory a reader may fill, 4 KiB-aligned. Valid as long as the tier.
+  // Memory a reader may fill, 4 KiB-aligned, SlotStride() bytes of it. Valid as
+  // long as the tier.
   virtual std::span<std::byte> slot(int index) = 0;
   // Gives the slot's memory back to the system until it is used again; what it
   // held is lost.

@@ -21,7 +21,6 @@ class DramTier : public Tier {
   struct Range {
     int first = 0;      // slot
     size_t offset = 0;  // of it, in the arena
-    size_t slot_bytes = 0;
     size_t stride = 0;  // from slot to slot
   };
 
@@ -36,7 +35,7 @@ class DramTier : public Tier {
 
   std::span<std::byte> slot(int index) override {
     const Range& range = RangeOf(index);
-    return {arena_ + range.offset + (index - range.first) * range.stride, range.slot_bytes};
+    return {arena_ + range.offset + (index - range.first) * range.stride, range.stride};
   }
 
   void Discard(int index) override {
@@ -80,7 +79,7 @@ absl::StatusOr<std::unique_ptr<Tier>> NewDramTier(std::span<const SlotClass> cla
       return absl::ResourceExhaustedError(
           fmt::format("no memory for {} slots of {} bytes", slot.count, slot.bytes));
     }
-    ranges.push_back({slots, bytes - range, slot.bytes, stride});
+    ranges.push_back({slots, bytes - range, stride});
     slots += slot.count;
   }
   void* arena = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,

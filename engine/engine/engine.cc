@@ -87,17 +87,19 @@ absl::StatusOr<DividedMemory> LocalEngine::PlanMemory(const EngineOptions& optio
   needs.kv_block = layout.block_bytes();
   needs.block_tokens = layout.block_tokens;
   if (const ExpertStore* experts = model.experts()) {
-    bool decodes = false;
+    uint64_t staged = 0;
     for (int layer = 0; layer < experts->num_layers(); ++layer) {
       const uint64_t slot = SlotStride(experts->slot_bytes(layer));
       needs.slot = std::max(needs.slot, slot);
       needs.all_experts += slot * experts->num_experts(layer);
       needs.layer_experts = std::max(needs.layer_experts, experts->num_experts(layer));
-      decodes = decodes || experts->needs_decode(layer);
+      if (experts->needs_decode(layer) && experts->num_experts(layer) > 0) {
+        staged = std::max(staged, TotalBytes(experts->extents({layer, 0})));
+      }
     }
     // A read that is not aligned goes through a buffer, and so does decoding.
     const ReaderOptions reads = ReaderOptionsFor(*experts);
-    needs.work_space += reads.depth * reads.max_bytes * (decodes ? 2 : 1);
+    needs.work_space += reads.depth * (reads.max_bytes + staged);
   }
   return DivideMemory(needs, options, model.info().max_positions);
 }

@@ -246,17 +246,83 @@ INSTANTIATE_TEST_SUITE_P(Models, Fp8ModelTest, ::testing::Values("models/deepsee
                          [](const auto&) { return "deepseek_v3"; });
 
 // A store whose expert 0 of the first layer has one bit turned.
-class DamagedExpertTest : public PackedModelTest {};
-
-TEST_P(DamagedExpertTest, FailsOnlyWhatNeededIt) {
-  Pack(PackType::kKeep);
-  {
+class DamagedExpertTest : public PackedModelTest {
+ protected:
+  // Done twice, the store is whole again.
+  void TurnBit() const {
     std::fstream file(store_ / "experts.bin", std::ios::binary | std::ios::in | std::ios::out);
     file.seekg(100);
     const char byte = static_cast<char>(file.get() ^ 1);
     file.seekp(100);
     file.put(byte);
   }
+
+  struct Answer {
+    std::vector<int32_t> tokens;
+    absl::Status status;
+  };
+  // Of a request for each token, all at once.
+  static std::vector<Answer> AskAtOnce(Engine& engine) {
+    std::vector<std::shared_ptr<GenerateStream>> streams;
+    for (int32_t token = 0; token < 48; ++token) {
+      GenerateRequest request;
+      request.prompt = std::vector<int32_t>{token};
+      request.sampling.temperature = 0;
+      request.ignore_eos = true;
+      request.max_tokens = 3;
+      auto stream = engine.Submit(request);
+      EXPECT_TRUE(stream.ok()) << stream.status();
+      if (stream.ok()) streams.push_back(*stream);
+    }
+    std::vector<Answer> answers;
+    for (const auto& stream : streams) {
+      Answer& answer = answers.emplace_back();
+      while (auto event = stream->Pop()) {
+        answer.tokens.insert(answer.tokens.end(), event->token_ids.begin(), event->token_ids.end());
+      }
+      answer.status = stream->status();
+    }
+    return answers;
+  }
+};
+
+TEST_P(DamagedExpertTest, OtherRequestsAnswerAsWithoutItAndAllDoOnceItIsWhole) {
+  Pack(PackType::kKeep);
+  const std::vector<Answer> expected = AskAtOnce(*Load(store_));
+  TurnBit();
+  const auto engine = Load(store_);
+  ASSERT_NE(engine, nullptr);
+  const std::vector<Answer> damaged = AskAtOnce(*engine);
+  ASSERT_EQ(damaged.size(), expected.size());
+  int failed = 0;
+  for (size_t i = 0; i < damaged.size(); ++i) {
+    ASSERT_TRUE(expected[i].status.ok()) << expected[i].status;
+    if (damaged[i].status.ok()) {
+      EXPECT_EQ(damaged[i].tokens, expected[i].tokens) << i;
+      continue;
+    }
+    ++failed;
+    EXPECT_TRUE(absl::IsDataLoss(damaged[i].status)) << damaged[i].status;
+    EXPECT_THAT(std::string(damaged[i].status.message()),
+                AllOf(HasSubstr("experts.bin: layer \"model.layers."), HasSubstr("expert 0 (")));
+  }
+  EXPECT_GT(failed, 0);
+  EXPECT_LT(failed, damaged.size());
+  const ExpertCacheStats stats = engine->stats().experts;
+  EXPECT_GT(stats.read_errors, 0u);
+  EXPECT_EQ(stats.read_retries, stats.read_errors) << "each was read once more";
+  TurnBit();
+  const std::vector<Answer> whole = AskAtOnce(*engine);
+  ASSERT_EQ(whole.size(), expected.size());
+  for (size_t i = 0; i < whole.size(); ++i) {
+    EXPECT_TRUE(whole[i].status.ok()) << whole[i].status;
+    EXPECT_EQ(whole[i].tokens, expected[i].tokens) << i;
+  }
+}
+
+TEST_P(DamagedExpertTest, FailsOnlyWhatNeededIt) {
+  Pack(PackType::kKeep);
+  TurnBit();
   const auto engine = Load(store_);
   ASSERT_NE(engine, nullptr);
   // Prompts of one token each: some choose expert 0, others do not.
