@@ -10,8 +10,13 @@
 namespace hostler {
 
 EngineLoop::EngineLoop(const LoadedModel* model, const ModelMemory& memory, int num_blocks,
-                       const Scheduler::Limits& limits, int max_queue)
-    : model_(*model), memory_(memory), max_queue_(max_queue), scheduler_(limits, num_blocks) {
+                       const Options& options)
+    : model_(*model),
+      memory_(memory),
+      max_queue_(options.max_queue),
+      scheduler_(options.limits, num_blocks),
+      width_(options.width) {
+  const Scheduler::Limits& limits = options.limits;
   batch_.tokens.reserve(limits.step_rows);
   batch_.positions.reserve(limits.step_rows);
   batch_.logit_rows.reserve(limits.logit_rows);
@@ -98,7 +103,7 @@ bool EngineLoop::TakeSubmitted() {
 void EngineLoop::Run() {
   while (TakeSubmitted()) {
     DropCancelled();
-    if (scheduler_.BuildStep(&batch_)) {
+    if (scheduler_.BuildStep(&batch_, width_.Width(scheduler_.decodable()))) {
       Step();
       Wake();
     }
@@ -128,11 +133,22 @@ void EngineLoop::Step() {
     Timings& timings = part.sequence->request->timings;
     if (timings.queued_ms == 0) timings.queued_ms = part.sequence->request->MsSinceArrival();
   }
+  StepCost cost = CostOfParts(start);
   model_.model->Forward(batch_, memory_, &result_);
   health_ = model_.weights->Health();
-  totals_.step_seconds +=
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const auto end = std::chrono::steady_clock::now();
+  cost.seconds = std::chrono::duration<double>(end - start).count();
+  totals_.step_seconds += cost.seconds;
   ++totals_.steps;
+  for (const ScheduledSequence& part : scheduler_.scheduled()) {
+    part.sequence->computed_at = end;
+  }
+  for (const Sequence* sequence : scheduler_.decoding()) {
+    if (!sequence->decodes() || !sequence->computed_at.has_value()) continue;
+    const std::chrono::duration<double> wait = end - *sequence->computed_at;
+    cost.longest_wait = std::max(cost.longest_wait, wait.count());
+  }
+  Learn(cost);
 
   // Ending a request removes all its sequences, so parts are looked up anew.
   const std::vector<ScheduledSequence> parts(scheduler_.scheduled().begin(),
@@ -144,6 +160,40 @@ void EngineLoop::Step() {
     });
     if (there) FinishPart(part);
   }
+}
+
+// What the step is, before it is computed.
+StepCost EngineLoop::CostOfParts(std::chrono::steady_clock::time_point start) {
+  StepCost cost;
+  double& longest = totals_.schedule.longest_wait_seconds;
+  for (const ScheduledSequence& part : scheduler_.scheduled()) {
+    const Sequence& sequence = *part.sequence;
+    if (!sequence.decodes()) {
+      cost.prompt_rows += part.rows;
+      continue;
+    }
+    ++cost.decodes;
+    if (!sequence.computed_at.has_value()) continue;
+    const std::chrono::duration<double> wait = start - *sequence.computed_at;
+    longest = std::max(longest, wait.count());
+  }
+  return cost;
+}
+
+// Tells the width control what the step took.
+void EngineLoop::Learn(StepCost cost) {
+  if (memory_.cache != nullptr) {
+    const ExpertCacheStats cache = memory_.cache->stats();
+    cost.stall_seconds = cache.stall_seconds - cache_before_.stall_seconds;
+    cost.read_bytes = cache.read_bytes - cache_before_.read_bytes;
+    cost.cache_bytes = cache.capacity_bytes;
+    cache_before_ = cache;
+  }
+  if (width_.OnStep(cost)) scheduler_.EndSlice();
+  ScheduleStats& stats = totals_.schedule;
+  if (cost.decodes > 0) stats.width = cost.decodes;
+  stats.slices = width_.slices();
+  stats.probes = width_.probes();
 }
 
 absl::Status EngineLoop::PartStatus(const ScheduledSequence& part) const {
@@ -167,7 +217,7 @@ void EngineLoop::FinishPart(const ScheduledSequence& part) {
     EndRequest(sequence.request, status);
     return;
   }
-  const bool is_decode = sequence.pending() == 1 && sequence.generated() > 0;
+  const bool is_decode = sequence.decodes();
   if (!is_decode) totals_.prompt_tokens += part.rows;
   sequence.computed += part.rows;
   if (sequence.wants_prompt_logits()) ScorePrompt(part);

@@ -1,6 +1,7 @@
 // The engine loop: one thread that owns sequences, KV blocks and the batch.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -12,17 +13,24 @@
 #include "engine/engine/engine.h"
 #include "engine/engine/scheduler.h"
 #include "engine/engine/sequence.h"
+#include "engine/engine/width_control.h"
 #include "engine/model/loader.h"
 
 namespace hostler {
 
 class EngineLoop {
  public:
+  struct Options {
+    Scheduler::Limits limits;
+    int max_queue = 4096;
+    WidthControl::Options width;
+  };
+
   // Starts the thread. `model` and what `memory` views must outlive it;
   // `memory.kv` is that of `num_blocks` blocks, `memory.state` of
   // `limits.max_sequences` slots.
   EngineLoop(const LoadedModel* model, const ModelMemory& memory, int num_blocks,
-             const Scheduler::Limits& limits, int max_queue);
+             const Options& options);
   // Ends whatever still runs with Unavailable.
   ~EngineLoop();
 
@@ -42,6 +50,8 @@ class EngineLoop {
   void Wake();
   void DropCancelled();
   void Step();
+  StepCost CostOfParts(std::chrono::steady_clock::time_point start);
+  void Learn(StepCost cost);
   void FinishPart(const ScheduledSequence& part);
   void ScorePrompt(const ScheduledSequence& part);
   void Generate(const ScheduledSequence& part);
@@ -61,6 +71,8 @@ class EngineLoop {
 
   // The loop thread's.
   Scheduler scheduler_;
+  WidthControl width_;
+  ExpertCacheStats cache_before_;  // the last step's
   StepBatch batch_;
   StepResult result_;
   absl::Status health_;
