@@ -124,6 +124,13 @@ std::vector<Setting> SchedulingSettings(EngineOptions* options) {
        std::to_string(defaults.max_sequences), SetInt(&options->max_sequences, 1, 65536)},
       {"step_tokens", "N", "Rows of one step at most", std::to_string(defaults.step_tokens),
        SetInt(&options->step_tokens, 1, 1 << 20)},
+      {"decode_width", "N",
+       "Sequences that generate in one step; 0: chosen by measurement, all where no expert is read",
+       std::to_string(defaults.decode_width), SetInt(&options->decode_width, 0, 65536)},
+      {"max_decode_wait_ms", "MS",
+       "Longest wait of a running sequence for others' turns, where taking turns is faster",
+       std::to_string(defaults.max_decode_wait_ms),
+       SetInt(&options->max_decode_wait_ms, 1, 3600 * 1000)},
       {"max_queue", "N", "Sequences waiting, per model; more are refused",
        std::to_string(defaults.max_queue), SetInt(&options->max_queue, 0, 1 << 24)},
   };

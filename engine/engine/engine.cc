@@ -185,12 +185,16 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   HOSTLER_RETURN_IF_ERROR(model_.model->AllocateWorkspace(limits));
   HOSTLER_RETURN_IF_ERROR(AllocateMemory(memory, layout, options));
 
-  Scheduler::Limits scheduling;
-  scheduling.step_rows = limits.rows;
-  scheduling.logit_rows = limits.logit_rows;
-  scheduling.max_sequences = options.max_sequences;
-  scheduling.block_tokens = layout.block_tokens;
-  scheduling.recurrent = state_ != nullptr;
+  EngineLoop::Options scheduling;
+  scheduling.limits.step_rows = limits.rows;
+  scheduling.limits.logit_rows = limits.logit_rows;
+  scheduling.limits.max_sequences = options.max_sequences;
+  scheduling.limits.block_tokens = layout.block_tokens;
+  scheduling.limits.recurrent = state_ != nullptr;
+  scheduling.max_queue = options.max_queue;
+  scheduling.width.max_width = limits.logit_rows;
+  scheduling.width.fixed = options.decode_width;
+  scheduling.width.max_wait_seconds = options.max_decode_wait_ms * 1e-3;
   ModelMemory model_memory;
   model_memory.kv = {layout, kv_->data()};
   if (state_ != nullptr) model_memory.state = {state_->data(), model_.model->state_bytes()};
@@ -200,7 +204,7 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   loop_ = std::make_unique<EngineLoop>(
       &model_, model_memory,
       BlockPool(static_cast<int>(kv_->bytes() / layout.block_bytes()), memory.kv_blocks),
-      split_.get(), scheduling, options.max_queue);
+      split_.get(), scheduling);
   return absl::OkStatus();
 }
 

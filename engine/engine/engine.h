@@ -38,12 +38,22 @@ struct EngineOptions {
   Prefetch expert_prefetch = Prefetch::kAuto;
   int threads = 0;  // 0: the cores this process may use
   Quantize quantize = Quantize::kNone;
-  bool precise = false;       // f32 activations and KV over the weights as stored
-  std::string chat_template;  // a file with one to use; "": the model's own
-  int max_context = 0;        // tokens of one sequence; 0: the model's
-  int max_sequences = 256;    // running at a time
-  int step_tokens = 512;      // rows of a step at most
-  int max_queue = 4096;       // sequences waiting; more are refused
+  bool precise = false;            // f32 activations and KV over the weights as stored
+  std::string chat_template;       // a file with one to use; "": the model's own
+  int max_context = 0;             // tokens of one sequence; 0: the model's
+  int max_sequences = 256;         // running at a time
+  int step_tokens = 512;           // rows of a step at most
+  int max_queue = 4096;            // sequences waiting; more are refused
+  int decode_width = 0;            // sequences that generate in one step; 0: chosen by measurement
+  int max_decode_wait_ms = 20000;  // of a running sequence, for others' turns
+};
+
+// What steps are like and how long they make clients wait.
+struct ScheduleStats {
+  int width = 0;                    // sequences that generated in the last step that had any
+  uint64_t slices = 0;              // turns that ended: width was below what could have run
+  uint64_t probes = 0;              // other widths tried
+  double longest_wait_seconds = 0;  // of a running sequence, between two of its steps
 };
 
 // Load and counters, consistent as of the end of a step. Counters only grow.
@@ -58,6 +68,7 @@ struct EngineStats {
   uint64_t generated_tokens = 0;
   uint64_t preemptions = 0;
   double step_seconds = 0;  // spent computing
+  ScheduleStats schedule;
   ExpertCacheStats experts;
 };
 

@@ -8,21 +8,16 @@
 #include "fmt/format.h"
 
 namespace hostler {
-namespace {
-
-bool IsDecode(const Sequence& sequence) {
-  return sequence.pending() == 1 && sequence.generated() > 0;
-}
-
-}  // namespace
 
 EngineLoop::EngineLoop(const LoadedModel* model, const ModelMemory& memory, BlockPool blocks,
-                       MemorySplit* split, const Scheduler::Limits& limits, int max_queue)
+                       MemorySplit* split, const Options& options)
     : model_(*model),
       memory_(memory),
       split_(split),
-      max_queue_(max_queue),
-      scheduler_(limits, std::move(blocks)) {
+      max_queue_(options.max_queue),
+      scheduler_(options.limits, std::move(blocks)),
+      width_(options.width) {
+  const Scheduler::Limits& limits = options.limits;
   batch_.tokens.reserve(limits.step_rows);
   batch_.positions.reserve(limits.step_rows);
   batch_.logit_rows.reserve(limits.logit_rows);
@@ -110,7 +105,7 @@ void EngineLoop::Run() {
   while (TakeSubmitted()) {
     DropCancelled();
     if (split_ != nullptr) split_->Apply(&scheduler_);
-    if (scheduler_.BuildStep(&batch_)) {
+    if (scheduler_.BuildStep(&batch_, width_.Width(scheduler_.decodable()))) {
       Step();
       Wake();
     }
@@ -140,19 +135,26 @@ void EngineLoop::Step() {
     Timings& timings = part.sequence->request->timings;
     if (timings.queued_ms == 0) timings.queued_ms = part.sequence->request->MsSinceArrival();
   }
+  StepSample cost = SampleParts(start);
   model_.model->Forward(batch_, memory_, &result_);
   health_ = model_.weights->Health();
-  StepCost cost;
-  cost.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  for (const ScheduledSequence& part : scheduler_.scheduled()) {
-    (IsDecode(*part.sequence) ? cost.decode_rows : cost.prompt_rows) += part.rows;
-  }
+  const auto end = std::chrono::steady_clock::now();
+  cost.seconds = std::chrono::duration<double>(end - start).count();
   if (memory_.cache != nullptr) {
-    const uint64_t misses = memory_.cache->EndStep(cost);
+    const uint64_t misses = memory_.cache->EndStep({cost.decodes, cost.prompt_rows, cost.seconds});
     if (split_ != nullptr) split_->Observe(scheduler_, misses);
   }
   totals_.step_seconds += cost.seconds;
   ++totals_.steps;
+  for (const ScheduledSequence& part : scheduler_.scheduled()) {
+    part.sequence->computed_at = end;
+  }
+  for (const Sequence* sequence : scheduler_.decoding()) {
+    if (!sequence->decodes() || !sequence->computed_at.has_value()) continue;
+    const std::chrono::duration<double> wait = end - *sequence->computed_at;
+    cost.longest_wait = std::max(cost.longest_wait, wait.count());
+  }
+  Learn(cost);
 
   // Ending a request removes all its sequences, so parts are looked up anew.
   const std::vector<ScheduledSequence> parts(scheduler_.scheduled().begin(),
@@ -164,6 +166,40 @@ void EngineLoop::Step() {
     });
     if (there) FinishPart(part);
   }
+}
+
+// What the step is, before it is computed.
+StepSample EngineLoop::SampleParts(std::chrono::steady_clock::time_point start) {
+  StepSample cost;
+  double& longest = totals_.schedule.longest_wait_seconds;
+  for (const ScheduledSequence& part : scheduler_.scheduled()) {
+    const Sequence& sequence = *part.sequence;
+    if (!sequence.decodes()) {
+      cost.prompt_rows += part.rows;
+      continue;
+    }
+    ++cost.decodes;
+    if (!sequence.computed_at.has_value()) continue;
+    const std::chrono::duration<double> wait = start - *sequence.computed_at;
+    longest = std::max(longest, wait.count());
+  }
+  return cost;
+}
+
+// Tells the width control what the step took.
+void EngineLoop::Learn(StepSample cost) {
+  if (memory_.cache != nullptr) {
+    const ExpertCacheStats cache = memory_.cache->stats();
+    cost.stall_seconds = cache.stall_seconds - cache_before_.stall_seconds;
+    cost.read_bytes = cache.read_bytes - cache_before_.read_bytes;
+    cost.cache_bytes = cache.capacity_bytes;
+    cache_before_ = cache;
+  }
+  if (width_.OnStep(cost)) scheduler_.EndSlice();
+  ScheduleStats& stats = totals_.schedule;
+  if (cost.decodes > 0) stats.width = cost.decodes;
+  stats.slices = width_.slices();
+  stats.probes = width_.probes();
 }
 
 absl::Status EngineLoop::PartStatus(const ScheduledSequence& part) const {
@@ -187,7 +223,7 @@ void EngineLoop::FinishPart(const ScheduledSequence& part) {
     EndRequest(sequence.request, status);
     return;
   }
-  const bool is_decode = IsDecode(sequence);
+  const bool is_decode = sequence.decodes();
   if (!is_decode) totals_.prompt_tokens += part.rows;
   sequence.computed += part.rows;
   if (sequence.wants_prompt_logits()) ScorePrompt(part);

@@ -1,6 +1,7 @@
 // The engine loop: one thread that owns sequences, KV blocks and the batch.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -13,17 +14,24 @@
 #include "engine/engine/memory_split.h"
 #include "engine/engine/scheduler.h"
 #include "engine/engine/sequence.h"
+#include "engine/engine/width_control.h"
 #include "engine/model/loader.h"
 
 namespace hostler {
 
 class EngineLoop {
  public:
+  struct Options {
+    Scheduler::Limits limits;
+    int max_queue = 4096;
+    WidthControl::Options width;
+  };
+
   // Starts the thread. `model`, what `memory` views and `split` (null: KV keeps
   // what it has) must outlive it; `memory.kv` is that of `blocks`,
   // `memory.state` of `limits.max_sequences` slots.
   EngineLoop(const LoadedModel* model, const ModelMemory& memory, BlockPool blocks,
-             MemorySplit* split, const Scheduler::Limits& limits, int max_queue);
+             MemorySplit* split, const Options& options);
   // Ends whatever still runs with Unavailable.
   ~EngineLoop();
 
@@ -44,6 +52,8 @@ class EngineLoop {
   bool TakeSubmitted();
   void DropCancelled();
   void Step();
+  StepSample SampleParts(std::chrono::steady_clock::time_point start);
+  void Learn(StepSample cost);
   void FinishPart(const ScheduledSequence& part);
   void ScorePrompt(const ScheduledSequence& part);
   void Generate(const ScheduledSequence& part);
@@ -64,6 +74,8 @@ class EngineLoop {
 
   // The loop thread's.
   Scheduler scheduler_;
+  WidthControl width_;
+  ExpertCacheStats cache_before_;  // the last step's
   StepBatch batch_;
   StepResult result_;
   absl::Status health_;

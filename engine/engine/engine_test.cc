@@ -194,6 +194,33 @@ TEST_P(SameTokensTest, WhateverTheBudgetThreadsAndBatch) {
   }
 }
 
+TEST(DecodeWidthTest, TurnsChangeNoToken) {
+  EngineOptions options;
+  options.memory_bytes = uint64_t{1} << 30;
+  options.threads = 1;
+  std::vector<std::vector<int32_t>> all;
+  for (const int width : {0, 1, 3}) {
+    SCOPED_TRACE(width);
+    options.decode_width = width;
+    options.max_decode_wait_ms = width == 1 ? 1 : 50;
+    if (width > 0) options.expert_memory_bytes = 2 << 20;
+    auto engine = Load("sample-moe", options);
+    ASSERT_NE(engine, nullptr);
+    const auto tokens = AskAllAtOnce(*engine, 24);
+    if (width == 0) all = tokens;
+    EXPECT_EQ(tokens, all);
+    const ScheduleStats stats = engine->stats().schedule;
+    EXPECT_EQ(stats.probes, 0u);  // all of them resident, or told what to do
+    if (width == 0) {
+      EXPECT_EQ(stats.slices, 0u);
+    } else {
+      EXPECT_LE(stats.width, width);
+      EXPECT_GT(stats.slices, 0u);
+      EXPECT_GT(stats.longest_wait_seconds, 0);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Weights, SameTokensTest, ::testing::Values(Quantize::kNone, Quantize::kQ8),
                          [](const auto& info) {
                            return info.param == Quantize::kNone ? "AsStored" : "Q8";

@@ -168,27 +168,71 @@ void Scheduler::Admit(StepBatch* batch) {
   }
 }
 
-bool Scheduler::BuildStep(StepBatch* batch) {
+int Scheduler::decodable() {
+  decoding_.clear();
+  for (const auto& sequence : running_) {
+    if (!sequence->decodes()) continue;
+    if (Paused(*sequence)) {
+      sequence->computed_at.reset();
+      continue;
+    }
+    if (sequence->turn == 0) sequence->turn = ++turns_;
+    decoding_.push_back(sequence.get());
+  }
+  return static_cast<int>(decoding_.size());
+}
+
+void Scheduler::EndSlice() {
+  for (const ScheduledSequence& part : scheduled_) {
+    if (part.sequence->turn > 0) part.sequence->turn = ++turns_;
+  }
+}
+
+void Scheduler::ScheduleDecodes(int width, StepBatch* batch) {
+  turn_ = decoding_;
+  if (width < static_cast<int>(turn_.size())) {
+    std::nth_element(turn_.begin(), turn_.begin() + width, turn_.end(),
+                     [](const Sequence* a, const Sequence* b) { return a->turn < b->turn; });
+    turn_.resize(width);
+    // Blocks are the older ones' first, whoever's turn it is.
+    std::sort(turn_.begin(), turn_.end(),
+              [](const Sequence* a, const Sequence* b) { return a->order < b->order; });
+  }
+  for (Sequence* sequence : turn_) {
+    if (sequence->decodes()) Schedule(*sequence, batch);  // not preempted meanwhile
+  }
+  if (!scheduled_.empty()) return;
+  // There are no blocks for those whose turn it is; the oldest gets some.
+  for (Sequence* sequence : decoding_) {
+    if (sequence->decodes()) Schedule(*sequence, batch);
+  }
+}
+
+void Scheduler::SchedulePrompts(StepBatch* batch) {
+  // Scheduling one sequence may preempt another, so the list is walked by
+  // order and not by iterator.
+  uint64_t next = 0;
+  for (;;) {
+    const auto found = std::find_if(running_.begin(), running_.end(),
+                                    [&](const auto& s) { return s->order >= next; });
+    if (found == running_.end()) break;
+    Sequence& sequence = **found;
+    next = sequence.order + 1;
+    if (sequence.decodes() || Paused(sequence)) continue;
+    Schedule(sequence, batch);
+  }
+}
+
+bool Scheduler::BuildStep(StepBatch* batch, int width) {
   batch->tokens.clear();
   batch->positions.clear();
   batch->sequences.clear();
   batch->logit_rows.clear();
   scheduled_.clear();
   short_of_blocks_ = false;
-  // Scheduling one sequence may preempt another, so the list is walked by
-  // order and not by iterator.
-  for (const bool decodes : {true, false}) {
-    uint64_t next = 0;
-    for (;;) {
-      const auto found = std::find_if(running_.begin(), running_.end(),
-                                      [&](const auto& s) { return s->order >= next; });
-      if (found == running_.end()) break;
-      Sequence& sequence = **found;
-      next = sequence.order + 1;
-      const bool is_decode = sequence.pending() == 1 && sequence.generated() > 0;
-      if (is_decode == decodes && !Paused(sequence)) Schedule(sequence, batch);
-    }
-  }
+  decodable();
+  ScheduleDecodes(std::max(width, 1), batch);
+  SchedulePrompts(batch);
   Admit(batch);
   return !scheduled_.empty();
 }

@@ -1,13 +1,15 @@
 // Scheduler: decides what each step computes.
 //
 // A step has a budget of rows. Sequences that generate come first, one row
-// each; prompts fill the rest in chunks, oldest first; then waiting sequences
-// are admitted, in their order. When KV blocks run out, a younger sequence (or
-// one whose client reads slowly) gives up its blocks and is computed again
-// later. The oldest sequence can always go on, so the whole never stands still.
+// each, in turns where not all may; prompts fill the rest in chunks, oldest
+// first; then waiting sequences are admitted, in their order. When KV blocks run
+// out, a younger sequence (or one whose client reads slowly) gives up its blocks
+// and is computed again later. The oldest sequence can always go on, so the whole
+// never stands still.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <vector>
@@ -47,14 +49,23 @@ class Scheduler {
   // prompt's blocks.
   void Add(std::vector<std::unique_ptr<Sequence>> sequences);
 
-  // Chooses the next step. False: nothing can be computed now. `batch` refers
-  // to the sequences' block tables until the next call or removal.
-  bool BuildStep(StepBatch* batch);
+  // Chooses the next step, in which at most `width` sequences generate. False:
+  // nothing can be computed now. `batch` refers to the sequences' block tables
+  // until the next call or removal.
+  bool BuildStep(StepBatch* batch, int width = std::numeric_limits<int>::max());
   std::span<const ScheduledSequence> scheduled() const { return scheduled_; }
 
   // `sequence`, the first of its request, has its whole prompt computed: the
   // others take its full blocks and may start.
   void SharePrefix(const Sequence& leader);
+
+  // Sequences that could generate in the next step.
+  int decodable();
+  // The same; valid until one is removed.
+  std::span<Sequence* const> decoding() const { return decoding_; }
+
+  // The sequences that generated in this step go behind the others that could.
+  void EndSlice();
 
   // Frees its blocks and destroys it.
   void Remove(Sequence* sequence);
@@ -90,6 +101,8 @@ class Scheduler {
   void FreeBlocks(Sequence& sequence);
   void Preempt(Sequence& sequence);
   void Schedule(Sequence& sequence, StepBatch* batch);
+  void ScheduleDecodes(int width, StepBatch* batch);
+  void SchedulePrompts(StepBatch* batch);
   void Admit(StepBatch* batch);
   // A running sequence's slot of recurrent state.
   void TakeState(Sequence& sequence);
@@ -100,6 +113,9 @@ class Scheduler {
   List running_;  // by order
   List waiting_;  // by order
   std::vector<ScheduledSequence> scheduled_;
+  std::vector<Sequence*> decoding_;  // could generate, by order
+  std::vector<Sequence*> turn_;      // the same, whose turn it is first
+  uint64_t turns_ = 0;
   uint64_t next_order_ = 0;
   uint64_t preemptions_ = 0;
   bool short_of_blocks_ = false;

@@ -96,6 +96,35 @@ TEST_F(SchedulerTest, DecodesComeBeforePromptChunks) {
   EXPECT_EQ(scheduler_->scheduled()[1].rows, 9);
 }
 
+TEST_F(SchedulerTest, SequencesTakeTurnsWhereNotAllMayGenerate) {
+  Start(100, 100);
+  std::vector<std::shared_ptr<RequestState>> requests;
+  for (int i = 0; i < 5; ++i) requests.push_back(Request(3));
+  ASSERT_TRUE(Step());  // the prompts
+  const auto decoded = [&] {
+    std::set<RequestState*> out;
+    EXPECT_TRUE(scheduler_->BuildStep(&batch_, /*width=*/2));
+    CheckBatch();
+    for (const ScheduledSequence& part : scheduler_->scheduled()) {
+      out.insert(part.sequence->request.get());
+      ++part.sequence->computed;
+      part.sequence->tokens.push_back(8);
+    }
+    return out;
+  };
+  const auto pair = [&](int a, int b) {
+    return std::set<RequestState*>{requests[a].get(), requests[b].get()};
+  };
+  EXPECT_EQ(decoded(), pair(0, 1));
+  EXPECT_EQ(decoded(), pair(0, 1));
+  scheduler_->EndSlice();
+  EXPECT_EQ(decoded(), pair(2, 3));
+  scheduler_->EndSlice();
+  EXPECT_EQ(decoded(), pair(4, 0));
+  scheduler_->EndSlice();
+  EXPECT_EQ(decoded(), pair(1, 2));
+}
+
 TEST_F(SchedulerTest, AdmitsNoMoreThanItMay) {
   Start(100, 100, /*max_sequences=*/2);
   for (int i = 0; i < 5; ++i) Request(3);

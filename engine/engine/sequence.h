@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,7 @@ struct Sequence {
 
   int generated() const { return static_cast<int>(tokens.size() - request->prompt.size()); }
   int pending() const { return static_cast<int>(tokens.size()) - computed; }
+  bool decodes() const { return pending() == 1 && generated() > 0; }
 
   // Every logit from this position on is still wanted.
   int logits_from() const {
@@ -70,6 +72,9 @@ struct Sequence {
   std::shared_ptr<RequestState> request;
   int index = 0;
   uint64_t order = 0;  // smaller came first; the scheduler's
+  uint64_t turn = 0;   // to generate: smaller first; 0: never generated. The scheduler's
+  // When its last step ended; unset while its client does not read.
+  std::optional<std::chrono::steady_clock::time_point> computed_at;
 
   std::vector<int32_t> tokens;  // prompt, then what was generated
   int computed = 0;             // tokens whose KV is in the blocks
