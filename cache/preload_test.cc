@@ -128,7 +128,7 @@ TEST_F(PreloadTest, AFailedPreloadIsSkipped) {
 
 TEST_F(PreloadTest, UsefulAndWastedGuessesAreToldApartInBytes) {
   Open(3);
-  const ExpertGuess guesses[] = {{{1, 3}, 0.9f}, {{1, 5}, 0.5f}};
+  const ExpertGuess guesses[] = {{{1, 3}, 0.9f}, {{1, 5}, 0.8f}};
   cache_->Prefetch(guesses);
   WaitForPreloads(2 * kSlotBytes);
   Use({3}, 1);
