@@ -134,18 +134,18 @@ MemorySplit::Limits LocalEngine::SplitLimits(const DividedMemory& memory,
                                              const EngineOptions& options,
                                              const KvLayout& layout) const {
   const MemoryPlan& plan = memory.plan;
+  const int context_blocks = (memory.max_context + layout.block_tokens - 1) / layout.block_tokens;
   MemorySplit::Limits limits;
   limits.bytes = plan.budget - plan.weights - plan.work_space;
   limits.kv_block = layout.block_bytes();
   limits.least_kv_blocks = memory.least_kv_blocks;
+  limits.context_blocks = context_blocks;
   limits.least_experts = plan.slot;
   limits.most_experts = plan.all_experts;
   // More than every sequence can fill is of no use.
-  const uint64_t context_blocks =
-      (memory.max_context + layout.block_tokens - 1) / layout.block_tokens;
-  limits.most_kv_blocks = static_cast<int>(
-      std::max<uint64_t>(memory.kv_blocks, std::min((limits.bytes - plan.slot) / limits.kv_block,
-                                                    context_blocks * options.max_sequences)));
+  limits.most_kv_blocks = static_cast<int>(std::max<uint64_t>(
+      memory.kv_blocks, std::min((limits.bytes - plan.slot) / limits.kv_block,
+                                 uint64_t(context_blocks) * options.max_sequences)));
   return limits;
 }
 
@@ -158,8 +158,14 @@ absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLa
   if (const size_t bytes = model_.model->state_bytes(); bytes > 0) {
     HOSTLER_ASSIGN_OR_RETURN(state_, model_.backend->Allocate(bytes * options.max_sequences));
   }
-  return model_.model->experts() == nullptr ? absl::OkStatus()
-                                            : StartCache(memory.plan.experts, options);
+  if (dense) return absl::OkStatus();
+  HOSTLER_RETURN_IF_ERROR(StartCache(memory.plan.experts, options));
+  const bool automatic =
+      options.move_memory && options.expert_memory_bytes == 0 && options.kv_memory_bytes == 0;
+  split_ = std::make_unique<MemorySplit>(limits,
+                                         MemorySplit::Shares{memory.kv_blocks, memory.plan.experts},
+                                         automatic, kv_.get(), cache_.get());
+  return absl::OkStatus();
 }
 
 absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) {

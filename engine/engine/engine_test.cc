@@ -4,6 +4,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -419,6 +421,55 @@ TEST(EngineMemoryTest, PreemptionChangesNoToken) {
   ASSERT_TRUE(roomy != nullptr && tight != nullptr);
   EXPECT_EQ(AskAllAtOnce(*tight, 100), AskAllAtOnce(*roomy, 100));
   EXPECT_GT(tight->stats().preemptions, 0u);
+}
+
+// So much in all, for sequences of up to 256 tokens; the split moves when asked.
+EngineOptions Budget(uint64_t mib) {
+  EngineOptions options;
+  options.memory_bytes = mib << 20;
+  options.max_context = 256;
+  options.move_memory = false;
+  return options;
+}
+
+TEST(EngineMemoryTest, MovingTheSplitChangesNoToken) {
+  auto plain = Load("sample-moe", Budget(1024));
+  ASSERT_NE(plain, nullptr);
+  const auto expected = AskAllAtOnce(*plain, 24);
+  auto engine = Load("sample-moe", Budget(48));
+  ASSERT_NE(engine, nullptr);
+  const MemoryPlan before = engine->memory();
+  ASSERT_LT(before.experts, before.all_experts);
+  const uint64_t most = before.kv + before.experts;
+  std::atomic<bool> done{false};
+  std::thread mover([&] {
+    for (uint64_t i = 0; !done; ++i) {
+      const uint64_t bytes = i % 2 == 0 ? before.slot : std::min(most / 4 * 3, before.all_experts);
+      const auto plan = engine->SetExpertMemory(bytes);
+      EXPECT_TRUE(plan.ok()) << plan.status();
+      if (!plan.ok()) return;
+      EXPECT_EQ(plan->experts, bytes);
+      EXPECT_LE(plan->weights + plan->work_space + plan->kv + plan->experts, plan->budget);
+      std::this_thread::yield();
+    }
+  });
+  EXPECT_EQ(AskAllAtOnce(*engine, 24), expected);
+  done = true;
+  mover.join();
+
+  ASSERT_TRUE(engine->SetExpertMemory(before.experts / 2).ok());
+  EXPECT_EQ(AskAllAtOnce(*engine, 24), expected);
+  EXPECT_EQ(engine->stats().experts.capacity_bytes, before.experts / 2);
+  EXPECT_LE(engine->stats().experts.resident_bytes, before.experts / 2);
+  EXPECT_EQ(engine->stats().kv_blocks_used, 0);
+  EXPECT_EQ(engine->SetExpertMemory(0).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(engine->SetExpertMemory(most * 2).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(EngineMemoryTest, ADenseModelHasNoSplit) {
+  auto engine = Load("sample-dense", Budget(1024));
+  ASSERT_NE(engine, nullptr);
+  EXPECT_EQ(engine->SetExpertMemory(1).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST(EngineMemoryTest, RefusesABudgetThatIsTooSmall) {

@@ -15,7 +15,7 @@ MemorySplit::MemorySplit(const Limits& limits, const Shares& start, bool automat
       asked_(start),
       now_(start),
       automatic_(automatic),
-      control_(limits.least_kv_blocks, limits.most_kv_blocks) {}
+      control_(limits.context_blocks, limits.most_kv_blocks) {}
 
 MemorySplit::Shares MemorySplit::WithKvBlocks(int blocks) const {
   return {blocks, std::min(limits_.most_experts, limits_.bytes - blocks * limits_.kv_block)};
@@ -45,7 +45,9 @@ MemorySplit::Shares MemorySplit::asked() const {
 void MemorySplit::Apply(Scheduler* scheduler) {
   Shares next = asked();
   if (const int needed = scheduler->BlocksToCome(); needed > next.kv_blocks) {
+    const uint64_t asked = next.experts;
     next = WithKvBlocks(std::min(needed, limits_.most_kv_blocks));
+    next.experts = std::min(next.experts, asked);
   }
   if (next == now_) return;
   if (next.experts < now_.experts) cache_->SetCapacity(next.experts);

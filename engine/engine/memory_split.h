@@ -18,6 +18,7 @@ class MemorySplit {
     uint64_t bytes = 0;  // KV and experts together
     uint64_t kv_block = 0;
     int least_kv_blocks = 0, most_kv_blocks = 0;
+    int context_blocks = 0;  // of the longest sequence: what KV keeps if nobody asks for less
     uint64_t least_experts = 0, most_experts = 0;
   };
   struct Shares {
