@@ -222,16 +222,23 @@ class ExpertCache::Impl {
     return LeastChance() <= 1;
   }
 
-  uint64_t EndStep(const StepCost& cost) {
+  ExpertCacheStep EndStep(const StepCost& cost) {
     std::lock_guard lock(mutex_);
-    const uint64_t all_misses = counters_.misses;
-    const uint64_t misses = all_misses - std::exchange(misses_before_, all_misses);
-    governor_.OnStep(cost, misses);
+    const auto since_before = [](auto now, auto* before) {
+      return now - std::exchange(*before, now);
+    };
+    ExpertCacheStep step;
+    step.misses = since_before(counters_.misses.load(), &misses_before_);
+    step.read_bytes = since_before(counters_.read_bytes.load(), &read_bytes_before_);
+    step.stall_seconds =
+        static_cast<double>(since_before(counters_.stall_ns.load(), &stall_ns_before_)) * 1e-9;
+    step.capacity_bytes = counters_.capacity_bytes;
+    governor_.OnStep(cost, step.misses);
     const PrefetchGovernor::Report report = governor_.report();
     counters_.least_chance = report.least_chance;
     counters_.prefetch_trials = report.trials;
     counters_.prefetch_difference = report.last_difference;
-    return misses;
+    return step;
   }
 
   void Preload(std::span<const ExpertKey> pinned, std::span<const ExpertKey> popular) {
@@ -318,9 +325,7 @@ class ExpertCache::Impl {
     }
     SlotUse& use = slots_[slot];
     const bool guessed = std::exchange(use.speculative, false);
-    if (guessed && use.state != SlotState::kQueued) {
-      counters_.speculative_useful_bytes += StoredBytes(*parts_.store, key);
-    }
+    if (guessed) counters_.speculative_useful_bytes += StoredBytes(*parts_.store, key);
     if (use.state == SlotState::kResident) {
       ++counters_.hits;
       counters_.speculative_hits += guessed;
@@ -329,10 +334,8 @@ class ExpertCache::Impl {
     }
     ++counters_.misses;
     counters_.speculative_late += guessed;
-    MarkWanted(slot);
-    if (use.state == SlotState::kReading) {
-      reading_guesses_ -= guessed;
-    }
+    MarkWanted(slot);  // being read: nothing is queued when an acquisition begins
+    reading_guesses_ -= guessed;
   }
 
   // What was guessed of the layer that has now said what it wants.
@@ -590,7 +593,8 @@ class ExpertCache::Impl {
 
   PrefetchGovernor governor_;
   bool prompt_ = false;  // the last request was also of rows of a prompt
-  uint64_t misses_before_ = 0;
+  uint64_t misses_before_ = 0, read_bytes_before_ = 0;  // the last step's end
+  int64_t stall_ns_before_ = 0;
   std::vector<ExpertGuess> predicted_;
   // Of Preload(): those before pinned_preloads_ are pinned.
   std::vector<ExpertKey> preload_;
@@ -669,7 +673,7 @@ ExpertCache::Acquisition ExpertCache::Acquire(const ExpertRequest& request) {
 
 void ExpertCache::Prefetch(std::span<const ExpertGuess> guesses) { impl_->Prefetch(guesses); }
 bool ExpertCache::WantsGuesses() const { return impl_->WantsGuesses(); }
-uint64_t ExpertCache::EndStep(const StepCost& cost) { return impl_->EndStep(cost); }
+ExpertCacheStep ExpertCache::EndStep(const StepCost& cost) { return impl_->EndStep(cost); }
 void ExpertCache::Preload(std::span<const ExpertKey> pinned, std::span<const ExpertKey> popular) {
   impl_->Preload(pinned, popular);
 }

@@ -66,6 +66,14 @@ struct ExpertCacheStats {
   bool locked = false;   // slots cannot be swapped out
 };
 
+// What one step took of the cache.
+struct ExpertCacheStep {
+  uint64_t misses = 0;
+  uint64_t read_bytes = 0;
+  double stall_seconds = 0;
+  uint64_t capacity_bytes = 0;  // at its end
+};
+
 class ExpertCache {
   class Impl;
 
@@ -125,9 +133,9 @@ class ExpertCache {
   // work them out.
   bool WantsGuesses() const;
 
-  // A step has ended: what the governor judges by. Returns the step's misses.
-  // The acquirer's thread.
-  uint64_t EndStep(const StepCost& cost);
+  // A step has ended: what the governor judges by. Returns what was counted
+  // since the step before. The acquirer's thread.
+  ExpertCacheStep EndStep(const StepCost& cost);
 
   // Fills the cache in the background, in order, while no one waits for the
   // disk: first `pinned`, for which others leave, then `popular` as far as

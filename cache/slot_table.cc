@@ -36,6 +36,9 @@ absl::StatusOr<SlotTable> SlotTable::Create(const ExpertStore& store, uint64_t b
                                 static_cast<uint8_t>(table.classes_.size() - 1));
     slot += size.count;
   }
+  for (int layer = 0; layer < store.num_layers(); ++layer) {
+    table.all_bytes_ += table.Stride(layer) * store.num_experts(layer);
+  }
   table.keys_.resize(slot);
   table.set_budget(budget_bytes);
   return table;
@@ -81,7 +84,7 @@ void SlotTable::Free(int slot) {
 }
 
 void SlotTable::set_budget(uint64_t bytes) {
-  budget_ = std::min(bytes, all_bytes());
+  budget_ = std::min(bytes, all_bytes_);
   Shrink(0);
 }
 
@@ -89,14 +92,6 @@ uint64_t SlotTable::largest_slot() const {
   uint64_t largest = 0;
   for (const Class& slots : classes_) largest = std::max(largest, slots.stride);
   return largest;
-}
-
-uint64_t SlotTable::all_bytes() const {
-  uint64_t bytes = 0;
-  for (size_t layer = 0; layer < slot_of_.size(); ++layer) {
-    bytes += Stride(static_cast<int>(layer)) * slot_of_[layer].size();
-  }
-  return bytes;
 }
 
 }  // namespace hostler

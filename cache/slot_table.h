@@ -43,12 +43,12 @@ class SlotTable {
   uint64_t budget() const { return budget_; }
   uint64_t used_bytes() const { return used_; }  // of taken and free slots
   bool over_budget() const { return used_ > budget_; }
-  bool holds_all() const { return budget_ >= all_bytes(); }
+  bool holds_all() const { return budget_ == all_bytes_; }
 
   int num_slots() const { return static_cast<int>(keys_.size()); }
   uint64_t Stride(int layer) const { return classes_[class_of_layer_[layer]].stride; }
-  uint64_t largest_slot() const;  // bytes
-  uint64_t all_bytes() const;     // that all experts would take
+  uint64_t largest_slot() const;                     // bytes
+  uint64_t all_bytes() const { return all_bytes_; }  // that all experts would take
   bool locked() const { return tier_->locked(); }
 
  private:
@@ -63,7 +63,7 @@ class SlotTable {
   bool Shrink(uint64_t bytes);
 
   std::unique_ptr<Tier> tier_;
-  uint64_t budget_ = 0, used_ = 0;
+  uint64_t budget_ = 0, used_ = 0, all_bytes_ = 0;
   std::vector<Class> classes_;
   std::vector<uint8_t> class_of_layer_, class_of_slot_;
   std::vector<ExpertKey> keys_;            // [slots]

@@ -140,10 +140,6 @@ void EngineLoop::Step() {
   health_ = model_.weights->Health();
   const auto end = std::chrono::steady_clock::now();
   cost.seconds = std::chrono::duration<double>(end - start).count();
-  if (memory_.cache != nullptr) {
-    const uint64_t misses = memory_.cache->EndStep({cost.decodes, cost.prompt_rows, cost.seconds});
-    if (split_ != nullptr) split_->Observe(scheduler_, misses);
-  }
   totals_.step_seconds += cost.seconds;
   ++totals_.steps;
   for (const ScheduledSequence& part : scheduler_.scheduled()) {
@@ -186,14 +182,15 @@ StepSample EngineLoop::SampleParts(std::chrono::steady_clock::time_point start) 
   return cost;
 }
 
-// Tells the width control what the step took.
+// Tells those who decide about the next steps what this one took.
 void EngineLoop::Learn(StepSample cost) {
   if (memory_.cache != nullptr) {
-    const ExpertCacheStats cache = memory_.cache->stats();
-    cost.stall_seconds = cache.stall_seconds - cache_before_.stall_seconds;
-    cost.read_bytes = cache.read_bytes - cache_before_.read_bytes;
-    cost.cache_bytes = cache.capacity_bytes;
-    cache_before_ = cache;
+    const ExpertCacheStep experts =
+        memory_.cache->EndStep({cost.decodes, cost.prompt_rows, cost.seconds});
+    cost.stall_seconds = experts.stall_seconds;
+    cost.read_bytes = experts.read_bytes;
+    cost.cache_bytes = experts.capacity_bytes;
+    split_->Observe(scheduler_, experts.misses);
   }
   if (width_.OnStep(cost)) scheduler_.EndSlice();
   ScheduleStats& stats = totals_.schedule;

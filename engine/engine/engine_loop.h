@@ -27,8 +27,8 @@ class EngineLoop {
     WidthControl::Options width;
   };
 
-  // Starts the thread. `model`, what `memory` views and `split` (null: KV keeps
-  // what it has) must outlive it; `memory.kv` is that of `blocks`,
+  // Starts the thread. `model`, what `memory` views and `split` (null for
+  // a dense model) must outlive it; `memory.kv` is that of `blocks`,
   // `memory.state` of `limits.max_sequences` slots.
   EngineLoop(const LoadedModel* model, const ModelMemory& memory, BlockPool blocks,
              MemorySplit* split, const Options& options);
@@ -75,7 +75,6 @@ class EngineLoop {
   // The loop thread's.
   Scheduler scheduler_;
   WidthControl width_;
-  ExpertCacheStats cache_before_;  // the last step's
   StepBatch batch_;
   StepResult result_;
   absl::Status health_;
