@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "engine/base/status.h"
-#include "engine/model/gate_lookahead.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -219,32 +218,16 @@ void Decoder::AddResidual(const Norm& norm, Mat out, Mat x) const {
   backend_.Add(out, x);
 }
 
-// Asks the gates about the residual stream x as it is while an MoE layer runs.
-class GuessFrom : public Lookahead {
- public:
-  GuessFrom(GateLookahead* gates, Backend& backend, Mat x)
-      : gates_(*gates), backend_(backend), x_(x) {}
-  void OnChoice(int layer, const ExpertSelection& chosen) override { gates_.Learn(layer, chosen); }
-  std::span<const ExpertGuess> AfterLayer(int layer) override {
-    return gates_.Guess(backend_, layer + 1, x_);
-  }
-
- private:
-  GateLookahead& gates_;
-  Backend& backend_;
-  const Mat x_;
-};
-
 void Decoder::Forward(const StepBatch& batch, const ModelMemory& memory, StepResult* result) {
   result->row_status.clear();
   const Mat x = x_.first_rows(batch.rows());
-  GuessFrom lookahead(&gates_, backend_, x);
   const StepContext step{.backend = backend_,
                          .batch = batch,
                          .kv = memory.kv,
                          .state = memory.state,
                          .cache = memory.cache,
-                         .lookahead = memory.guess_by_gate ? &lookahead : nullptr,
+                         .lookahead = memory.guess_by_gate ? &gates_ : nullptr,
+                         .residual = x,
                          .result = result,
                          .gate_logits = gate_logits_.first_rows(batch.rows())};
   const Mat normed = normed_.first_rows(batch.rows()), out = out_.first_rows(batch.rows());

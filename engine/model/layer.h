@@ -3,24 +3,14 @@
 // them together.
 #pragma once
 
-#include <span>
-
 #include "cache/expert_cache.h"
 #include "engine/compute/backend.h"
 #include "engine/compute/step_batch.h"
+#include "engine/model/gate_lookahead.h"
 #include "engine/model/model.h"
 #include "engine/model/work_arena.h"
 
 namespace hostler {
-
-// What an MoE layer tells whoever guesses what the next one will choose.
-class Lookahead {
- public:
-  virtual ~Lookahead() = default;
-  virtual void OnChoice(int layer, const ExpertSelection& chosen) = 0;
-  // Guesses for the MoE layer after `layer`, whose experts are being read.
-  virtual std::span<const ExpertGuess> AfterLayer(int layer) = 0;
-};
 
 // What every part of a layer needs to compute a step.
 struct StepContext {
@@ -28,8 +18,9 @@ struct StepContext {
   const StepBatch& batch;
   const KvView& kv;
   const StateView& state;
-  ExpertCache* cache;    // null for a dense model
-  Lookahead* lookahead;  // null: nobody guesses
+  ExpertCache* cache;        // null for a dense model
+  GateLookahead* lookahead;  // null: nobody guesses
+  Mat residual;              // [rows, dim], the stream that layers read and add to
   StepResult* result;
   Mat gate_logits;  // [rows, choices], of the MoE layer before; for gate_residual
 };

@@ -117,6 +117,7 @@ class MoeLayer : public FeedForward {
   void ForwardShared(const StepContext& step, Mat x, Mat out);
   void BindGate(const std::string& prefix, TensorBinder& binder);
   void BindConstants(const std::string& prefix, TensorBinder& binder);
+  void MatMulGate(Backend& backend, Mat x, Mat logits);
   Mat GateLogits(const StepContext& step, Mat x);
   void AddWeightless(const StepContext& step, Mat x, Mat out);
   // Experts that are resident compute while others are read.
@@ -206,7 +207,7 @@ void MoeLayer::ForwardExperts(const StepContext& step, Mat x) {
       {index_, groups_.wanted(), groups_.selection.offsets, groups_.selection.experts,
        static_cast<int>(step.batch.sequences.size())});
   if (step.lookahead != nullptr && step.cache->WantsGuesses()) {
-    step.cache->Prefetch(step.lookahead->AfterLayer(index_));
+    step.cache->Prefetch(step.lookahead->Guess(step.backend, index_ + 1, step.residual));
   }
   for (std::span<const AcquiredExpert> ready = acquisition.Next(); !ready.empty();
        ready = acquisition.Next()) {
@@ -225,11 +226,15 @@ void MoeLayer::ForwardExperts(const StepContext& step, Mat x) {
   }
 }
 
+void MoeLayer::MatMulGate(Backend& backend, Mat x, Mat logits) {
+  backend.MatMul(gate_, x, logits);
+  if (config_.gate_bias) backend.AddBias(gate_bias_, logits);
+}
+
 Mat MoeLayer::GateLogits(const StepContext& step, Mat x) {
   Backend& backend = step.backend;
   const Mat logits = logits_.first_rows(x.rows);
-  backend.MatMul(gate_, x, logits);
-  if (config_.gate_bias) backend.AddBias(gate_bias_, logits);
+  MatMulGate(backend, x, logits);
   if (!config_.gate_residual) return logits;
   if (gate_map_.data != nullptr) {
     const Mat mapped = mapped_.first_rows(x.rows);
@@ -241,8 +246,7 @@ Mat MoeLayer::GateLogits(const StepContext& step, Mat x) {
 }
 
 void MoeLayer::Choose(Backend& backend, Mat x, Mat logits, ExpertSelection* selection) {
-  backend.MatMul(gate_, x, logits);
-  if (config_.gate_bias) backend.AddBias(gate_bias_, logits);
+  MatMulGate(backend, x, logits);
   backend.SelectExperts(config_.gate, logits, selection);
 }
 
@@ -259,7 +263,7 @@ void MoeLayer::Forward(const StepContext& step, Mat x, Mat out) {
   if (config_.constants + config_.copies > 0) groups_.SplitWeightless(config_.experts);
   groups_.Group(static_cast<int>(x.rows), config_.experts);
   if (step.result->trace != nullptr) step.result->trace->Record(index_, groups_.selection);
-  if (step.lookahead != nullptr) step.lookahead->OnChoice(index_, groups_.selection);
+  if (step.lookahead != nullptr) step.lookahead->Learn(index_, groups_.selection);
 
   ForwardShared(step, x, out);
   AddWeightless(step, x, out);
