@@ -68,28 +68,40 @@ std::function<absl::Status(const std::string&)> SetChoice(std::string* to,
   };
 }
 
+namespace {
+
+template <typename T>
+struct Choice {
+  std::string word;
+  T value;
+};
+
+// The value that a word stands for.
+template <typename T>
+std::function<absl::Status(const std::string&)> SetValue(T* to, std::vector<Choice<T>> choices) {
+  return [to, choices = std::move(choices)](const std::string& text) -> absl::Status {
+    std::vector<std::string> words;
+    for (const Choice<T>& choice : choices) words.push_back(choice.word);
+    std::string word;
+    HOSTLER_RETURN_IF_ERROR(SetChoice(&word, std::move(words))(text));
+    for (const Choice<T>& choice : choices) {
+      if (choice.word == word) *to = choice.value;
+    }
+    return absl::OkStatus();
+  };
+}
+
+}  // namespace
+
 std::vector<Setting> ModelSettings(EngineOptions* options) {
-  const auto set_quantize = [options](const std::string& text) -> absl::Status {
-    std::string word;
-    HOSTLER_RETURN_IF_ERROR(SetChoice(&word, {"none", "q8"})(text));
-    options->quantize = word == "q8" ? Quantize::kQ8 : Quantize::kNone;
-    return absl::OkStatus();
-  };
-  const auto set_prefetch = [options](const std::string& text) -> absl::Status {
-    std::string word;
-    HOSTLER_RETURN_IF_ERROR(SetChoice(&word, {"auto", "gate", "transitions", "off"})(text));
-    options->expert_prefetch = word == "auto"          ? Prefetch::kAuto
-                               : word == "gate"        ? Prefetch::kGate
-                               : word == "transitions" ? Prefetch::kTransitions
-                                                       : Prefetch::kOff;
-    return absl::OkStatus();
-  };
-  const auto set_split = [options](const std::string& text) -> absl::Status {
-    std::string word;
-    HOSTLER_RETURN_IF_ERROR(SetChoice(&word, {"auto", "fixed"})(text));
-    options->move_memory = word == "auto";
-    return absl::OkStatus();
-  };
+  const auto set_quantize =
+      SetValue<Quantize>(&options->quantize, {{"none", Quantize::kNone}, {"q8", Quantize::kQ8}});
+  const auto set_prefetch =
+      SetValue<Prefetch>(&options->expert_prefetch, {{"auto", Prefetch::kAuto},
+                                                     {"gate", Prefetch::kGate},
+                                                     {"transitions", Prefetch::kTransitions},
+                                                     {"off", Prefetch::kOff}});
+  const auto set_split = SetValue<bool>(&options->move_memory, {{"auto", true}, {"fixed", false}});
   constexpr int kMax = std::numeric_limits<int>::max();
   return {
       {"memory", "SIZE",
