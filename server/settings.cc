@@ -143,6 +143,9 @@ std::vector<Setting> SchedulingSettings(EngineOptions* options) {
        "Longest wait of a running sequence for others' turns, where taking turns is faster",
        std::to_string(defaults.max_decode_wait_ms),
        SetInt(&options->max_decode_wait_ms, 1, 3600 * 1000)},
+      {"decode_gap_ms", "MS",
+       "Aimed at between two tokens while prompts come in, which are cut accordingly; 0: not cut",
+       std::to_string(defaults.decode_gap_ms), SetInt(&options->decode_gap_ms, 0, 3600 * 1000)},
       {"max_queue", "N", "Sequences waiting, per model; more are refused",
        std::to_string(defaults.max_queue), SetInt(&options->max_queue, 0, 1 << 24)},
   };

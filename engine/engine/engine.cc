@@ -201,6 +201,7 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   scheduling.width.max_width = limits.logit_rows;
   scheduling.width.fixed = options.decode_width;
   scheduling.width.max_wait_seconds = options.max_decode_wait_ms * 1e-3;
+  scheduling.chunk = {options.step_tokens, options.decode_gap_ms * 1e-3};
   ModelMemory model_memory;
   model_memory.kv = {layout, kv_->data()};
   if (state_ != nullptr) model_memory.state = {state_->data(), model_.model->state_bytes()};

@@ -46,6 +46,9 @@ struct EngineOptions {
   int max_queue = 4096;            // sequences waiting; more are refused
   int decode_width = 0;            // sequences that generate in one step; 0: chosen by measurement
   int max_decode_wait_ms = 20000;  // of a running sequence, for others' turns
+  // Aimed at between two tokens while prompts come in, which are cut accordingly;
+  // 0: a chunk is a whole step.
+  int decode_gap_ms = 500;
 };
 
 // What steps are like and how long they make clients wait.

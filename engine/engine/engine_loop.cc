@@ -16,7 +16,8 @@ EngineLoop::EngineLoop(const LoadedModel* model, const ModelMemory& memory, Bloc
       split_(split),
       max_queue_(options.max_queue),
       scheduler_(options.limits, std::move(blocks)),
-      width_(options.width) {
+      width_(options.width),
+      chunk_(options.chunk) {
   const Scheduler::Limits& limits = options.limits;
   batch_.tokens.reserve(limits.step_rows);
   batch_.positions.reserve(limits.step_rows);
@@ -105,7 +106,8 @@ void EngineLoop::Run() {
   while (TakeSubmitted()) {
     DropCancelled();
     if (split_ != nullptr) split_->Apply(&scheduler_);
-    if (scheduler_.BuildStep(&batch_, width_.Width(scheduler_.decodable()))) {
+    const int width = width_.Width(scheduler_.decodable());
+    if (scheduler_.BuildStep(&batch_, width, chunk_.Rows(width))) {
       Step();
       Wake();
     }
@@ -192,6 +194,7 @@ void EngineLoop::Learn(StepSample cost) {
     cost.cache_bytes = experts.capacity_bytes;
     split_->Observe(scheduler_, experts.misses);
   }
+  chunk_.OnStep(cost);
   if (width_.OnStep(cost)) scheduler_.EndSlice();
   ScheduleStats& stats = totals_.schedule;
   if (cost.decodes > 0) stats.width = cost.decodes;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/engine/chunk_control.h"
 #include "engine/engine/engine.h"
 #include "engine/engine/memory_split.h"
 #include "engine/engine/scheduler.h"
@@ -25,6 +26,7 @@ class EngineLoop {
     Scheduler::Limits limits;
     int max_queue = 4096;
     WidthControl::Options width;
+    ChunkControl::Options chunk;
   };
 
   // Starts the thread. `model`, what `memory` views and `split` (null for
@@ -75,6 +77,7 @@ class EngineLoop {
   // The loop thread's.
   Scheduler scheduler_;
   WidthControl width_;
+  ChunkControl chunk_;
   StepBatch batch_;
   StepResult result_;
   absl::Status health_;

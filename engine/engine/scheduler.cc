@@ -110,8 +110,8 @@ void Scheduler::Schedule(Sequence& sequence, StepBatch* batch) {
   const int first = sequence.computed;
   const int logits_left = limits_.logit_rows - static_cast<int>(batch->logit_rows.size());
   const int rows_before_logits = std::max(0, sequence.logits_from() - first);
-  int rows = std::min(
-      {sequence.pending(), limits_.step_rows - batch->rows(), rows_before_logits + logits_left});
+  int rows =
+      std::min({sequence.pending(), step_rows_ - batch->rows(), rows_before_logits + logits_left});
   if (rows <= 0) return;
   rows = EnsureRoom(sequence, first + rows) - first;
   if (rows <= 0) return;
@@ -139,7 +139,7 @@ void Scheduler::Schedule(Sequence& sequence, StepBatch* batch) {
 
 void Scheduler::Admit(StepBatch* batch) {
   for (size_t i = 0; i < waiting_.size();) {
-    if (running() >= limits_.max_sequences || batch->rows() >= limits_.step_rows) return;
+    if (running() >= limits_.max_sequences || batch->rows() >= step_rows_) return;
     Sequence& sequence = *waiting_[i];
     if (sequence.waits_for_leader || Paused(sequence)) {
       ++i;
@@ -223,7 +223,7 @@ void Scheduler::SchedulePrompts(StepBatch* batch) {
   }
 }
 
-bool Scheduler::BuildStep(StepBatch* batch, int width) {
+bool Scheduler::BuildStep(StepBatch* batch, int width, int prompt_rows) {
   batch->tokens.clear();
   batch->positions.clear();
   batch->sequences.clear();
@@ -231,7 +231,9 @@ bool Scheduler::BuildStep(StepBatch* batch, int width) {
   scheduled_.clear();
   short_of_blocks_ = false;
   decodable();
+  step_rows_ = limits_.step_rows;
   ScheduleDecodes(std::max(width, 1), batch);
+  step_rows_ -= std::max(0, step_rows_ - batch->rows() - prompt_rows);
   SchedulePrompts(batch);
   Admit(batch);
   return !scheduled_.empty();

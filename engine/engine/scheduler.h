@@ -42,6 +42,8 @@ class Scheduler {
     bool recurrent = false;
   };
 
+  static constexpr int kAll = std::numeric_limits<int>::max();
+
   // `blocks` may be given out; all of its numbers have memory.
   Scheduler(const Limits& limits, BlockPool blocks);
 
@@ -49,10 +51,10 @@ class Scheduler {
   // prompt's blocks.
   void Add(std::vector<std::unique_ptr<Sequence>> sequences);
 
-  // Chooses the next step, in which at most `width` sequences generate. False:
-  // nothing can be computed now. `batch` refers to the sequences' block tables
-  // until the next call or removal.
-  bool BuildStep(StepBatch* batch, int width = std::numeric_limits<int>::max());
+  // Chooses the next step, in which at most `width` sequences generate, beside at
+  // most `prompt_rows` rows of prompts. False: nothing can be computed now. `batch`
+  // refers to the sequences' block tables until the next call or removal.
+  bool BuildStep(StepBatch* batch, int width = kAll, int prompt_rows = kAll);
   std::span<const ScheduledSequence> scheduled() const { return scheduled_; }
 
   // `sequence`, the first of its request, has its whole prompt computed: the
@@ -118,6 +120,7 @@ class Scheduler {
   uint64_t turns_ = 0;
   uint64_t next_order_ = 0;
   uint64_t preemptions_ = 0;
+  int step_rows_ = 0;  // the step may have now
   bool short_of_blocks_ = false;
 };
 

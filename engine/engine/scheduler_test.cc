@@ -96,6 +96,19 @@ TEST_F(SchedulerTest, DecodesComeBeforePromptChunks) {
   EXPECT_EQ(scheduler_->scheduled()[1].rows, 9);
 }
 
+TEST_F(SchedulerTest, PromptsTakeNoMoreRowsThanAskedForBesideDecodes) {
+  Start(100, 100);
+  Request(4);
+  ASSERT_TRUE(Step());
+  Request(30);
+  Request(30);
+  ASSERT_TRUE(scheduler_->BuildStep(&batch_, Scheduler::kAll, /*prompt_rows=*/40));
+  CheckBatch();
+  std::vector<int> rows;
+  for (const ScheduledSequence& part : scheduler_->scheduled()) rows.push_back(part.rows);
+  EXPECT_EQ(rows, (std::vector<int>{1, 30, 10}));
+}
+
 TEST_F(SchedulerTest, SequencesTakeTurnsWhereNotAllMayGenerate) {
   Start(100, 100);
   std::vector<std::shared_ptr<RequestState>> requests;
