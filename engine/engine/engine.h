@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "cache/expert_cache.h"
+#include "cache/reader.h"
 #include "engine/engine/request.h"
 #include "engine/engine/stream.h"
 #include "engine/model/model_info.h"
@@ -36,6 +38,11 @@ struct EngineOptions {
   // while serving.
   bool move_memory = true;
   Prefetch expert_prefetch = Prefetch::kAuto;
+  // One that NewEvictionPolicy knows; "default" and "lru" as PolicyForBudget
+  // says, any other as named.
+  std::string expert_policy = "default";
+  ReaderOptions::Method expert_io = ReaderOptions::Method::kAuto;
+  DirectIo expert_direct_io = DirectIo::kAuto;
   int threads = 0;  // 0: the cores this process may use
   Quantize quantize = Quantize::kNone;
   bool precise = false;            // f32 activations and KV over the weights as stored
@@ -46,6 +53,9 @@ struct EngineOptions {
   int max_queue = 4096;            // sequences waiting; more are refused
   int decode_width = 0;            // sequences that generate in one step; 0: chosen by measurement
   int max_decode_wait_ms = 20000;  // of a running sequence, for others' turns
+  // Told what an operator should know and no request's error says. Called by
+  // Load and by any of the engine's threads; null: nobody is told.
+  std::function<void(const std::string& text)> on_warning;
 };
 
 // What steps are like and how long they make clients wait.

@@ -6,11 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "cache/policy.h"
-#include "cache/reader.h"
 #include "cache/trace.h"
 #include "engine/base/bytes.h"
 #include "engine/base/status.h"
+#include "engine/engine/served_experts.h"
 #include "engine/model/loader.h"
 #include "fmt/format.h"
 #include "server/commands/model_commands.h"
@@ -104,7 +103,8 @@ class Runner {
 
  private:
   absl::Status Start(const ModelFlags& flags) {
-    const EngineOptions& options = flags.options;
+    EngineOptions options = flags.options;
+    options.on_warning = PrintWarning;
     HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
                              NewCpuBackend(options.threads > 0 ? options.threads : 1));
     HOSTLER_ASSIGN_OR_RETURN(
@@ -131,13 +131,8 @@ class Runner {
     }
     const uint64_t most = options.memory_bytes > 0 ? options.memory_bytes : UsableMemoryBytes() / 2;
     bytes = options.expert_memory_bytes > 0 ? options.expert_memory_bytes : std::min(bytes, most);
-    PolicyShape shape{experts()->num_layers(), info().experts};
-    HOSTLER_ASSIGN_OR_RETURN(auto policy, NewEvictionPolicy("default", shape));
-    HOSTLER_ASSIGN_OR_RETURN(auto reader,
-                             NewReader(model_.weights->files(), ReaderOptionsFor(*experts())));
-    HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create({.capacity_bytes = bytes}, experts(),
-                                                         std::move(reader), std::move(policy)));
-    return absl::OkStatus();
+    HOSTLER_ASSIGN_OR_RETURN(served_, ServedExperts::Create(&model_, options));
+    return served_->Start(bytes);
   }
 
   // The likeliest token after `tokens`.
@@ -154,7 +149,7 @@ class Runner {
     batch_.logit_rows = {rows - 1};
     model_.model->Forward(
         batch_,
-        {{layout_, kv_->data()}, {state_->data(), model_.model->state_bytes()}, cache_.get()},
+        {{layout_, kv_->data()}, {state_->data(), model_.model->state_bytes()}, served_->cache()},
         &result_);
     for (const absl::Status& status : result_.row_status) HOSTLER_RETURN_IF_ERROR(status);
     return static_cast<int32_t>(std::max_element(result_.logits.begin(), result_.logits.end()) -
@@ -165,7 +160,7 @@ class Runner {
   KvLayout layout_;
   std::unique_ptr<Buffer> kv_, state_;
   std::vector<int32_t> blocks_;
-  std::unique_ptr<ExpertCache> cache_;
+  std::unique_ptr<ServedExperts> served_;
   StepBatch batch_;
   StepResult result_;
   int step_tokens_ = 0;

@@ -1,0 +1,219 @@
+// What an operator may set of the expert cache: none of it changes a token.
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cache/policy.h"
+#include "engine/engine/engine.h"
+#include "engine/engine/served_experts.h"
+#include "engine/model/loader.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace hostler {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using Method = ReaderOptions::Method;
+
+constexpr char kModel[] = HOSTLER_SOURCE_DIR "/models/sample-moe";
+constexpr char kDenseModel[] = HOSTLER_SOURCE_DIR "/models/sample-dense";
+
+std::string Message(const absl::Status& status) { return std::string(status.message()); }
+
+class ExpertSettingsTest : public ::testing::Test {
+ protected:
+  ExpertSettingsTest()
+      : folder_(fs::path(::testing::TempDir()) / ("expert_settings_" + std::to_string(getpid()))) {
+    fs::create_directories(folder_);
+    options_.memory_bytes = uint64_t{512} << 20;
+    options_.threads = 1;
+    options_.on_warning = [this](const std::string& text) {
+      std::lock_guard lock(mutex_);
+      warnings_.push_back(text);
+    };
+  }
+  ~ExpertSettingsTest() override { fs::remove_all(folder_); }
+
+  std::unique_ptr<Engine> Load(const std::string& model = kModel) {
+    auto engine = Engine::Load(model, options_);
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    return engine.ok() ? *std::move(engine) : nullptr;
+  }
+
+  // A share of the model's experts.
+  void LimitExperts(int percent) {
+    static const uint64_t all = Load()->memory().all_experts;
+    options_.expert_memory_bytes = all * percent / 100;
+  }
+
+  static std::vector<int32_t> Ask(Engine& engine, int seed = 1, int tokens = 24) {
+    std::vector<int32_t> prompt;
+    for (int i = 0; i < 40; ++i) prompt.push_back(3 + (i * 37 + seed * 101) % 4000);
+    GenerateRequest request;
+    request.prompt = std::move(prompt);
+    request.sampling.temperature = 0;
+    request.max_tokens = tokens;
+    request.ignore_eos = true;
+    std::vector<int32_t> answer;
+    auto stream = engine.Submit(request);
+    EXPECT_TRUE(stream.ok()) << stream.status();
+    if (!stream.ok()) return answer;
+    while (auto event = (*stream)->Pop()) {
+      answer.insert(answer.end(), event->token_ids.begin(), event->token_ids.end());
+    }
+    EXPECT_TRUE((*stream)->status().ok()) << (*stream)->status();
+    return answer;
+  }
+
+  std::vector<std::string> warnings() {
+    std::lock_guard lock(mutex_);
+    return warnings_;
+  }
+
+  std::string Write(const std::string& name, const std::string& text) const {
+    std::ofstream(folder_ / name, std::ios::binary) << text;
+    return (folder_ / name).string();
+  }
+
+  const fs::path folder_;
+  EngineOptions options_;
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::string> warnings_;
+};
+
+TEST_F(ExpertSettingsTest, EveryPolicyGivesTheSameTokens) {
+  const std::vector<int32_t> expected = Ask(*Load());
+  LimitExperts(25);
+  for (const std::string_view policy : EvictionPolicyNames()) {
+    options_.expert_policy = policy;
+    const auto engine = Load();
+    EXPECT_EQ(Ask(*engine), expected) << policy;
+    EXPECT_GT(engine->stats().experts.evictions, 0u) << policy;
+  }
+}
+
+TEST_F(ExpertSettingsTest, EveryWayToReadGivesTheSameTokens) {
+  const std::vector<int32_t> expected = Ask(*Load());
+  LimitExperts(25);
+  for (const Method method : {Method::kAuto, Method::kPread}) {
+    for (const DirectIo direct : {DirectIo::kAuto, DirectIo::kOff}) {
+      options_.expert_io = method;
+      options_.expert_direct_io = direct;
+      EXPECT_EQ(Ask(*Load()), expected) << int(method) << " " << int(direct);
+    }
+  }
+  // These two may not exist here.
+  options_.expert_io = Method::kUring;
+  options_.expert_direct_io = DirectIo::kOn;
+  const auto engine = Engine::Load(kModel, options_);
+  if (engine.ok()) {
+    EXPECT_EQ(Ask(**engine), expected);
+  } else {
+    EXPECT_THAT(Message(engine.status()), HasSubstr("expert_io"));
+  }
+}
+
+TEST_F(ExpertSettingsTest, APolicyThatThereIsNotIsAnError) {
+  options_.expert_policy = "mru";
+  EXPECT_THAT(Message(Engine::Load(kModel, options_).status()),
+              AllOf(HasSubstr("mru"), HasSubstr("learned")));
+}
+
+// The kernel knows io_uring no more, for this process and for good.
+void RefuseIoUring() {
+  sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog program = {std::size(code), code};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
+    std::perror("seccomp");
+    std::exit(1);
+  }
+}
+
+TEST_F(ExpertSettingsTest, AnIoUringThatTheKernelRefusesIsAnErrorOnlyIfAskedFor) {
+  EXPECT_EXIT(
+      {
+        RefuseIoUring();
+        options_.expert_io = Method::kAuto;
+        if (!Engine::Load(kModel, options_).ok()) std::exit(2);
+        options_.expert_io = Method::kUring;
+        const auto engine = Engine::Load(kModel, options_);
+        std::fprintf(stderr, "%s\n", engine.status().ToString().c_str());
+        std::exit(engine.ok() ? 3 : 0);
+      },
+      ::testing::ExitedWithCode(0), "UNIMPLEMENTED: .*expert_io.*io_uring: ");
+}
+
+// What becomes of the options, below the engine.
+class ServedExpertsTest : public ExpertSettingsTest {
+ protected:
+  void SetUp() override {
+    auto backend = NewCpuBackend(1);
+    ASSERT_TRUE(backend.ok()) << backend.status();
+    auto model = LoadModel(kModel, {}, *std::move(backend));
+    ASSERT_TRUE(model.ok()) << model.status();
+    model_ = *std::move(model);
+    auto experts = ServedExperts::Create(&model_, options_);
+    ASSERT_TRUE(experts.ok()) << experts.status();
+    (*experts)->AddNeeds(&needs_);
+  }
+
+  std::unique_ptr<ServedExperts> Start(uint64_t bytes) {
+    auto experts = ServedExperts::Create(&model_, options_);
+    EXPECT_TRUE(experts.ok()) << experts.status();
+    const absl::Status started = (*experts)->Start(bytes);
+    EXPECT_TRUE(started.ok()) << started;
+    return *std::move(experts);
+  }
+
+  LoadedModel model_;
+  MemoryNeeds needs_;
+};
+
+TEST_F(ServedExpertsTest, ServesWithThePolicyNamedUnlessItIsLruAndFindsNoUse) {
+  const uint64_t all = needs_.all_experts, slot = needs_.slot;
+  const auto serving = [this](const char* policy, uint64_t bytes) {
+    options_.expert_policy = policy;
+    return std::string(Start(bytes)->cache()->policy_name());
+  };
+  EXPECT_EQ(serving("default", all / 2), "learned");
+  EXPECT_EQ(serving("default", all), "lru");
+  EXPECT_EQ(serving("ema", all), "ema");
+  EXPECT_EQ(serving("lfru", slot), "lfru");
+  EXPECT_EQ(serving("lru", all / 2), "lru");
+  EXPECT_THAT(warnings(), IsEmpty());
+  EXPECT_EQ(serving("lru", slot), "learned");
+  EXPECT_THAT(warnings(), ElementsAre(HasSubstr("learned in place of lru")));
+}
+
+TEST_F(ServedExpertsTest, ReadsAsAsked) {
+  options_.expert_io = Method::kPread;
+  EXPECT_EQ(Start(needs_.slot)->cache()->reader_name(), "pread");
+}
+
+}  // namespace
+}  // namespace hostler

@@ -1,0 +1,90 @@
+#include "engine/engine/served_experts.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "cache/predictor.h"
+#include "cache/tier.h"
+#include "engine/base/status.h"
+#include "fmt/format.h"
+
+namespace hostler {
+
+absl::StatusOr<std::unique_ptr<ServedExperts>> ServedExperts::Create(const LoadedModel* model,
+                                                                     const EngineOptions& options) {
+  std::unique_ptr<ServedExperts> experts(new ServedExperts(model, options));
+  experts->Measure();
+  return experts;
+}
+
+void ServedExperts::Measure() {
+  reads_ = ReaderOptionsFor(store_);
+  reads_.method = options_.expert_io;
+  reads_.direct = options_.expert_direct_io;
+  shape_ = {store_.num_layers(), 0};
+  counts_.cycle = int64_t{shape_.layers} * model_.model->info().experts_per_token;
+  for (int layer = 0; layer < shape_.layers; ++layer) {
+    const int experts = store_.num_experts(layer);
+    const uint64_t slot = SlotStride(store_.slot_bytes(layer));
+    shape_.experts = std::max(shape_.experts, experts);
+    counts_.all += experts;
+    largest_slot_ = std::max(largest_slot_, slot);
+    all_bytes_ += slot * experts;
+    if (store_.needs_decode(layer) && experts > 0) {
+      staged_ = std::max(staged_, TotalBytes(store_.extents({layer, 0})));
+    }
+  }
+}
+
+void ServedExperts::AddNeeds(MemoryNeeds* needs) const {
+  needs->slot = largest_slot_;
+  needs->all_experts = all_bytes_;
+  needs->layer_experts = shape_.experts;
+  // A read that is not aligned goes through a buffer, and so does decoding.
+  needs->work_space += reads_.depth * (reads_.max_bytes + staged_);
+}
+
+absl::Status ServedExperts::Start(uint64_t bytes) {
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, OpenReader());
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<EvictionPolicy> policy, MakePolicy(bytes));
+  std::unique_ptr<ExpertPredictor> predictor;
+  if (options_.expert_prefetch == Prefetch::kTransitions) {
+    predictor = NewTransitionPredictor(shape_);
+  }
+  ExpertCache::Options cache;
+  cache.capacity_bytes = bytes;
+  if (options_.expert_prefetch == Prefetch::kOff) cache.speculative_reads = 0;
+  cache.govern_prefetch = options_.expert_prefetch == Prefetch::kAuto;
+  HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create(cache, &store_, std::move(reader),
+                                                       std::move(policy), std::move(predictor)));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Reader>> ServedExperts::OpenReader() const {
+  auto reader = NewReader(model_.weights->files(), reads_);
+  if (reader.status().code() != absl::StatusCode::kUnimplemented) return reader;
+  return absl::UnimplementedError(
+      fmt::format("the experts cannot be read as expert_io or expert_direct_io ask: {}",
+                  std::string(reader.status().message())));
+}
+
+absl::StatusOr<std::unique_ptr<EvictionPolicy>> ServedExperts::MakePolicy(uint64_t bytes) const {
+  const int64_t slots = bytes >= all_bytes_ ? counts_.all : int64_t(bytes / largest_slot_);
+  const std::string& asked = options_.expert_policy;
+  std::string_view name = asked;
+  if (asked == "default" || asked == "lru") name = PolicyForBudget(asked, slots, counts_);
+  if (asked == "lru" && name != asked) {
+    Warn(
+        fmt::format("expert_policy is {} in place of lru, which hits nothing with {} slots: one "
+                    "token asks for {} experts",
+                    name, slots, counts_.cycle));
+  }
+  return NewEvictionPolicy(name, shape_);
+}
+
+void ServedExperts::Warn(const std::string& text) const {
+  if (options_.on_warning) options_.on_warning(text);
+}
+
+}  // namespace hostler

@@ -1,0 +1,56 @@
+// The experts of a model that is served: their cache, with the reader, policy
+// and predictor that the options ask for.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cache/expert_cache.h"
+#include "cache/policy.h"
+#include "cache/reader.h"
+#include "engine/engine/engine.h"
+#include "engine/engine/memory_plan.h"
+#include "engine/model/loader.h"
+
+namespace hostler {
+
+class ServedExperts {
+ public:
+  // What can be told before memory is divided. `model` has experts and must
+  // outlive the result.
+  static absl::StatusOr<std::unique_ptr<ServedExperts>> Create(const LoadedModel* model,
+                                                               const EngineOptions& options);
+
+  // Adds what slots, and reads on their way to them, take.
+  void AddNeeds(MemoryNeeds* needs) const;
+
+  // Makes the cache, of `bytes`. Errors: the reader's and the cache's;
+  // Unimplemented for an expert_io or expert_direct_io that there is not.
+  absl::Status Start(uint64_t bytes);
+
+  // REQUIRES: Start() succeeded
+  ExpertCache* cache() const { return cache_.get(); }
+
+ private:
+  ServedExperts(const LoadedModel* model, const EngineOptions& options)
+      : model_(*model), store_(*model->model->experts()), options_(options) {}
+
+  void Measure();
+  absl::StatusOr<std::unique_ptr<Reader>> OpenReader() const;
+  absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakePolicy(uint64_t bytes) const;
+  void Warn(const std::string& text) const;
+
+  const LoadedModel& model_;
+  const ExpertStore& store_;
+  const EngineOptions options_;
+  ReaderOptions reads_;
+  PolicyShape shape_;
+  ExpertCounts counts_;
+  uint64_t largest_slot_ = 0, all_bytes_ = 0;  // as SlotStride() has them
+  uint64_t staged_ = 0;                        // the largest expert that is decoded, as stored
+  std::unique_ptr<ExpertCache> cache_;
+};
+
+}  // namespace hostler
