@@ -13,6 +13,7 @@
 #include "engine/engine/prepare.h"
 #include "engine/engine/served_experts.h"
 #include "engine/model/loader.h"
+#include "fmt/format.h"
 
 namespace hostler {
 namespace {
@@ -97,11 +98,11 @@ MemorySplit::Limits LocalEngine::SplitLimits(const DividedMemory& memory,
   limits.kv_block = layout.block_bytes();
   limits.least_kv_blocks = memory.least_kv_blocks;
   limits.context_blocks = context_blocks;
-  limits.least_experts = plan.slot;
+  limits.least_experts = memory.least_experts;
   limits.most_experts = plan.all_experts;
   // More than every sequence can fill is of no use.
   limits.most_kv_blocks = static_cast<int>(std::max<uint64_t>(
-      memory.kv_blocks, std::min((limits.bytes - plan.slot) / limits.kv_block,
+      memory.kv_blocks, std::min((limits.bytes - memory.least_experts) / limits.kv_block,
                                  uint64_t(context_blocks) * options.max_sequences)));
   return limits;
 }
@@ -135,6 +136,9 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   }
   if (model_.model->experts() != nullptr) {
     HOSTLER_ASSIGN_OR_RETURN(experts_, ServedExperts::Create(&model_, options));
+  } else if (!options.expert_pins.empty()) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} has no experts: it cannot have expert_pins", path));
   }
 
   options.max_sequences = std::clamp(options.max_sequences, 1, options.step_tokens);

@@ -43,6 +43,7 @@ struct EngineOptions {
   std::string expert_policy = "default";
   ReaderOptions::Method expert_io = ReaderOptions::Method::kAuto;
   DirectIo expert_direct_io = DirectIo::kAuto;
+  std::string expert_pins;  // a file of experts that never leave (cache/pins.h); "": none
   int threads = 0;  // 0: the cores this process may use
   Quantize quantize = Quantize::kNone;
   bool precise = false;            // f32 activations and KV over the weights as stored

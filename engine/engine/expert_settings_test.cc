@@ -82,6 +82,15 @@ class ExpertSettingsTest : public ::testing::Test {
     return answer;
   }
 
+  static void WaitForPreloads(const Engine& engine) {
+    for (int i = 0; i < 6000; ++i) {
+      const ExpertCacheStats stats = engine.stats().experts;
+      if (stats.preloads_left + stats.reads_in_flight == 0) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    FAIL() << "still reading";
+  }
+
   std::vector<std::string> warnings() {
     std::lock_guard lock(mutex_);
     return warnings_;
@@ -168,6 +177,44 @@ TEST_F(ExpertSettingsTest, AnIoUringThatTheKernelRefusesIsAnErrorOnlyIfAskedFor)
       ::testing::ExitedWithCode(0), "UNIMPLEMENTED: .*expert_io.*io_uring: ");
 }
 
+TEST_F(ExpertSettingsTest, PinnedExpertsAreLoadedAtTheStartAndChangeNoToken) {
+  const std::vector<int32_t> expected = Ask(*Load());
+  options_.expert_pins = Write("pins", "0 0-3\n1 2  # one\n");
+  LimitExperts(25);
+  for (const std::string_view policy : EvictionPolicyNames()) {
+    options_.expert_policy = policy;
+    const auto engine = Load();
+    WaitForPreloads(*engine);
+    const ExpertCacheStats before = engine->stats().experts;
+    EXPECT_EQ(before.resident_bytes, 5 * engine->memory().slot);
+    EXPECT_EQ(before.preload_bytes, before.read_bytes);
+    EXPECT_EQ(Ask(*engine), expected) << policy;
+    // They stand in the way of a smaller budget.
+    const auto split = engine->SetExpertMemory(5 * engine->memory().slot);
+    EXPECT_THAT(Message(split.status()), HasSubstr("must be between"));
+    EXPECT_TRUE(engine->SetExpertMemory(6 * engine->memory().slot).ok());
+    EXPECT_EQ(Ask(*engine), expected) << policy;
+  }
+}
+
+TEST_F(ExpertSettingsTest, PinsThatCannotBeHadAreErrorsThatSayWhy) {
+  const uint64_t slot = Load()->memory().slot;
+  const auto error = [this](const std::string& pins) {
+    options_.expert_pins = Write("pins", pins);
+    return Message(Engine::Load(kModel, options_).status());
+  };
+  EXPECT_THAT(error("0 0\n0 99999\n"),
+              AllOf(HasSubstr("expert_pins"), HasSubstr("line 2"), HasSubstr("no expert 99999")));
+  EXPECT_THAT(error("99 0\n"), HasSubstr("no layer 99"));
+  EXPECT_THAT(error("what\n"), HasSubstr("line 1"));
+  options_.expert_memory_bytes = 4 * slot;
+  EXPECT_THAT(error("0 0-3\n"), HasSubstr("pinned"));
+  options_.expert_pins = (folder_ / "nowhere").string();
+  EXPECT_THAT(Message(Engine::Load(kModel, options_).status()), HasSubstr("nowhere"));
+  options_.expert_pins = Write("pins", "0 0\n");
+  EXPECT_THAT(Message(Engine::Load(kDenseModel, options_).status()), HasSubstr("no experts"));
+}
+
 // What becomes of the options, below the engine.
 class ServedExpertsTest : public ExpertSettingsTest {
  protected:
@@ -208,6 +255,25 @@ TEST_F(ServedExpertsTest, ServesWithThePolicyNamedUnlessItIsLruAndFindsNoUse) {
   EXPECT_THAT(warnings(), IsEmpty());
   EXPECT_EQ(serving("lru", slot), "learned");
   EXPECT_THAT(warnings(), ElementsAre(HasSubstr("learned in place of lru")));
+}
+
+TEST_F(ServedExpertsTest, PinnedExpertsAreNeverReadAgain) {
+  options_.expert_pins = Write("pins", "2 1\n2 5\n");
+  const auto experts = Start(4 * needs_.slot);
+  ExpertCache& cache = *experts->cache();
+  const auto use = [&cache](int layer, const std::vector<int>& wanted) {
+    auto acquisition = cache.Acquire({layer, wanted, {}, {}});
+    while (!acquisition.Next().empty()) {
+    }
+  };
+  use(2, {1, 5});
+  const ExpertCacheStats before = cache.stats();
+  for (int round = 0; round < 3; ++round) {
+    for (int layer = 0; layer < 4; ++layer) use(layer, {0, 2, 3, 4, 6, 7});
+    use(2, {1, 5});
+  }
+  EXPECT_EQ(cache.stats().hits, before.hits + 6) << "of others none stays so long";
+  EXPECT_GT(cache.stats().evictions, 0u);
 }
 
 TEST_F(ServedExpertsTest, ReadsAsAsked) {

@@ -4,9 +4,12 @@
 #include <string>
 #include <utility>
 
+#include "cache/pins.h"
 #include "cache/predictor.h"
 #include "cache/tier.h"
+#include "engine/base/bytes.h"
 #include "engine/base/status.h"
+#include "engine/text/json_fields.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -15,6 +18,7 @@ absl::StatusOr<std::unique_ptr<ServedExperts>> ServedExperts::Create(const Loade
                                                                      const EngineOptions& options) {
   std::unique_ptr<ServedExperts> experts(new ServedExperts(model, options));
   experts->Measure();
+  HOSTLER_RETURN_IF_ERROR(experts->ReadPins());
   return experts;
 }
 
@@ -37,8 +41,26 @@ void ServedExperts::Measure() {
   }
 }
 
+absl::Status ServedExperts::ReadPins() {
+  if (options_.expert_pins.empty()) return absl::OkStatus();
+  const auto explain = [this](const absl::Status& status) {
+    return absl::Status(status.code(), fmt::format("expert_pins: {}: {}", options_.expert_pins,
+                                                   std::string(status.message())));
+  };
+  const absl::StatusOr<std::string> text = ReadTextFile(options_.expert_pins);
+  if (!text.ok()) return explain(text.status());
+  std::vector<int> experts;
+  for (int layer = 0; layer < shape_.layers; ++layer) experts.push_back(store_.num_experts(layer));
+  absl::StatusOr<std::vector<ExpertKey>> pins = ParsePins(*text, experts);
+  if (!pins.ok()) return explain(pins.status());
+  pins_ = *std::move(pins);
+  for (const ExpertKey pin : pins_) pinned_bytes_ += SlotStride(store_.slot_bytes(pin.layer));
+  return absl::OkStatus();
+}
+
 void ServedExperts::AddNeeds(MemoryNeeds* needs) const {
   needs->slot = largest_slot_;
+  needs->pinned = pinned_bytes_;
   needs->all_experts = all_bytes_;
   needs->layer_experts = shape_.experts;
   // A read that is not aligned goes through a buffer, and so does decoding.
@@ -46,6 +68,11 @@ void ServedExperts::AddNeeds(MemoryNeeds* needs) const {
 }
 
 absl::Status ServedExperts::Start(uint64_t bytes) {
+  if (bytes < least_bytes()) {
+    return absl::ResourceExhaustedError(
+        fmt::format("{} for experts; the {} pinned ones and a slot more take {}",
+                    FormatBytes(bytes), pins_.size(), FormatBytes(least_bytes())));
+  }
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, OpenReader());
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<EvictionPolicy> policy, MakePolicy(bytes));
   std::unique_ptr<ExpertPredictor> predictor;
@@ -54,10 +81,12 @@ absl::Status ServedExperts::Start(uint64_t bytes) {
   }
   ExpertCache::Options cache;
   cache.capacity_bytes = bytes;
+  cache.least_bytes = least_bytes();
   if (options_.expert_prefetch == Prefetch::kOff) cache.speculative_reads = 0;
   cache.govern_prefetch = options_.expert_prefetch == Prefetch::kAuto;
   HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create(cache, &store_, std::move(reader),
                                                        std::move(policy), std::move(predictor)));
+  cache_->Preload(pins_, {});
   return absl::OkStatus();
 }
 
@@ -70,17 +99,21 @@ absl::StatusOr<std::unique_ptr<Reader>> ServedExperts::OpenReader() const {
 }
 
 absl::StatusOr<std::unique_ptr<EvictionPolicy>> ServedExperts::MakePolicy(uint64_t bytes) const {
-  const int64_t slots = bytes >= all_bytes_ ? counts_.all : int64_t(bytes / largest_slot_);
+  // Pinned experts are no part of what a policy decides.
+  const ExpertCounts counts{counts_.cycle, counts_.all - int64_t(pins_.size())};
+  const int64_t slots =
+      bytes >= all_bytes_ ? counts.all : int64_t((bytes - pinned_bytes_) / largest_slot_);
   const std::string& asked = options_.expert_policy;
   std::string_view name = asked;
-  if (asked == "default" || asked == "lru") name = PolicyForBudget(asked, slots, counts_);
+  if (asked == "default" || asked == "lru") name = PolicyForBudget(asked, slots, counts);
   if (asked == "lru" && name != asked) {
     Warn(
         fmt::format("expert_policy is {} in place of lru, which hits nothing with {} slots: one "
                     "token asks for {} experts",
                     name, slots, counts_.cycle));
   }
-  return NewEvictionPolicy(name, shape_);
+  HOSTLER_ASSIGN_OR_RETURN(auto policy, NewEvictionPolicy(name, shape_));
+  return pins_.empty() ? std::move(policy) : NewPinningPolicy(std::move(policy), pins_);
 }
 
 void ServedExperts::Warn(const std::string& text) const {

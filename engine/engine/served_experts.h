@@ -2,8 +2,11 @@
 // and predictor that the options ask for.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -19,14 +22,15 @@ namespace hostler {
 class ServedExperts {
  public:
   // What can be told before memory is divided. `model` has experts and must
-  // outlive the result.
+  // outlive the result. Errors: NotFound and InvalidArgument for the pins.
   static absl::StatusOr<std::unique_ptr<ServedExperts>> Create(const LoadedModel* model,
                                                                const EngineOptions& options);
 
   // Adds what slots, and reads on their way to them, take.
   void AddNeeds(MemoryNeeds* needs) const;
 
-  // Makes the cache, of `bytes`. Errors: the reader's and the cache's;
+  // Makes the cache, of `bytes`, and begins to fill it. Errors: the reader's and
+  // the cache's; ResourceExhausted when the pinned experts do not fit;
   // Unimplemented for an expert_io or expert_direct_io that there is not.
   absl::Status Start(uint64_t bytes);
 
@@ -38,6 +42,9 @@ class ServedExperts {
       : model_(*model), store_(*model->model->experts()), options_(options) {}
 
   void Measure();
+  absl::Status ReadPins();
+  // Pinned experts and a slot for the others.
+  uint64_t least_bytes() const { return std::min(pinned_bytes_ + largest_slot_, all_bytes_); }
   absl::StatusOr<std::unique_ptr<Reader>> OpenReader() const;
   absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakePolicy(uint64_t bytes) const;
   void Warn(const std::string& text) const;
@@ -50,6 +57,8 @@ class ServedExperts {
   ExpertCounts counts_;
   uint64_t largest_slot_ = 0, all_bytes_ = 0;  // as SlotStride() has them
   uint64_t staged_ = 0;                        // the largest expert that is decoded, as stored
+  std::vector<ExpertKey> pins_;
+  uint64_t pinned_bytes_ = 0;
   std::unique_ptr<ExpertCache> cache_;
 };
 
