@@ -130,6 +130,10 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
       {"expert_pins", "FILE",
        "Experts that stay in memory, a line each: a layer and an expert, or first-last", "",
        SetText(&options->expert_pins)},
+      {"expert_popularity", "FILE|auto|off",
+       "Where to keep which experts are used most, to start with them the next time; auto: in a "
+       "packed store",
+       options->expert_popularity, SetText(&options->expert_popularity)},
       {"expert_io", "auto|uring|pread", "How experts are read; auto: io_uring where there is one",
        "auto", set_io},
       {"expert_direct_io", "auto|on|off",

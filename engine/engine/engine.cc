@@ -42,7 +42,10 @@ class LocalEngine : public Engine {
     return hostler::TokenizePrompt(model_, request);
   }
   absl::StatusOr<std::vector<float>> Logits(const std::vector<int32_t>& tokens) override;
-  void Drain(int deadline_ms) override { loop_->Drain(deadline_ms); }
+  void Drain(int deadline_ms) override {
+    loop_->Drain(deadline_ms);
+    if (experts_ != nullptr) experts_->SavePopularity();
+  }
   EngineStats stats() const override { return loop_->stats(); }
   const ModelInfo& model() const override { return model_.model->info(); }
   MemoryPlan memory() const override;

@@ -44,6 +44,9 @@ struct EngineOptions {
   ReaderOptions::Method expert_io = ReaderOptions::Method::kAuto;
   DirectIo expert_direct_io = DirectIo::kAuto;
   std::string expert_pins;  // a file of experts that never leave (cache/pins.h); "": none
+  // Where to keep, from run to run, which experts are used most: a file, "auto"
+  // (popularity.bin in a packed store, else off) or "off".
+  std::string expert_popularity = "off";
   int threads = 0;  // 0: the cores this process may use
   Quantize quantize = Quantize::kNone;
   bool precise = false;            // f32 activations and KV over the weights as stored

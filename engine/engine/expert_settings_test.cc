@@ -17,7 +17,9 @@
 #include "cache/policy.h"
 #include "engine/engine/engine.h"
 #include "engine/engine/served_experts.h"
+#include "engine/engine/warm_start.h"
 #include "engine/model/loader.h"
+#include "engine/model/pack.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -213,6 +215,72 @@ TEST_F(ExpertSettingsTest, PinsThatCannotBeHadAreErrorsThatSayWhy) {
   EXPECT_THAT(Message(Engine::Load(kModel, options_).status()), HasSubstr("nowhere"));
   options_.expert_pins = Write("pins", "0 0\n");
   EXPECT_THAT(Message(Engine::Load(kDenseModel, options_).status()), HasSubstr("no experts"));
+}
+
+TEST_F(ExpertSettingsTest, ARestartedEngineBeginsWithWhatWasPopular) {
+  LimitExperts(40);
+  const std::vector<int32_t> expected = Ask(*Load());
+  const auto hits_of_first = [this, &expected](bool warm) {
+    const auto engine = Load();
+    WaitForPreloads(*engine);
+    EXPECT_EQ(engine->stats().experts.resident_bytes > engine->memory().experts / 2, warm);
+    EXPECT_EQ(Ask(*engine), expected);
+    const uint64_t hits = engine->stats().experts.hits;
+    for (int i = 0; i < 4; ++i) Ask(*engine, i);
+    return hits;
+  };
+  options_.expert_popularity = (folder_ / "popularity").string();
+  for (const std::string_view policy : {"learned", "ema", "lfru", "forward_distance"}) {
+    fs::remove(options_.expert_popularity);
+    options_.expert_policy = policy;
+    const uint64_t cold = hits_of_first(false);
+    EXPECT_TRUE(fs::exists(options_.expert_popularity)) << policy;
+    EXPECT_GT(hits_of_first(true), cold) << policy;
+  }
+  EXPECT_THAT(warnings(), IsEmpty());
+}
+
+TEST_F(ExpertSettingsTest, DrainSavesWhatIsPopular) {
+  LimitExperts(40);
+  options_.expert_popularity = (folder_ / "popularity").string();
+  const auto engine = Load();
+  Ask(*engine);
+  engine->Drain(1000);
+  EXPECT_TRUE(fs::exists(options_.expert_popularity));
+}
+
+TEST_F(ExpertSettingsTest, APopularityFileThatDoesNotBelongMakesAColdStartAndAWarning) {
+  LimitExperts(40);
+  options_.expert_popularity = Write("popularity", "HOSTPOP1" + std::string(500, 'x'));
+  EXPECT_EQ(Load()->stats().experts.preload_bytes, 0u);
+  EXPECT_THAT(warnings(), ElementsAre(AllOf(HasSubstr("cold"), HasSubstr("damaged"))));
+  ASSERT_TRUE(WritePopularity(options_.expert_popularity, {8, 32, std::vector<float>(8 * 32, 0.5f)},
+                              std::string(32, 'a'))
+                  .ok());
+  const auto engine = Load();
+  EXPECT_EQ(engine->stats().experts.preload_bytes, 0u);
+  EXPECT_THAT(warnings(), Contains(AllOf(HasSubstr("cold"), HasSubstr("another model"))));
+  EXPECT_EQ(Ask(*engine).size(), 24u);
+}
+
+TEST_F(ExpertSettingsTest, AutomaticPopularityLiesInAPackedStore) {
+  const std::string store = (folder_ / "packed").string();
+  const auto packed = PackModel(kModel, store, {});
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  LimitExperts(40);
+  options_.expert_popularity = "auto";
+  Ask(*Load(store));
+  EXPECT_TRUE(fs::exists(fs::path(store) / "popularity.bin"));
+  const auto report = VerifyPacked(store, [](uint64_t, uint64_t) { return true; });
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_THAT(report->problems, IsEmpty());
+  const auto engine = Load(store);
+  WaitForPreloads(*engine);
+  EXPECT_GT(engine->stats().experts.preload_bytes, 0u);
+  // Elsewhere it is off.
+  Ask(*Load());
+  EXPECT_FALSE(fs::exists(fs::path(kModel) / "popularity.bin"));
+  EXPECT_THAT(warnings(), IsEmpty());
 }
 
 // What becomes of the options, below the engine.

@@ -1,6 +1,7 @@
 #include "engine/engine/served_experts.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <string>
 #include <utility>
 
@@ -75,6 +76,15 @@ absl::Status ServedExperts::Start(uint64_t bytes) {
   }
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, OpenReader());
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<EvictionPolicy> policy, MakePolicy(bytes));
+  if (const std::string path = PopularityFile(); !path.empty()) {
+    warm_start_ = std::make_unique<WarmStart>(
+        WarmStart::Options{.path = path,
+                           .fingerprint = FingerprintModel(*model_.weights),
+                           .shape = shape_,
+                           .warn = [this](const std::string& text) { Warn(text); }});
+  }
+  const Popularity popularity = warm_start_ != nullptr ? warm_start_->last() : Popularity();
+  policy->ImportPopularity(popularity);
   std::unique_ptr<ExpertPredictor> predictor;
   if (options_.expert_prefetch == Prefetch::kTransitions) {
     predictor = NewTransitionPredictor(shape_);
@@ -86,7 +96,10 @@ absl::Status ServedExperts::Start(uint64_t bytes) {
   cache.govern_prefetch = options_.expert_prefetch == Prefetch::kAuto;
   HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create(cache, &store_, std::move(reader),
                                                        std::move(policy), std::move(predictor)));
-  cache_->Preload(pins_, {});
+  cache_->Preload(pins_, MostPopular(popularity));
+  if (warm_start_ != nullptr) {
+    warm_start_->KeepSaving([this] { return cache_->ExportPopularity(); });
+  }
   return absl::OkStatus();
 }
 
@@ -114,6 +127,18 @@ absl::StatusOr<std::unique_ptr<EvictionPolicy>> ServedExperts::MakePolicy(uint64
   }
   HOSTLER_ASSIGN_OR_RETURN(auto policy, NewEvictionPolicy(name, shape_));
   return pins_.empty() ? std::move(policy) : NewPinningPolicy(std::move(policy), pins_);
+}
+
+std::string ServedExperts::PopularityFile() const {
+  const std::string& asked = options_.expert_popularity;
+  if (asked != "auto") return asked == "off" ? "" : asked;
+  if (model_.model->info().packed.empty()) return "";
+  const std::filesystem::path store = model_.weights->files()[0];
+  return (store.parent_path() / "popularity.bin").string();
+}
+
+void ServedExperts::SavePopularity() {
+  if (warm_start_ != nullptr) warm_start_->Save();
 }
 
 void ServedExperts::Warn(const std::string& text) const {

@@ -15,6 +15,7 @@
 #include "cache/reader.h"
 #include "engine/engine/engine.h"
 #include "engine/engine/memory_plan.h"
+#include "engine/engine/warm_start.h"
 #include "engine/model/loader.h"
 
 namespace hostler {
@@ -34,6 +35,10 @@ class ServedExperts {
   // Unimplemented for an expert_io or expert_direct_io that there is not.
   absl::Status Start(uint64_t bytes);
 
+  // Saves which experts were used most, if that is asked for. Any thread, after
+  // Start().
+  void SavePopularity();
+
   // REQUIRES: Start() succeeded
   ExpertCache* cache() const { return cache_.get(); }
 
@@ -47,6 +52,8 @@ class ServedExperts {
   uint64_t least_bytes() const { return std::min(pinned_bytes_ + largest_slot_, all_bytes_); }
   absl::StatusOr<std::unique_ptr<Reader>> OpenReader() const;
   absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakePolicy(uint64_t bytes) const;
+  // "": popularity is not kept.
+  std::string PopularityFile() const;
   void Warn(const std::string& text) const;
 
   const LoadedModel& model_;
@@ -60,6 +67,7 @@ class ServedExperts {
   std::vector<ExpertKey> pins_;
   uint64_t pinned_bytes_ = 0;
   std::unique_ptr<ExpertCache> cache_;
+  std::unique_ptr<WarmStart> warm_start_;  // may be null; asks the cache while it lives
 };
 
 }  // namespace hostler
