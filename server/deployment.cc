@@ -90,13 +90,16 @@ absl::Status CheckFiles(const std::vector<ModelDeployment>& models,
                         const std::vector<ModelInfo>& infos) {
   std::map<std::string, std::string> writers;
   for (size_t i = 0; i < models.size(); ++i) {
-    const std::string& file = models[i].options.expert_popularity;
-    if (infos[i].moe_layers == 0 || file == "auto" || file == "off") continue;
-    const auto [other, is_first] = writers.emplace(file, models[i].name);
-    if (is_first) continue;
-    return absl::InvalidArgumentError(
-        fmt::format("{} and {} would both write {}: name a file for each of these models",
-                    other->second, models[i].name, file));
+    if (infos[i].moe_layers == 0) continue;
+    const EngineOptions& options = models[i].options;
+    for (const std::string& file : {options.expert_popularity, options.expert_trace}) {
+      if (file.empty() || file == "auto" || file == "off") continue;
+      const auto [other, is_first] = writers.emplace(file, models[i].name);
+      if (is_first) continue;
+      return absl::InvalidArgumentError(
+          fmt::format("{} and {} would both write {}: name a file for each of these models",
+                      other->second, models[i].name, file));
+    }
   }
   return absl::OkStatus();
 }

@@ -156,6 +156,8 @@ TEST(DeploymentTest, RefusesAFileThatTwoModelsWouldWrite) {
   EXPECT_TRUE(PlanDeployment(config, {moe, Info(100)}).ok()) << "a dense model writes none";
   config.models[1].settings = {{"expert_popularity", "/tmp/other"}};
   EXPECT_TRUE(PlanDeployment(config, {moe, moe}).ok());
+  config.engine.expert_trace = "/tmp/trace";
+  EXPECT_TRUE(absl::IsInvalidArgument(PlanDeployment(config, {moe, moe}).status()));
 }
 
 }  // namespace

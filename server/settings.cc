@@ -134,6 +134,13 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
        "Where to keep which experts are used most, to start with them the next time; auto: in a "
        "packed store",
        options->expert_popularity, SetText(&options->expert_popularity)},
+      {"expert_trace", "FILE",
+       "Record which experts the gates choose, for hostler replay and analyze; an existing file is "
+       "replaced",
+       "", SetText(&options->expert_trace)},
+      {"expert_trace_size", "SIZE", "Where recording ends",
+       fmt::format("{}MiB", defaults.expert_trace_bytes >> 20),
+       SetBytes(&options->expert_trace_bytes)},
       {"expert_io", "auto|uring|pread", "How experts are read; auto: io_uring where there is one",
        "auto", set_io},
       {"expert_direct_io", "auto|on|off",

@@ -139,9 +139,9 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   }
   if (model_.model->experts() != nullptr) {
     HOSTLER_ASSIGN_OR_RETURN(experts_, ServedExperts::Create(&model_, options));
-  } else if (!options.expert_pins.empty()) {
+  } else if (!options.expert_pins.empty() || !options.expert_trace.empty()) {
     return absl::InvalidArgumentError(
-        fmt::format("{} has no experts: it cannot have expert_pins", path));
+        fmt::format("{} has no experts: it cannot have expert_pins or an expert_trace", path));
   }
 
   options.max_sequences = std::clamp(options.max_sequences, 1, options.step_tokens);
@@ -165,6 +165,7 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   scheduling.limits.block_tokens = layout.block_tokens;
   scheduling.limits.recurrent = state_ != nullptr;
   scheduling.max_queue = options.max_queue;
+  if (experts_ != nullptr) scheduling.recorder = experts_->recorder();
   scheduling.width.max_width = limits.logit_rows;
   scheduling.width.fixed = options.decode_width;
   scheduling.width.max_wait_seconds = options.max_decode_wait_ms * 1e-3;

@@ -47,6 +47,9 @@ struct EngineOptions {
   // Where to keep, from run to run, which experts are used most: a file, "auto"
   // (popularity.bin in a packed store, else off) or "off".
   std::string expert_popularity = "off";
+  // A file to record gates' choices in ("": none), and how large it may grow.
+  std::string expert_trace;
+  uint64_t expert_trace_bytes = uint64_t{256} << 20;
   int threads = 0;  // 0: the cores this process may use
   Quantize quantize = Quantize::kNone;
   bool precise = false;            // f32 activations and KV over the weights as stored

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "engine/engine/engine.h"
+#include "engine/engine/gate_recorder.h"
 #include "engine/engine/memory_split.h"
 #include "engine/engine/scheduler.h"
 #include "engine/engine/sequence.h"
@@ -25,6 +26,7 @@ class EngineLoop {
     Scheduler::Limits limits;
     int max_queue = 4096;
     WidthControl::Options width;
+    GateRecorder* recorder = nullptr;  // outlives the loop; null: gates are not recorded
   };
 
   // Starts the thread. `model`, what `memory` views and `split` (null for
@@ -70,6 +72,7 @@ class EngineLoop {
   const LoadedModel& model_;
   const ModelMemory memory_;
   MemorySplit* const split_;
+  GateRecorder* const recorder_;
   const int max_queue_;
 
   // The loop thread's.

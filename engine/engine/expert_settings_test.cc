@@ -15,6 +15,8 @@
 #include <vector>
 
 #include "cache/policy.h"
+#include "cache/replay.h"
+#include "cache/trace.h"
 #include "engine/engine/engine.h"
 #include "engine/engine/served_experts.h"
 #include "engine/engine/warm_start.h"
@@ -219,6 +221,7 @@ TEST_F(ExpertSettingsTest, PinsThatCannotBeHadAreErrorsThatSayWhy) {
 
 TEST_F(ExpertSettingsTest, ARestartedEngineBeginsWithWhatWasPopular) {
   LimitExperts(40);
+  options_.expert_prefetch = Prefetch::kOff;  // whose hits depend on time
   const std::vector<int32_t> expected = Ask(*Load());
   const auto hits_of_first = [this, &expected](bool warm) {
     const auto engine = Load();
@@ -281,6 +284,46 @@ TEST_F(ExpertSettingsTest, AutomaticPopularityLiesInAPackedStore) {
   Ask(*Load());
   EXPECT_FALSE(fs::exists(fs::path(kModel) / "popularity.bin"));
   EXPECT_THAT(warnings(), IsEmpty());
+}
+
+TEST_F(ExpertSettingsTest, AServedRunsTraceCanBeReplayed) {
+  constexpr int kLayers = 8, kTopk = 4;
+  const std::vector<int32_t> expected = Ask(*Load());
+  options_.expert_trace = (folder_ / "trace.csv").string();
+  EXPECT_EQ(Ask(*Load()), expected);
+  const auto trace = ReadExpertTrace(options_.expert_trace);
+  ASSERT_TRUE(trace.ok()) << trace.status();
+  EXPECT_EQ(trace->header.layers, kLayers);
+  // 40 tokens of the prompt; the last of the 24 is not computed.
+  ASSERT_EQ(trace->lines.size(), size_t{kLayers * (40 + 23)});
+  for (size_t i = 0; i < trace->lines.size(); ++i) {
+    EXPECT_EQ(trace->lines[i].decode, i >= kLayers * 40) << i;
+  }
+  EXPECT_EQ(trace->lines.back().step, 62);
+  const RequestList requests(*trace);
+  const auto policy = NewEvictionPolicy("default", requests.shape());
+  const ReplayCounts counts = Replay(requests, {.capacity = kLayers * 32}, policy->get());
+  EXPECT_EQ(counts.lookups, kLayers * 23 * kTopk);
+  EXPECT_GT(counts.hits, counts.lookups / 2);
+  EXPECT_THAT(warnings(), IsEmpty());
+}
+
+TEST_F(ExpertSettingsTest, ATraceEndsAtItsSizeAndServingGoesOn) {
+  options_.expert_trace = (folder_ / "trace.csv").string();
+  options_.expert_trace_bytes = 30000;
+  {
+    const auto engine = Load();
+    EXPECT_EQ(Ask(*engine, 1, 400).size(), 400u);
+    EXPECT_EQ(Ask(*engine, 2, 400).size(), 400u);
+  }
+  EXPECT_LE(fs::file_size(options_.expert_trace), 30000u);
+  EXPECT_TRUE(ReadExpertTrace(options_.expert_trace).ok());
+  EXPECT_THAT(warnings(), ElementsAre(HasSubstr("recording has ended")));
+}
+
+TEST_F(ExpertSettingsTest, ATraceThatCannotBeWrittenIsAnError) {
+  options_.expert_trace = (folder_ / "nowhere" / "trace.csv").string();
+  EXPECT_THAT(Message(Engine::Load(kModel, options_).status()), HasSubstr("nowhere"));
 }
 
 // What becomes of the options, below the engine.

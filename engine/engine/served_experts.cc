@@ -66,6 +66,9 @@ void ServedExperts::AddNeeds(MemoryNeeds* needs) const {
   needs->layer_experts = shape_.experts;
   // A read that is not aligned goes through a buffer, and so does decoding.
   needs->work_space += reads_.depth * (reads_.max_bytes + staged_);
+  if (!options_.expert_trace.empty()) {
+    needs->work_space += GateRecorder::RingBytes(*model_.model, options_.step_tokens);
+  }
 }
 
 absl::Status ServedExperts::Start(uint64_t bytes) {
@@ -76,6 +79,14 @@ absl::Status ServedExperts::Start(uint64_t bytes) {
   }
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, OpenReader());
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<EvictionPolicy> policy, MakePolicy(bytes));
+  if (!options_.expert_trace.empty()) {
+    HOSTLER_ASSIGN_OR_RETURN(
+        recorder_, GateRecorder::Create({.path = options_.expert_trace,
+                                         .max_bytes = options_.expert_trace_bytes,
+                                         .step_rows = options_.step_tokens,
+                                         .warn = [this](const std::string& text) { Warn(text); }},
+                                        *model_.model));
+  }
   if (const std::string path = PopularityFile(); !path.empty()) {
     warm_start_ = std::make_unique<WarmStart>(
         WarmStart::Options{.path = path,

@@ -14,6 +14,7 @@
 #include "cache/policy.h"
 #include "cache/reader.h"
 #include "engine/engine/engine.h"
+#include "engine/engine/gate_recorder.h"
 #include "engine/engine/memory_plan.h"
 #include "engine/engine/warm_start.h"
 #include "engine/model/loader.h"
@@ -27,11 +28,12 @@ class ServedExperts {
   static absl::StatusOr<std::unique_ptr<ServedExperts>> Create(const LoadedModel* model,
                                                                const EngineOptions& options);
 
-  // Adds what slots, and reads on their way to them, take.
+  // Adds what slots, reads on their way to them, and a trace take.
   void AddNeeds(MemoryNeeds* needs) const;
 
   // Makes the cache, of `bytes`, and begins to fill it. Errors: the reader's and
   // the cache's; ResourceExhausted when the pinned experts do not fit;
+  // Unavailable when the trace cannot be written;
   // Unimplemented for an expert_io or expert_direct_io that there is not.
   absl::Status Start(uint64_t bytes);
 
@@ -41,6 +43,8 @@ class ServedExperts {
 
   // REQUIRES: Start() succeeded
   ExpertCache* cache() const { return cache_.get(); }
+  // Likewise; null: gates' choices are not recorded.
+  GateRecorder* recorder() const { return recorder_.get(); }
 
  private:
   ServedExperts(const LoadedModel* model, const EngineOptions& options)
@@ -67,6 +71,7 @@ class ServedExperts {
   std::vector<ExpertKey> pins_;
   uint64_t pinned_bytes_ = 0;
   std::unique_ptr<ExpertCache> cache_;
+  std::unique_ptr<GateRecorder> recorder_;
   std::unique_ptr<WarmStart> warm_start_;  // may be null; asks the cache while it lives
 };
 
