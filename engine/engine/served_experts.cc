@@ -72,7 +72,7 @@ void ServedExperts::AddNeeds(MemoryNeeds* needs) const {
 }
 
 absl::Status ServedExperts::Start(uint64_t bytes) {
-  if (bytes < least_bytes()) {
+  if (!pins_.empty() && bytes < least_bytes()) {
     return absl::ResourceExhaustedError(
         fmt::format("{} for experts; the {} pinned ones and a slot more take {}",
                     FormatBytes(bytes), pins_.size(), FormatBytes(least_bytes())));
