@@ -35,7 +35,7 @@ class GateRecorder : public GateTrace {
     bool wait = false;
     // Told, once each, that lines are dropped, and why recording ended. From the
     // recorder's thread; may be null.
-    std::function<void(const std::string& text)> warn;
+    std::function<void(const std::string& text)> warn = nullptr;
   };
 
   // Errors: TraceWriter::Create's.
