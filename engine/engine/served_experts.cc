@@ -7,7 +7,6 @@
 
 #include "cache/pins.h"
 #include "cache/predictor.h"
-#include "cache/tier.h"
 #include "engine/base/bytes.h"
 #include "engine/base/status.h"
 #include "engine/text/json_fields.h"
@@ -18,28 +17,18 @@ namespace hostler {
 absl::StatusOr<std::unique_ptr<ServedExperts>> ServedExperts::Create(const LoadedModel* model,
                                                                      const EngineOptions& options) {
   std::unique_ptr<ServedExperts> experts(new ServedExperts(model, options));
-  experts->Measure();
+  HOSTLER_RETURN_IF_ERROR(experts->Measure());
   HOSTLER_RETURN_IF_ERROR(experts->ReadPins());
   return experts;
 }
 
-void ServedExperts::Measure() {
+absl::Status ServedExperts::Measure() {
+  HOSTLER_ASSIGN_OR_RETURN(sizes_, MeasureStore(store_));
   reads_ = ReaderOptionsFor(store_);
   reads_.method = options_.expert_io;
   reads_.direct = options_.expert_direct_io;
-  shape_ = {store_.num_layers(), 0};
-  counts_.cycle = int64_t{shape_.layers} * model_.model->info().experts_per_token;
-  for (int layer = 0; layer < shape_.layers; ++layer) {
-    const int experts = store_.num_experts(layer);
-    const uint64_t slot = SlotStride(store_.slot_bytes(layer));
-    shape_.experts = std::max(shape_.experts, experts);
-    counts_.all += experts;
-    largest_slot_ = std::max(largest_slot_, slot);
-    all_bytes_ += slot * experts;
-    if (store_.needs_decode(layer) && experts > 0) {
-      staged_ = std::max(staged_, TotalBytes(store_.extents({layer, 0})));
-    }
-  }
+  shape_ = {store_.num_layers(), sizes_.max_experts_per_layer};
+  return absl::OkStatus();
 }
 
 absl::Status ServedExperts::ReadPins() {
@@ -60,12 +49,12 @@ absl::Status ServedExperts::ReadPins() {
 }
 
 void ServedExperts::AddNeeds(MemoryNeeds* needs) const {
-  needs->slot = largest_slot_;
+  needs->slot = SlotStride(sizes_.slot_bytes);
   needs->pinned = pinned_bytes_;
-  needs->all_experts = all_bytes_;
-  needs->layer_experts = shape_.experts;
+  needs->all_experts = sizes_.all_slots_bytes;
+  needs->layer_experts = sizes_.max_experts_per_layer;
   // A read that is not aligned goes through a buffer, and so does decoding.
-  needs->work_space += reads_.depth * (reads_.max_bytes + staged_);
+  needs->work_space += reads_.depth * (reads_.max_bytes + sizes_.stored_bytes);
   if (!options_.expert_trace.empty()) {
     needs->work_space += GateRecorder::RingBytes(*model_.model, options_.step_tokens);
   }
@@ -124,9 +113,11 @@ absl::StatusOr<std::unique_ptr<Reader>> ServedExperts::OpenReader() const {
 
 absl::StatusOr<std::unique_ptr<EvictionPolicy>> ServedExperts::MakePolicy(uint64_t bytes) const {
   // Pinned experts are no part of what a policy decides.
-  const ExpertCounts counts{counts_.cycle, counts_.all - int64_t(pins_.size())};
-  const int64_t slots =
-      bytes >= all_bytes_ ? counts.all : int64_t((bytes - pinned_bytes_) / largest_slot_);
+  const int64_t cycle = int64_t{shape_.layers} * model_.model->info().experts_per_token;
+  const ExpertCounts counts{cycle, sizes_.experts - int64_t(pins_.size())};
+  const int64_t slots = bytes >= sizes_.all_slots_bytes
+                            ? counts.all
+                            : int64_t((bytes - pinned_bytes_) / SlotStride(sizes_.slot_bytes));
   const std::string& asked = options_.expert_policy;
   std::string_view name = asked;
   if (asked == "default" || asked == "lru") name = PolicyForBudget(asked, slots, counts);
@@ -134,7 +125,7 @@ absl::StatusOr<std::unique_ptr<EvictionPolicy>> ServedExperts::MakePolicy(uint64
     Warn(
         fmt::format("expert_policy is {} in place of lru, which hits nothing with {} slots: one "
                     "token asks for {} experts",
-                    name, slots, counts_.cycle));
+                    name, slots, cycle));
   }
   HOSTLER_ASSIGN_OR_RETURN(auto policy, NewEvictionPolicy(name, shape_));
   return pins_.empty() ? std::move(policy) : NewPinningPolicy(std::move(policy), pins_);

@@ -13,6 +13,8 @@
 #include "cache/expert_cache.h"
 #include "cache/policy.h"
 #include "cache/reader.h"
+#include "cache/store_sizes.h"
+#include "cache/tier.h"
 #include "engine/engine/engine.h"
 #include "engine/engine/gate_recorder.h"
 #include "engine/engine/memory_plan.h"
@@ -24,7 +26,8 @@ namespace hostler {
 class ServedExperts {
  public:
   // What can be told before memory is divided. `model` has experts and must
-  // outlive the result. Errors: NotFound and InvalidArgument for the pins.
+  // outlive the result. Errors: NotFound and InvalidArgument for the pins;
+  // MeasureStore's.
   static absl::StatusOr<std::unique_ptr<ServedExperts>> Create(const LoadedModel* model,
                                                                const EngineOptions& options);
 
@@ -33,8 +36,8 @@ class ServedExperts {
 
   // Makes the cache, of `bytes`, and begins to fill it. Errors: the reader's and
   // the cache's; ResourceExhausted when the pinned experts do not fit;
-  // Unavailable when the trace cannot be written;
-  // Unimplemented for an expert_io or expert_direct_io that there is not.
+  // Unavailable when the trace cannot be written; Unimplemented for an
+  // expert_io or expert_direct_io that there is not.
   absl::Status Start(uint64_t bytes);
 
   // Saves which experts were used most, if that is asked for. Any thread, after
@@ -50,10 +53,12 @@ class ServedExperts {
   ServedExperts(const LoadedModel* model, const EngineOptions& options)
       : model_(*model), store_(*model->model->experts()), options_(options) {}
 
-  void Measure();
+  absl::Status Measure();
   absl::Status ReadPins();
   // Pinned experts and a slot for the others.
-  uint64_t least_bytes() const { return std::min(pinned_bytes_ + largest_slot_, all_bytes_); }
+  uint64_t least_bytes() const {
+    return std::min(pinned_bytes_ + SlotStride(sizes_.slot_bytes), sizes_.all_slots_bytes);
+  }
   absl::StatusOr<std::unique_ptr<Reader>> OpenReader() const;
   absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakePolicy(uint64_t bytes) const;
   // "": popularity is not kept.
@@ -65,9 +70,7 @@ class ServedExperts {
   const EngineOptions options_;
   ReaderOptions reads_;
   PolicyShape shape_;
-  ExpertCounts counts_;
-  uint64_t largest_slot_ = 0, all_bytes_ = 0;  // as SlotStride() has them
-  uint64_t staged_ = 0;                        // the largest expert that is decoded, as stored
+  StoreSizes sizes_;
   std::vector<ExpertKey> pins_;
   uint64_t pinned_bytes_ = 0;
   std::unique_ptr<ExpertCache> cache_;
