@@ -101,7 +101,7 @@ class Run {
 };
 
 int Measure(const Case& c) {
-  ReaderOptions options{.direct = c.direct, .depth = c.depth};
+  ReaderOptions options{.direct = c.direct ? DirectIo::kOn : DirectIo::kOff, .depth = c.depth};
   options.max_bytes = c.expert_bytes;
   options.max_extents = c.parts;
   if (c.method == "pread") options.method = ReaderOptions::Method::kPread;

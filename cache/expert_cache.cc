@@ -13,8 +13,10 @@
 #include <utility>
 #include <vector>
 
+#include "cache/cache_counters.h"
 #include "cache/id_queue.h"
 #include "cache/slot_table.h"
+#include "cache/store_sizes.h"
 
 namespace hostler {
 namespace {
@@ -46,41 +48,6 @@ struct SlotUse {
   Clock::time_point wanted_at = {};
 };
 
-uint64_t StoredBytes(const ExpertStore& store, ExpertKey key) {
-  return TotalBytes(store.extents(key));
-}
-
-// What Create() learns from the store.
-struct Sizes {
-  size_t slot_bytes = 0;    // the largest layer's expert
-  size_t stored_bytes = 0;  // the largest expert that needs decoding, else 0
-  int max_experts_per_layer = 0;
-};
-
-absl::StatusOr<Sizes> MeasureStore(const ExpertStore& store) {
-  Sizes sizes;
-  for (int layer = 0; layer < store.num_layers(); ++layer) {
-    const size_t slot_bytes = store.slot_bytes(layer);
-    const int num_experts = store.num_experts(layer);
-    sizes.max_experts_per_layer = std::max(sizes.max_experts_per_layer, num_experts);
-    sizes.slot_bytes = std::max(sizes.slot_bytes, slot_bytes);
-    for (int expert = 0; expert < num_experts; ++expert) {
-      const uint64_t stored_bytes = StoredBytes(store, {layer, expert});
-      if (store.needs_decode(layer)) {
-        sizes.stored_bytes = std::max<size_t>(sizes.stored_bytes, stored_bytes);
-      } else if (stored_bytes != slot_bytes) {
-        return absl::InvalidArgumentError(
-            fmt::format("layer {} expert {}: {} bytes are stored, but its slot takes {}", layer,
-                        expert, stored_bytes, slot_bytes));
-      }
-    }
-  }
-  if (sizes.max_experts_per_layer == 0 || sizes.slot_bytes == 0) {
-    return absl::InvalidArgumentError("the model has no experts");
-  }
-  return sizes;
-}
-
 absl::Status NameExpert(const absl::Status& status, ExpertKey key) {
   return absl::Status(status.code(), fmt::format("MoE layer {}, expert {}: {}", key.layer,
                                                  key.expert, std::string(status.message())));
@@ -89,25 +56,6 @@ absl::Status NameExpert(const absl::Status& status, ExpertKey key) {
 int64_t NanosecondsSince(Clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
 }
-
-// Written under the cache's lock, read by stats() without it.
-struct Counters {
-  std::atomic<uint64_t> hits{0}, misses{0}, evictions{0}, read_errors{0}, read_retries{0};
-  std::atomic<uint64_t> read_bytes{0}, speculative_bytes{0};
-  std::atomic<uint64_t> speculative_hits{0}, speculative_late{0};
-  std::atomic<uint64_t> speculative_wasted{0}, speculative_wasted_bytes{0};
-  std::atomic<uint64_t> speculative_useful_bytes{0}, preload_bytes{0};
-  std::atomic<int64_t> stall_ns{0};
-  LatencyRecorder demand_reads;
-  std::atomic<uint64_t> capacity_bytes{0};
-  std::atomic<int> reads_in_flight{0}, reads_queued{0};
-  std::atomic<float> least_chance{PrefetchGovernor::kNever};  // the governor's report
-  std::atomic<int> prefetch_trials{0};
-  std::atomic<double> prefetch_difference{0};
-  std::atomic<int> speculative_in_flight{0}, speculative_queued{0}, preloads_left{0};
-  std::atomic<int> pinned_slots{0};
-  std::vector<std::atomic<int>> resident;  // [layers], slots; pinned ones included
-};
 
 }  // namespace
 
@@ -563,7 +511,7 @@ class ExpertCache::Impl {
   }
 
   Parts parts_;
-  Counters counters_;
+  CacheCounters counters_;
   std::vector<std::thread> threads_;
 
   mutable std::mutex mutex_;
@@ -603,32 +551,9 @@ class ExpertCache::Impl {
 };
 
 ExpertCacheStats ExpertCache::Impl::stats() const {
-  ExpertCacheStats stats;
-  stats.hits = counters_.hits;
-  stats.misses = counters_.misses;
-  stats.evictions = counters_.evictions;
-  stats.read_errors = counters_.read_errors;
-  stats.read_retries = counters_.read_retries;
-  stats.stall_seconds = static_cast<double>(counters_.stall_ns) * 1e-9;
-  stats.read_bytes = counters_.read_bytes;
-  stats.speculative_bytes = counters_.speculative_bytes;
-  stats.speculative_hits = counters_.speculative_hits;
-  stats.speculative_late = counters_.speculative_late;
-  stats.speculative_wasted = counters_.speculative_wasted;
-  stats.speculative_wasted_bytes = counters_.speculative_wasted_bytes;
-  stats.speculative_useful_bytes = counters_.speculative_useful_bytes;
-  stats.preload_bytes = counters_.preload_bytes;
-  stats.preloads_left = counters_.preloads_left;
-  stats.reads_in_flight = counters_.reads_in_flight;
-  stats.reads_queued = counters_.reads_queued;
-  stats.speculative_in_flight = counters_.speculative_in_flight;
-  stats.speculative_queued = counters_.speculative_queued;
+  ExpertCacheStats stats = counters_.Read();
   for (const uint64_t bytes : ResidentBytes()) stats.resident_bytes += bytes;
-  stats.capacity_bytes = counters_.capacity_bytes;
   stats.model_bytes = parts_.table.all_bytes();
-  stats.prefetch = {counters_.least_chance, counters_.prefetch_trials,
-                    counters_.prefetch_difference};
-  stats.pinned_slots = counters_.pinned_slots;
   stats.locked = parts_.table.locked();
   return stats;
 }
@@ -640,7 +565,7 @@ absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
     return absl::InvalidArgumentError(
         fmt::format("an expert cache with {} workers, must be at least 1", options.workers));
   }
-  absl::StatusOr<Sizes> sizes = MeasureStore(*store);
+  absl::StatusOr<StoreSizes> sizes = MeasureStore(*store);
   if (!sizes.ok()) return std::move(sizes).status();
   if (options.capacity_bytes < SlotStride(sizes->slot_bytes)) {
     return absl::InvalidArgumentError(

@@ -46,6 +46,10 @@ class ForwardDistancePolicy : public ScoredPolicy {
       return;
     }
     std::copy(popularity.rate.begin(), popularity.rate.end(), rate_.begin());
+    for (int layer = 0; layer < shape().layers; ++layer) {
+      Score(layer);
+      ScoresChanged(layer);
+    }
   }
 
  private:
@@ -60,8 +64,12 @@ class ForwardDistancePolicy : public ScoredPolicy {
     } else {
       for (int t = 0; t < request.num_tokens(); ++t) Visit(request.layer, request.token(t));
     }
-    const size_t first = size_t(request.layer) * shape().experts;
-    float* score = scores(request.layer);
+    Score(request.layer);
+  }
+
+  void Score(int layer) {
+    const size_t first = size_t(layer) * shape().experts;
+    float* score = scores(layer);
     for (int expert = 0; expert < shape().experts; ++expert) {
       const Tally& tally = TallyOf(first + expert);
       const double chance =

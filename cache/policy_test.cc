@@ -185,6 +185,20 @@ TEST_P(PolicyTest, StartsWarmWithWhatWasExported) {
   EXPECT_EQ(victim.expert, 12) << "never used, while 1 was used by every token";
 }
 
+TEST_P(PolicyTest, AWarmStartCountsInLayersThatAreStillToCome) {
+  if (GetParam() == "lru") GTEST_SKIP() << "counts no uses";
+  auto policy = New();
+  Popularity popularity{kShape.layers, kShape.experts, {}};
+  popularity.rate.assign(size_t(kShape.layers * kShape.experts), 0.01f);
+  popularity.rate[2 * kShape.experts + 1] = 0.9f;
+  policy->ImportPopularity(popularity);
+  for (const int expert : {1, 12}) policy->OnInsert({2, expert});
+  Ask(policy.get(), 0, {15});
+  ExpertKey victim;
+  ASSERT_TRUE(policy->PickVictim(Any, &victim));
+  EXPECT_EQ(victim.expert, 12);
+}
+
 TEST_P(PolicyTest, IgnoresPopularityOfAnotherShape) {
   auto policy = New();
   policy->ImportPopularity({2, 16, std::vector<float>(32, 1.0f)});

@@ -63,11 +63,12 @@ OpenFiles::~OpenFiles() {
   for (const File& file : files_) close(file.descriptor);
 }
 
-absl::StatusOr<OpenFiles> OpenFiles::Open(std::span<const std::string> paths, bool direct) {
+absl::StatusOr<OpenFiles> OpenFiles::Open(std::span<const std::string> paths, DirectIo direct) {
   OpenFiles files;
   files.files_.reserve(paths.size());
   for (const std::string& path : paths) {
-    int descriptor = direct ? open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT) : -1;
+    int descriptor =
+        direct != DirectIo::kOff ? open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT) : -1;
     bool reads_directly = descriptor >= 0 && ReadsDirectly(descriptor);
     if (!reads_directly) {
       if (descriptor >= 0) close(descriptor);
@@ -75,7 +76,9 @@ absl::StatusOr<OpenFiles> OpenFiles::Open(std::span<const std::string> paths, bo
     }
     if (descriptor >= 0) {
       files.files_.push_back({path, descriptor, reads_directly});
-      continue;
+      if (reads_directly || direct != DirectIo::kOn) continue;
+      return absl::UnimplementedError(
+          fmt::format("{}: its file system cannot read past the page cache (O_DIRECT)", path));
     }
     const int error = errno;
     const std::string message =

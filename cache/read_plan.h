@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cache/expert_store.h"
+#include "cache/reader.h"
 
 namespace hostler {
 
@@ -25,9 +26,9 @@ class OpenFiles {
   OpenFiles& operator=(OpenFiles&&) = delete;
   ~OpenFiles();
 
-  // Each file is opened with O_DIRECT if `direct` and a first read so works.
-  // Errors: NotFound, PermissionDenied, Unavailable.
-  static absl::StatusOr<OpenFiles> Open(std::span<const std::string> paths, bool direct);
+  // Errors: NotFound, PermissionDenied, Unavailable; Unimplemented for kOn
+  // where a first direct read fails.
+  static absl::StatusOr<OpenFiles> Open(std::span<const std::string> paths, DirectIo direct);
 
   int descriptor(int file) const { return files_[file].descriptor; }
   bool direct(int file) const { return files_[file].direct; }

@@ -45,20 +45,26 @@ class Reader {
   virtual void Stop() = 0;
 };
 
+// Whether files are read past the page cache (O_DIRECT).
+enum class DirectIo {
+  kAuto,  // where a first read so works
+  kOn,    // or not at all
+  kOff,
+};
+
 struct ReaderOptions {
   enum class Method { kAuto, kUring, kPread };
   Method method = Method::kAuto;  // kAuto: io_uring where the kernel has it
-  // Past the page cache (O_DIRECT) where the file system can; elsewhere
-  // through it, dropping behind what was read.
-  bool direct = true;
+  // Through the page cache means dropping behind what was read.
+  DirectIo direct = DirectIo::kAuto;
   int depth = 8;
   uint64_t max_bytes = 0;  // of a read past the page cache that needs a buffer, ...
   int max_extents = 1;     // ... in this many parts
 };
 
 // Opens the files, which stay open as long as the reader. Errors: NotFound,
-// PermissionDenied, Unavailable; Unimplemented where the method asked for does
-// not exist; ResourceExhausted.
+// PermissionDenied, Unavailable; Unimplemented where the method or the direct
+// reads asked for do not exist; ResourceExhausted.
 absl::StatusOr<std::unique_ptr<Reader>> NewReader(std::span<const std::string> paths,
                                                   const ReaderOptions& options);
 

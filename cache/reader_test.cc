@@ -53,7 +53,7 @@ class ReaderTest : public ::testing::TestWithParam<Kind> {
   std::unique_ptr<Reader> Open(std::span<const std::string> paths, uint64_t max_bytes = 64,
                                int max_extents = 4, int depth = 4) {
     auto reader = NewReader(paths, {.method = GetParam().method,
-                                    .direct = GetParam().direct,
+                                    .direct = GetParam().direct ? DirectIo::kAuto : DirectIo::kOff,
                                     .depth = depth,
                                     .max_bytes = max_bytes,
                                     .max_extents = max_extents});
@@ -270,6 +270,15 @@ TEST(NewReaderTest, AMissingFileIsNotFoundNamingIt) {
   const auto reader = NewReader(paths, {.max_bytes = 1});
   EXPECT_EQ(reader.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(reader.status().message()), HasSubstr("/nowhere/at/all"));
+}
+
+TEST(NewReaderTest, DirectReadsAreRefusedWhereAFileSystemHasNone) {
+  const std::array<std::string, 1> paths = {"/proc/self/cmdline"};
+  EXPECT_TRUE(NewReader(paths, {.max_bytes = 1}).ok());
+  EXPECT_TRUE(NewReader(paths, {.direct = DirectIo::kOff, .max_bytes = 1}).ok());
+  const auto reader = NewReader(paths, {.direct = DirectIo::kOn, .max_bytes = 1});
+  EXPECT_EQ(reader.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(reader.status().message()), HasSubstr("/proc/self/cmdline"));
 }
 
 TEST(NewReaderTest, AFileThatMayNotBeReadIsPermissionDenied) {

@@ -79,6 +79,8 @@ class TraceWriter {
   absl::Status Flush();
 
   uint64_t lines() const { return lines_; }
+  uint64_t bytes() const { return written_bytes_ + buffer_.size(); }
+  size_t longest_line() const { return line_bytes_; }  // bytes
   uint64_t left_out() const { return left_out_; }
 
  private:
@@ -89,6 +91,7 @@ class TraceWriter {
   const size_t line_bytes_;  // the longest line
   std::string buffer_;
   absl::Status status_;
+  uint64_t written_bytes_ = 0;
   uint64_t lines_ = 0;
   uint64_t left_out_ = 0;
 };

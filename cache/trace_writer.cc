@@ -106,6 +106,7 @@ absl::Status TraceWriter::Flush() {
           absl::UnavailableError(fmt::format("cannot write the trace: {}", std::strerror(errno)));
     } else {
       done += wrote;
+      written_bytes_ += wrote;
     }
   }
   buffer_.clear();

@@ -35,7 +35,11 @@ struct VirtualModelConfig {
 struct ServeConfig {
   std::vector<ModelConfig> models;
   // For every model; the memory sizes are all models' together.
-  EngineOptions engine;
+  EngineOptions engine = [] {
+    EngineOptions options;
+    options.expert_popularity = "auto";
+    return options;
+  }();
 
   std::string host = "127.0.0.1";
   int port = 8000;       // HTTP; 0: a free one

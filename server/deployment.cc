@@ -1,6 +1,7 @@
 #include "server/deployment.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "engine/base/bytes.h"
@@ -84,6 +85,25 @@ absl::StatusOr<ModelDeployment> PlanModel(const ServeConfig& config, const Model
   return planned;
 }
 
+// Errors: InvalidArgument for a file that two models would write.
+absl::Status CheckFiles(const std::vector<ModelDeployment>& models,
+                        const std::vector<ModelInfo>& infos) {
+  std::map<std::string, std::string> writers;
+  for (size_t i = 0; i < models.size(); ++i) {
+    if (infos[i].moe_layers == 0) continue;
+    const EngineOptions& options = models[i].options;
+    for (const std::string& file : {options.expert_popularity, options.expert_trace}) {
+      if (file.empty() || file == "auto" || file == "off") continue;
+      const auto [other, is_first] = writers.emplace(file, models[i].name);
+      if (is_first) continue;
+      return absl::InvalidArgumentError(
+          fmt::format("{} and {} would both write {}: name a file for each of these models",
+                      other->second, models[i].name, file));
+    }
+  }
+  return absl::OkStatus();
+}
+
 VirtualModelConfig DefaultVirtualModel(const std::vector<ModelDeployment>& models,
                                        int max_prompt_tokens) {
   const auto cost = [](const ModelDeployment& m) { return m.price.input + m.price.output; };
@@ -112,6 +132,7 @@ absl::StatusOr<Deployment> PlanDeployment(const ServeConfig& config,
     HOSTLER_ASSIGN_OR_RETURN(ModelDeployment model, PlanModel(config, config.models[i], infos[i]));
     deployment.models.push_back(std::move(model));
   }
+  HOSTLER_RETURN_IF_ERROR(CheckFiles(deployment.models, infos));
   for (const SharedSize& size : kSharedSizes) {
     uint64_t total = config.engine.*size.bytes;
     if (total == 0 && size.bytes == &EngineOptions::memory_bytes) {

@@ -35,8 +35,8 @@ struct Deployment {
 // auto_max_prompt_tokens and whose others take any.
 //
 // `infos` are those of config.models, in order. Errors: InvalidArgument when
-// models ask for more than the budget; Unimplemented for a model that cannot
-// be served, with the reasons.
+// models ask for more than the budget or would write one file; Unimplemented for
+// a model that cannot be served, with the reasons.
 absl::StatusOr<Deployment> PlanDeployment(const ServeConfig& config,
                                           const std::vector<ModelInfo>& infos);
 

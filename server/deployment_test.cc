@@ -142,5 +142,23 @@ TEST(DeploymentTest, SaysWhyAModelCannotBeServed) {
   EXPECT_THAT(std::string(deployment.status().message()), HasSubstr("\"foo\""));
 }
 
+TEST(DeploymentTest, RefusesAFileThatTwoModelsWouldWrite) {
+  ServeConfig config;
+  config.models = {Model("a"), Model("b")};
+  config.engine.memory_bytes = 8 * kGiB;
+  ModelInfo moe = Info(100);
+  moe.moe_layers = 4;
+  EXPECT_TRUE(PlanDeployment(config, {moe, moe}).ok()) << "automatic ones lie apart";
+  config.engine.expert_popularity = "/tmp/popularity";
+  const absl::Status refused = PlanDeployment(config, {moe, moe}).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(refused));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("/tmp/popularity"));
+  EXPECT_TRUE(PlanDeployment(config, {moe, Info(100)}).ok()) << "a dense model writes none";
+  config.models[1].settings = {{"expert_popularity", "/tmp/other"}};
+  EXPECT_TRUE(PlanDeployment(config, {moe, moe}).ok());
+  config.engine.expert_trace = "/tmp/trace";
+  EXPECT_TRUE(absl::IsInvalidArgument(PlanDeployment(config, {moe, moe}).status()));
+}
+
 }  // namespace
 }  // namespace hostler

@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "cache/policy.h"
 #include "engine/base/bytes.h"
 #include "engine/base/status.h"
 #include "fmt/format.h"
@@ -102,6 +103,16 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
                                                      {"transitions", Prefetch::kTransitions},
                                                      {"off", Prefetch::kOff}});
   const auto set_split = SetValue<bool>(&options->move_memory, {{"auto", true}, {"fixed", false}});
+  using Method = ReaderOptions::Method;
+  const auto set_io = SetValue<Method>(
+      &options->expert_io,
+      {{"auto", Method::kAuto}, {"uring", Method::kUring}, {"pread", Method::kPread}});
+  const auto set_direct = SetValue<DirectIo>(
+      &options->expert_direct_io,
+      {{"auto", DirectIo::kAuto}, {"on", DirectIo::kOn}, {"off", DirectIo::kOff}});
+  std::vector<std::string> policies = {"default"};
+  policies.insert(policies.end(), EvictionPolicyNames().begin(), EvictionPolicyNames().end());
+  const EngineOptions defaults;
   constexpr int kMax = std::numeric_limits<int>::max();
   return {
       {"memory", "SIZE",
@@ -113,6 +124,28 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
        "Read experts before they are asked for: guessed from the next layer's gate, while it pays "
        "(auto) or always, or from what followed before",
        "auto", set_prefetch},
+      {"expert_policy", "default|" + fmt::format("{}", fmt::join(EvictionPolicyNames(), "|")),
+       "Which expert leaves when one comes in", defaults.expert_policy,
+       SetChoice(&options->expert_policy, policies)},
+      {"expert_pins", "FILE",
+       "Experts that stay in memory, a line each: a layer and an expert, or first-last", "",
+       SetText(&options->expert_pins)},
+      {"expert_popularity", "FILE|auto|off",
+       "Where to keep which experts are used most, to start with them the next time; auto: in a "
+       "packed store",
+       options->expert_popularity, SetText(&options->expert_popularity)},
+      {"expert_trace", "FILE",
+       "Record which experts the gates choose, for hostler replay and analyze; an existing file is "
+       "replaced",
+       "", SetText(&options->expert_trace)},
+      {"expert_trace_size", "SIZE", "Where recording ends",
+       fmt::format("{}MiB", defaults.expert_trace_bytes >> 20),
+       SetBytes(&options->expert_trace_bytes)},
+      {"expert_io", "auto|uring|pread", "How experts are read; auto: io_uring where there is one",
+       "auto", set_io},
+      {"expert_direct_io", "auto|on|off",
+       "Read experts past the page cache (O_DIRECT); auto: where the file system can", "auto",
+       set_direct},
       {"kv_memory", "SIZE", "Memory for KV blocks (default: chosen from what is left)", "",
        SetBytes(&options->kv_memory_bytes)},
       {"memory_split", "auto|fixed",

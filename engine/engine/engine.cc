@@ -6,15 +6,14 @@
 #include <atomic>
 #include <utility>
 
-#include "cache/policy.h"
-#include "cache/reader.h"
-#include "cache/tier.h"
 #include "engine/base/status.h"
 #include "engine/engine/engine_loop.h"
 #include "engine/engine/memory_plan.h"
 #include "engine/engine/memory_split.h"
 #include "engine/engine/prepare.h"
+#include "engine/engine/served_experts.h"
 #include "engine/model/loader.h"
+#include "fmt/format.h"
 
 namespace hostler {
 namespace {
@@ -43,7 +42,10 @@ class LocalEngine : public Engine {
     return hostler::TokenizePrompt(model_, request);
   }
   absl::StatusOr<std::vector<float>> Logits(const std::vector<int32_t>& tokens) override;
-  void Drain(int deadline_ms) override { loop_->Drain(deadline_ms); }
+  void Drain(int deadline_ms) override {
+    loop_->Drain(deadline_ms);
+    if (experts_ != nullptr) experts_->SavePopularity();
+  }
   EngineStats stats() const override { return loop_->stats(); }
   const ModelInfo& model() const override { return model_.model->info(); }
   MemoryPlan memory() const override;
@@ -59,7 +61,6 @@ class LocalEngine : public Engine {
                                   const KvLayout& layout) const;
   absl::Status AllocateMemory(const DividedMemory& memory, const KvLayout& layout,
                               const EngineOptions& options);
-  absl::Status StartCache(uint64_t bytes, const EngineOptions& options);
 
   // From the last to the first: the loop stops before what it uses goes.
   LoadedModel model_;
@@ -68,7 +69,7 @@ class LocalEngine : public Engine {
   uint64_t kv_block_bytes_ = 0;
   int longest_context_ = 0;
   std::atomic<int> max_context_{0};
-  std::unique_ptr<ExpertCache> cache_;
+  std::unique_ptr<ServedExperts> experts_;  // null for a dense model
   std::unique_ptr<Buffer> kv_, state_;
   std::unique_ptr<MemorySplit> split_;  // null for a dense model
   std::unique_ptr<EngineLoop> loop_;
@@ -86,48 +87,8 @@ absl::StatusOr<DividedMemory> LocalEngine::PlanMemory(const EngineOptions& optio
                      model.state_bytes() * options.max_sequences;
   needs.kv_block = layout.block_bytes();
   needs.block_tokens = layout.block_tokens;
-  if (const ExpertStore* experts = model.experts()) {
-    uint64_t staged = 0;
-    for (int layer = 0; layer < experts->num_layers(); ++layer) {
-      const uint64_t slot = SlotStride(experts->slot_bytes(layer));
-      needs.slot = std::max(needs.slot, slot);
-      needs.all_experts += slot * experts->num_experts(layer);
-      needs.layer_experts = std::max(needs.layer_experts, experts->num_experts(layer));
-      if (experts->needs_decode(layer) && experts->num_experts(layer) > 0) {
-        staged = std::max(staged, TotalBytes(experts->extents({layer, 0})));
-      }
-    }
-    // A read that is not aligned goes through a buffer, and so does decoding.
-    const ReaderOptions reads = ReaderOptionsFor(*experts);
-    needs.work_space += reads.depth * (reads.max_bytes + staged);
-  }
+  if (experts_ != nullptr) experts_->AddNeeds(&needs);
   return DivideMemory(needs, options, model.info().max_positions);
-}
-
-absl::Status LocalEngine::StartCache(uint64_t bytes, const EngineOptions& options) {
-  const ExpertStore& store = *model_.model->experts();
-  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader,
-                           NewReader(model_.weights->files(), ReaderOptionsFor(store)));
-  PolicyShape shape{store.num_layers(), 0};
-  ExpertCounts counts{int64_t{shape.layers} * model().experts_per_token, 0};
-  size_t slot = 1;
-  for (int layer = 0; layer < shape.layers; ++layer) {
-    shape.experts = std::max(shape.experts, store.num_experts(layer));
-    counts.all += store.num_experts(layer);
-    slot = std::max(slot, store.slot_bytes(layer));
-  }
-  HOSTLER_ASSIGN_OR_RETURN(
-      auto policy,
-      NewEvictionPolicy(PolicyForBudget("default", int64_t(bytes / slot), counts), shape));
-  std::unique_ptr<ExpertPredictor> predictor;
-  if (options.expert_prefetch == Prefetch::kTransitions) predictor = NewTransitionPredictor(shape);
-  ExpertCache::Options cache_options;
-  cache_options.capacity_bytes = bytes;
-  if (options.expert_prefetch == Prefetch::kOff) cache_options.speculative_reads = 0;
-  cache_options.govern_prefetch = options.expert_prefetch == Prefetch::kAuto;
-  HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create(cache_options, &store, std::move(reader),
-                                                       std::move(policy), std::move(predictor)));
-  return absl::OkStatus();
 }
 
 MemorySplit::Limits LocalEngine::SplitLimits(const DividedMemory& memory,
@@ -140,18 +101,18 @@ MemorySplit::Limits LocalEngine::SplitLimits(const DividedMemory& memory,
   limits.kv_block = layout.block_bytes();
   limits.least_kv_blocks = memory.least_kv_blocks;
   limits.context_blocks = context_blocks;
-  limits.least_experts = plan.slot;
+  limits.least_experts = memory.least_experts;
   limits.most_experts = plan.all_experts;
   // More than every sequence can fill is of no use.
   limits.most_kv_blocks = static_cast<int>(std::max<uint64_t>(
-      memory.kv_blocks, std::min((limits.bytes - plan.slot) / limits.kv_block,
+      memory.kv_blocks, std::min((limits.bytes - memory.least_experts) / limits.kv_block,
                                  uint64_t(context_blocks) * options.max_sequences)));
   return limits;
 }
 
 absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLayout& layout,
                                          const EngineOptions& options) {
-  const bool dense = model_.model->experts() == nullptr;
+  const bool dense = experts_ == nullptr;
   const MemorySplit::Limits limits = SplitLimits(memory, options, layout);
   const int blocks = dense ? memory.kv_blocks : limits.most_kv_blocks;
   HOSTLER_ASSIGN_OR_RETURN(kv_, model_.backend->Allocate(layout.block_bytes() * size_t(blocks)));
@@ -159,12 +120,12 @@ absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLa
     HOSTLER_ASSIGN_OR_RETURN(state_, model_.backend->Allocate(bytes * options.max_sequences));
   }
   if (dense) return absl::OkStatus();
-  HOSTLER_RETURN_IF_ERROR(StartCache(memory.plan.experts, options));
+  HOSTLER_RETURN_IF_ERROR(experts_->Start(memory.plan.experts));
   const bool automatic =
       options.move_memory && options.expert_memory_bytes == 0 && options.kv_memory_bytes == 0;
   split_ = std::make_unique<MemorySplit>(limits,
                                          MemorySplit::Shares{memory.kv_blocks, memory.plan.experts},
-                                         automatic, kv_.get(), cache_.get());
+                                         automatic, kv_.get(), experts_->cache());
   return absl::OkStatus();
 }
 
@@ -175,6 +136,12 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   HOSTLER_ASSIGN_OR_RETURN(model_, LoadModel(path, model_options, std::move(backend)));
   if (!options.chat_template.empty()) {
     HOSTLER_ASSIGN_OR_RETURN(model_.text.chat_template, LoadChatTemplate(options.chat_template));
+  }
+  if (model_.model->experts() != nullptr) {
+    HOSTLER_ASSIGN_OR_RETURN(experts_, ServedExperts::Create(&model_, options));
+  } else if (!options.expert_pins.empty() || !options.expert_trace.empty()) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} has no experts: it cannot have expert_pins or an expert_trace", path));
   }
 
   options.max_sequences = std::clamp(options.max_sequences, 1, options.step_tokens);
@@ -198,6 +165,7 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   scheduling.limits.block_tokens = layout.block_tokens;
   scheduling.limits.recurrent = state_ != nullptr;
   scheduling.max_queue = options.max_queue;
+  if (experts_ != nullptr) scheduling.recorder = experts_->recorder();
   scheduling.width.max_width = limits.logit_rows;
   scheduling.width.fixed = options.decode_width;
   scheduling.width.max_wait_seconds = options.max_decode_wait_ms * 1e-3;
@@ -205,7 +173,7 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   ModelMemory model_memory;
   model_memory.kv = {layout, kv_->data()};
   if (state_ != nullptr) model_memory.state = {state_->data(), model_.model->state_bytes()};
-  model_memory.cache = cache_.get();
+  if (experts_ != nullptr) model_memory.cache = experts_->cache();
   model_memory.guess_by_gate =
       options.expert_prefetch == Prefetch::kAuto || options.expert_prefetch == Prefetch::kGate;
   loop_ = std::make_unique<EngineLoop>(

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "cache/expert_cache.h"
+#include "cache/reader.h"
 #include "engine/engine/request.h"
 #include "engine/engine/stream.h"
 #include "engine/model/model_info.h"
@@ -36,6 +38,18 @@ struct EngineOptions {
   // while serving.
   bool move_memory = true;
   Prefetch expert_prefetch = Prefetch::kAuto;
+  // One that NewEvictionPolicy knows; "default" and "lru" as PolicyForBudget
+  // says, any other as named.
+  std::string expert_policy = "default";
+  ReaderOptions::Method expert_io = ReaderOptions::Method::kAuto;
+  DirectIo expert_direct_io = DirectIo::kAuto;
+  std::string expert_pins;  // a file of experts that never leave (cache/pins.h); "": none
+  // Where to keep, from run to run, which experts are used most: a file, "auto"
+  // (popularity.bin in a packed store, else off) or "off".
+  std::string expert_popularity = "off";
+  // A file to record gates' choices in ("": none), and how large it may grow.
+  std::string expert_trace;
+  uint64_t expert_trace_bytes = uint64_t{256} << 20;
   int threads = 0;  // 0: the cores this process may use
   Quantize quantize = Quantize::kNone;
   bool precise = false;            // f32 activations and KV over the weights as stored
@@ -49,6 +63,9 @@ struct EngineOptions {
   // Aimed at between two tokens while prompts come in, which are cut accordingly;
   // 0: a chunk is a whole step.
   int decode_gap_ms = 500;
+  // Told what an operator should know and no request's error says. Called by
+  // Load and by any of the engine's threads; null: nobody is told.
+  std::function<void(const std::string& text)> on_warning;
 };
 
 // What steps are like and how long they make clients wait.

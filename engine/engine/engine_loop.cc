@@ -14,6 +14,7 @@ EngineLoop::EngineLoop(const LoadedModel* model, const ModelMemory& memory, Bloc
     : model_(*model),
       memory_(memory),
       split_(split),
+      recorder_(options.recorder),
       max_queue_(options.max_queue),
       scheduler_(options.limits, std::move(blocks)),
       width_(options.width),
@@ -22,6 +23,7 @@ EngineLoop::EngineLoop(const LoadedModel* model, const ModelMemory& memory, Bloc
   batch_.tokens.reserve(limits.step_rows);
   batch_.positions.reserve(limits.step_rows);
   batch_.logit_rows.reserve(limits.logit_rows);
+  result_.trace = recorder_;
   PublishStats();
   thread_ = std::thread([this] { Run(); });
 }
@@ -138,7 +140,9 @@ void EngineLoop::Step() {
     if (timings.queued_ms == 0) timings.queued_ms = part.sequence->request->MsSinceArrival();
   }
   StepSample cost = SampleParts(start);
+  if (recorder_ != nullptr) recorder_->BeginStep(batch_);
   model_.model->Forward(batch_, memory_, &result_);
+  if (recorder_ != nullptr) recorder_->EndStep();
   health_ = model_.weights->Health();
   const auto end = std::chrono::steady_clock::now();
   cost.seconds = std::chrono::duration<double>(end - start).count();

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "engine/engine/chunk_control.h"
 #include "engine/engine/engine.h"
+#include "engine/engine/gate_recorder.h"
 #include "engine/engine/memory_split.h"
 #include "engine/engine/scheduler.h"
 #include "engine/engine/sequence.h"
@@ -27,6 +28,7 @@ class EngineLoop {
     int max_queue = 4096;
     WidthControl::Options width;
     ChunkControl::Options chunk;
+    GateRecorder* recorder = nullptr;  // outlives the loop; null: gates are not recorded
   };
 
   // Starts the thread. `model`, what `memory` views and `split` (null for
@@ -72,6 +74,7 @@ class EngineLoop {
   const LoadedModel& model_;
   const ModelMemory memory_;
   MemorySplit* const split_;
+  GateRecorder* const recorder_;
   const int max_queue_;
 
   // The loop thread's.

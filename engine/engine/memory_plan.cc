@@ -13,12 +13,14 @@ constexpr int kLeastContext = 2048;
 // KV beyond this for each sequence is given only when asked for.
 constexpr int kUsualContext = 4096;
 
-absl::Status DoesNotFit(const MemoryPlan& plan, uint64_t kv_least, uint64_t experts_least) {
+absl::Status DoesNotFit(const MemoryPlan& plan, uint64_t kv_least, uint64_t experts_least,
+                        uint64_t pinned) {
   return absl::ResourceExhaustedError(fmt::format(
       "the model does not fit the memory budget of {}: weights {} + work space {} + KV at least {} "
-      "+ experts at least {} = {}",
+      "+ experts at least {}{} = {}",
       FormatBytes(plan.budget), FormatBytes(plan.weights), FormatBytes(plan.work_space),
       FormatBytes(kv_least), FormatBytes(experts_least),
+      pinned > 0 ? fmt::format(" ({} of them pinned)", FormatBytes(pinned)) : "",
       FormatBytes(plan.weights + plan.work_space + kv_least + experts_least)));
 }
 
@@ -63,14 +65,21 @@ absl::StatusOr<DividedMemory> DivideMemory(const MemoryNeeds& needs, const Engin
   const uint64_t kv_wanted =
       std::max(kv_least, uint64_t(options.max_sequences) *
                              kv_bytes(std::min(context, asked ? context : kUsualContext)));
+  out.least_experts = std::min(needs.pinned + needs.slot, needs.all_experts);
   const uint64_t experts_least = options.expert_memory_bytes > 0
                                      ? std::min(options.expert_memory_bytes, needs.all_experts)
-                                     : needs.slot;
+                                     : out.least_experts;
+  if (needs.pinned > 0 && experts_least < out.least_experts) {
+    return absl::ResourceExhaustedError(
+        fmt::format("expert_memory is {}, but the pinned experts and one slot more take {}",
+                    FormatBytes(experts_least), FormatBytes(out.least_experts)));
+  }
   const uint64_t fixed = plan.weights + plan.work_space;
   const uint64_t rest = plan.budget > fixed ? plan.budget - fixed : 0;
   const uint64_t kv_floor = std::max(kv_least, options.kv_memory_bytes);
-  if (kv_floor + std::max(experts_least, needs.slot) > rest) {
-    return DoesNotFit(plan, kv_floor, std::max(experts_least, needs.slot));
+  const uint64_t experts_floor = std::max(experts_least, out.least_experts);
+  if (kv_floor + experts_floor > rest) {
+    return DoesNotFit(plan, kv_floor, experts_floor, needs.pinned);
   }
 
   if (options.kv_memory_bytes > 0) {
@@ -79,12 +88,14 @@ absl::StatusOr<DividedMemory> DivideMemory(const MemoryNeeds& needs, const Engin
     const uint64_t experts = options.expert_memory_bytes > 0 ? experts_least : needs.all_experts;
     plan.kv = std::max(kv_least, std::min(kv_wanted, rest - experts));
   } else {
-    plan.kv = std::clamp(rest / 4, kv_least, kv_wanted);
+    plan.kv = std::clamp(rest / 4, kv_least, std::min(kv_wanted, rest - experts_floor));
   }
   plan.kv = plan.kv / needs.kv_block * needs.kv_block;
   plan.experts =
       options.expert_memory_bytes > 0 ? experts_least : std::min(needs.all_experts, rest - plan.kv);
-  if (needs.slot > 0 && plan.experts < needs.slot) return DoesNotFit(plan, plan.kv, needs.slot);
+  if (plan.experts < out.least_experts) {
+    return DoesNotFit(plan, plan.kv, out.least_experts, needs.pinned);
+  }
 
   out.kv_blocks = static_cast<int>(std::min<uint64_t>(plan.kv / needs.kv_block, 1 << 30));
   out.least_kv_blocks = static_cast<int>(kv_least / needs.kv_block);

@@ -51,6 +51,41 @@ TEST(MemoryPlanTest, GivesTheExpertsWhatWasAsked) {
   EXPECT_EQ(divided->plan.experts, 70 * kMiB);
 }
 
+TEST(MemoryPlanTest, PinnedExpertsAndASlotFitOrNothingDoes) {
+  MemoryNeeds needs = Needs();
+  needs.pinned = 190 * kMiB;
+  EngineOptions options;
+  // 32 MiB of KV, for 2048 tokens, are left beside them, though a quarter of
+  // the rest would be 56.
+  options.memory_bytes = (100 + 20 + 32 + 191) * kMiB;
+  const auto divided = DivideMemory(needs, options, 1 << 20);
+  ASSERT_TRUE(divided.ok()) << divided.status();
+  EXPECT_EQ(divided->least_experts, 191 * kMiB);
+  EXPECT_EQ(divided->plan.experts, 191 * kMiB);
+  options.memory_bytes -= kMiB;
+  const absl::Status refused = DivideMemory(needs, options, 1 << 20).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(refused.message().find("190 MiB of them pinned"), std::string::npos) << refused;
+  options.memory_bytes = 5000 * kMiB;
+  options.expert_memory_bytes = 190 * kMiB;
+  const absl::Status too_little = DivideMemory(needs, options, 4096).status();
+  EXPECT_EQ(too_little.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(too_little.message().find("expert_memory is 190 MiB"), std::string::npos) << too_little;
+  options.expert_memory_bytes += kMiB;
+  EXPECT_TRUE(DivideMemory(needs, options, 4096).ok());
+}
+
+TEST(MemoryPlanTest, EveryExpertMayBePinned) {
+  MemoryNeeds needs = Needs();
+  needs.pinned = needs.all_experts;
+  EngineOptions options;
+  options.memory_bytes = 2000 * kMiB;
+  const auto divided = DivideMemory(needs, options, 4096);
+  ASSERT_TRUE(divided.ok()) << divided.status();
+  EXPECT_EQ(divided->plan.experts, needs.all_experts);
+  EXPECT_EQ(divided->least_experts, needs.all_experts);
+}
+
 TEST(MemoryPlanTest, SaysWhatFewSlotsCost) {
   EngineOptions options;
   options.memory_bytes = 2000 * kMiB;

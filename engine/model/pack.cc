@@ -147,8 +147,8 @@ absl::Status Packer::Open() {
                         fmt::format("{}: {}", path_, std::string(parts.status().message())));
   }
   uses_ = std::move(parts->tensors);
-  HOSTLER_ASSIGN_OR_RETURN(reader_,
-                           NewReader(files_.weights->files(), {.direct = false, .depth = 1}));
+  HOSTLER_ASSIGN_OR_RETURN(
+      reader_, NewReader(files_.weights->files(), {.direct = DirectIo::kOff, .depth = 1}));
   for (const StoredExperts& layer : parts->experts) {
     from_layouts_.push_back(layer.layout);
     to_layouts_.push_back(PackedLayout(options_.type, layer.layout));

@@ -100,7 +100,11 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const ServeConfig& config,
 absl::Status Daemon::LoadModels(const Deployment& deployment) {
   for (const ModelDeployment& model : deployment.models) {
     const Clock::time_point begin = Clock::now();
-    auto engine = LoadEngine({model.path, model.options});
+    EngineOptions options = model.options;
+    options.on_warning = [name = model.name](const std::string& text) {
+      spdlog::warn("{}: {}", name, text);
+    };
+    auto engine = LoadEngine({model.path, std::move(options)});
     if (!engine.ok()) {
       return absl::Status(
           engine.status().code(),

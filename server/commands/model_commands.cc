@@ -11,8 +11,10 @@
 namespace hostler {
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags) {
+  EngineOptions options = flags.options;
+  if (!options.on_warning) options.on_warning = PrintWarning;
   ProgressLine line;
-  if (!line.visible()) return Engine::Load(flags.path, flags.options);
+  if (!line.visible()) return Engine::Load(flags.path, options);
   std::mutex mutex;
   std::condition_variable loaded;
   bool done = false;
@@ -23,7 +25,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags) {
       loaded.wait_for(lock, std::chrono::seconds(1), [&] { return done; });
     }
   });
-  auto engine = Engine::Load(flags.path, flags.options);
+  auto engine = Engine::Load(flags.path, options);
   {
     std::lock_guard<std::mutex> lock(mutex);
     done = true;

@@ -9,7 +9,8 @@
 
 namespace hostler {
 
-// Engine::Load, with a line on stderr meanwhile if that is a terminal.
+// Engine::Load, with a line on stderr meanwhile if that is a terminal. Warnings
+// go there too, unless they have somewhere to go.
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(const ModelFlags& flags);
 
 // Checks of flags, without CLI11's own words in --help.

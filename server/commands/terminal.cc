@@ -20,6 +20,8 @@ int FailRunning(const absl::Status& status) {
   return kExitFailed;
 }
 
+void PrintWarning(std::string_view text) { fmt::print(stderr, "hostler: warning: {}\n", text); }
+
 int FinishStdout() {
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return kExitOk;
   return FailRunning(

@@ -13,6 +13,9 @@ namespace hostler {
 // As Fail(), for errors that are never the command line's: kExitFailed.
 int FailRunning(const absl::Status& status);
 
+// Prints "hostler: warning: …" to stderr.
+void PrintWarning(std::string_view text);
+
 // Flushes stdout. Returns kExitOk, or kExitFailed with an error when not all
 // of it could be written.
 int FinishStdout();

@@ -6,11 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "cache/policy.h"
-#include "cache/reader.h"
-#include "cache/trace.h"
 #include "engine/base/bytes.h"
 #include "engine/base/status.h"
+#include "engine/engine/gate_recorder.h"
+#include "engine/engine/served_experts.h"
 #include "engine/model/loader.h"
 #include "fmt/format.h"
 #include "server/commands/model_commands.h"
@@ -28,41 +27,6 @@ struct TraceFlags {
   int max_tokens = 128;
 };
 
-// Writes the choices of one sequence's rows.
-class Recorder : public GateTrace {
- public:
-  explicit Recorder(TraceWriter* writer) : writer_(writer) {}
-
-  void Begin(bool decode, int first_position) {
-    decode_ = decode;
-    first_position_ = first_position;
-  }
-
-  void Record(int layer, const ExpertSelection& selection) override {
-    for (size_t row = 0; row + 1 < selection.offsets.size(); ++row) {
-      const size_t first = selection.offsets[row];
-      const size_t count = selection.offsets[row + 1] - first;
-      Normalize(std::span(selection.weights).subspan(first, count));
-      writer_->Record({decode_, first_position_ + static_cast<int>(row), layer},
-                      std::span(selection.experts).subspan(first, count), weights_);
-    }
-  }
-
- private:
-  // As shares of their sum: gates scale them as the architecture says.
-  void Normalize(std::span<const float> weights) {
-    weights_.assign(weights.begin(), weights.end());
-    float sum = 0;
-    for (const float weight : weights_) sum += weight;
-    for (float& weight : weights_) weight = sum > 0 ? weight / sum : 1.0f / weights_.size();
-  }
-
-  TraceWriter* const writer_;
-  std::vector<float> weights_;
-  bool decode_ = false;
-  int first_position_ = 0;
-};
-
 // A model that runs one sequence at a time, greedily.
 class Runner {
  public:
@@ -72,12 +36,14 @@ class Runner {
     return runner;
   }
 
-  const ModelInfo& info() const { return model_.model->info(); }
+  const Model& model() const { return *model_.model; }
+  const ModelInfo& info() const { return model().info(); }
+  int step_tokens() const { return step_tokens_; }
   const ExpertStore* experts() const { return model_.model->experts(); }
   const Tokenizer* tokenizer() const { return model_.text.tokenizer.get(); }
 
   // The prompt's tokens, then up to `max_tokens` more until one ends the text.
-  absl::Status Run(const std::vector<int32_t>& prompt, int max_tokens, Recorder* recorder) {
+  absl::Status Run(const std::vector<int32_t>& prompt, int max_tokens, GateRecorder* recorder) {
     const int length = static_cast<int>(prompt.size());
     if (length + max_tokens > context_) {
       return absl::InvalidArgumentError(
@@ -85,17 +51,15 @@ class Runner {
                       "--max-context",
                       length, max_tokens, context_));
     }
-    result_.trace = recorder;
+    result_.trace = recorder_ = recorder;
     int32_t next = 0;
     for (int at = 0; at < length; at += step_tokens_) {
       const int rows = std::min(step_tokens_, length - at);
-      recorder->Begin(false, at);
       HOSTLER_ASSIGN_OR_RETURN(next, Step(std::span(prompt).subspan(at, rows), at, length));
     }
     const std::vector<int32_t>& ends = info().eos_ids;
     for (int i = 0; i < max_tokens; ++i) {
       if (std::find(ends.begin(), ends.end(), next) != ends.end()) break;
-      recorder->Begin(true, length + i);
       const int32_t token = next;
       HOSTLER_ASSIGN_OR_RETURN(next, Step(std::span(&token, 1), length + i, length));
     }
@@ -104,7 +68,9 @@ class Runner {
 
  private:
   absl::Status Start(const ModelFlags& flags) {
-    const EngineOptions& options = flags.options;
+    EngineOptions options = flags.options;
+    options.expert_trace.clear();  // the one that is asked for is another
+    options.on_warning = PrintWarning;
     HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
                              NewCpuBackend(options.threads > 0 ? options.threads : 1));
     HOSTLER_ASSIGN_OR_RETURN(
@@ -131,13 +97,8 @@ class Runner {
     }
     const uint64_t most = options.memory_bytes > 0 ? options.memory_bytes : UsableMemoryBytes() / 2;
     bytes = options.expert_memory_bytes > 0 ? options.expert_memory_bytes : std::min(bytes, most);
-    PolicyShape shape{experts()->num_layers(), info().experts};
-    HOSTLER_ASSIGN_OR_RETURN(auto policy, NewEvictionPolicy("default", shape));
-    HOSTLER_ASSIGN_OR_RETURN(auto reader,
-                             NewReader(model_.weights->files(), ReaderOptionsFor(*experts())));
-    HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create({.capacity_bytes = bytes}, experts(),
-                                                         std::move(reader), std::move(policy)));
-    return absl::OkStatus();
+    HOSTLER_ASSIGN_OR_RETURN(served_, ServedExperts::Create(&model_, options));
+    return served_->Start(bytes);
   }
 
   // The likeliest token after `tokens`.
@@ -152,10 +113,12 @@ class Runner {
                          .blocks = blocks_,
                          .state = 0}};
     batch_.logit_rows = {rows - 1};
+    recorder_->BeginStep(batch_);
     model_.model->Forward(
         batch_,
-        {{layout_, kv_->data()}, {state_->data(), model_.model->state_bytes()}, cache_.get()},
+        {{layout_, kv_->data()}, {state_->data(), model_.model->state_bytes()}, served_->cache()},
         &result_);
+    recorder_->EndStep();
     for (const absl::Status& status : result_.row_status) HOSTLER_RETURN_IF_ERROR(status);
     return static_cast<int32_t>(std::max_element(result_.logits.begin(), result_.logits.end()) -
                                 result_.logits.begin());
@@ -165,46 +128,35 @@ class Runner {
   KvLayout layout_;
   std::unique_ptr<Buffer> kv_, state_;
   std::vector<int32_t> blocks_;
-  std::unique_ptr<ExpertCache> cache_;
+  std::unique_ptr<ServedExperts> served_;
   StepBatch batch_;
   StepResult result_;
+  GateRecorder* recorder_ = nullptr;
   int step_tokens_ = 0;
   int context_ = 0;
 };
-
-TraceHeader HeaderOf(const Runner& runner, const std::string& path) {
-  TraceHeader header;
-  header.model = path.substr(path.find_last_of('/') + 1);
-  header.layers = runner.experts()->num_layers();
-  header.experts = runner.info().experts;
-  header.topk = runner.info().experts_per_token;
-  header.weights = true;
-  for (int layer = 0; layer < header.layers; ++layer) {
-    header.expert_bytes.push_back(runner.experts()->slot_bytes(layer));
-  }
-  return header;
-}
 
 absl::Status RecordPrompts(const TraceFlags& flags, const std::string& prompts) {
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Runner> runner, Runner::Load(flags.model));
   if (runner->tokenizer() == nullptr) {
     return absl::FailedPreconditionError("the model has no tokenizer beside its weights");
   }
-  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<TraceWriter> writer,
-                           TraceWriter::Create(flags.output, HeaderOf(*runner, flags.model.path)));
-  Recorder recorder(writer.get());
+  HOSTLER_ASSIGN_OR_RETURN(
+      std::unique_ptr<GateRecorder> recorder,
+      GateRecorder::Create({.path = flags.output, .step_rows = runner->step_tokens(), .wait = true},
+                           runner->model()));
   ProgressLine line;
   std::istringstream lines(prompts);
   int number = 0;
   for (std::string prompt; std::getline(lines, prompt);) {
     if (prompt.empty()) continue;
-    line.Show(fmt::format("prompt {}, {} lines written", ++number, writer->lines()));
+    line.Show(fmt::format("prompt {}, {} lines written", ++number, recorder->counts().written));
     const std::vector<int32_t> ids =
         runner->tokenizer()->Encode(prompt, {.parse_special = true, .add_special = true});
     if (ids.empty()) continue;
-    HOSTLER_RETURN_IF_ERROR(runner->Run(ids, flags.max_tokens, &recorder));
+    HOSTLER_RETURN_IF_ERROR(runner->Run(ids, flags.max_tokens, recorder.get()));
   }
-  return writer->Flush();
+  return recorder->Finish();
 }
 
 int Trace(const TraceFlags& flags) {

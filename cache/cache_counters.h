@@ -1,0 +1,35 @@
+// What an ExpertCache counts: written under its lock, read without it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "cache/expert_cache.h"
+#include "cache/latency.h"
+#include "cache/prefetch_governor.h"
+
+namespace hostler {
+
+struct CacheCounters {
+  std::atomic<uint64_t> hits{0}, misses{0}, evictions{0}, read_errors{0}, read_retries{0};
+  std::atomic<uint64_t> read_bytes{0}, speculative_bytes{0};
+  std::atomic<uint64_t> speculative_hits{0}, speculative_late{0};
+  std::atomic<uint64_t> speculative_wasted{0}, speculative_wasted_bytes{0};
+  std::atomic<uint64_t> speculative_useful_bytes{0}, preload_bytes{0};
+  std::atomic<int64_t> stall_ns{0};
+  LatencyRecorder demand_reads;
+  std::atomic<uint64_t> capacity_bytes{0};
+  std::atomic<int> reads_in_flight{0}, reads_queued{0};
+  std::atomic<float> least_chance{PrefetchGovernor::kNever};  // the governor's report
+  std::atomic<int> prefetch_trials{0};
+  std::atomic<double> prefetch_difference{0};
+  std::atomic<int> speculative_in_flight{0}, speculative_queued{0}, preloads_left{0};
+  std::atomic<int> pinned_slots{0};
+  std::vector<std::atomic<int>> resident;  // [layers], slots; pinned ones included
+
+  // All but what slots say: resident_bytes, model_bytes, locked.
+  ExpertCacheStats Read() const;
+};
+
+}  // namespace hostler

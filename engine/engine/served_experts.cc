@@ -1,0 +1,150 @@
+#include "engine/engine/served_experts.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <utility>
+
+#include "cache/pins.h"
+#include "cache/predictor.h"
+#include "engine/base/bytes.h"
+#include "engine/base/status.h"
+#include "engine/text/json_fields.h"
+#include "fmt/format.h"
+
+namespace hostler {
+
+absl::StatusOr<std::unique_ptr<ServedExperts>> ServedExperts::Create(const LoadedModel* model,
+                                                                     const EngineOptions& options) {
+  std::unique_ptr<ServedExperts> experts(new ServedExperts(model, options));
+  HOSTLER_RETURN_IF_ERROR(experts->Measure());
+  HOSTLER_RETURN_IF_ERROR(experts->ReadPins());
+  return experts;
+}
+
+absl::Status ServedExperts::Measure() {
+  HOSTLER_ASSIGN_OR_RETURN(sizes_, MeasureStore(store_));
+  reads_ = ReaderOptionsFor(store_);
+  reads_.method = options_.expert_io;
+  reads_.direct = options_.expert_direct_io;
+  shape_ = {store_.num_layers(), sizes_.max_experts_per_layer};
+  return absl::OkStatus();
+}
+
+absl::Status ServedExperts::ReadPins() {
+  if (options_.expert_pins.empty()) return absl::OkStatus();
+  const auto explain = [this](const absl::Status& status) {
+    return absl::Status(status.code(), fmt::format("expert_pins: {}: {}", options_.expert_pins,
+                                                   std::string(status.message())));
+  };
+  const absl::StatusOr<std::string> text = ReadTextFile(options_.expert_pins);
+  if (!text.ok()) return explain(text.status());
+  std::vector<int> experts;
+  for (int layer = 0; layer < shape_.layers; ++layer) experts.push_back(store_.num_experts(layer));
+  absl::StatusOr<std::vector<ExpertKey>> pins = ParsePins(*text, experts);
+  if (!pins.ok()) return explain(pins.status());
+  pins_ = *std::move(pins);
+  for (const ExpertKey pin : pins_) pinned_bytes_ += SlotStride(store_.slot_bytes(pin.layer));
+  return absl::OkStatus();
+}
+
+void ServedExperts::AddNeeds(MemoryNeeds* needs) const {
+  needs->slot = SlotStride(sizes_.slot_bytes);
+  needs->pinned = pinned_bytes_;
+  needs->all_experts = sizes_.all_slots_bytes;
+  needs->layer_experts = sizes_.max_experts_per_layer;
+  // A read that is not aligned goes through a buffer, and so does decoding.
+  needs->work_space += reads_.depth * (reads_.max_bytes + sizes_.stored_bytes);
+  if (!options_.expert_trace.empty()) {
+    needs->work_space += GateRecorder::RingBytes(*model_.model, options_.step_tokens);
+  }
+}
+
+absl::Status ServedExperts::Start(uint64_t bytes) {
+  if (!pins_.empty() && bytes < least_bytes()) {
+    return absl::ResourceExhaustedError(
+        fmt::format("{} for experts; the {} pinned ones and a slot more take {}",
+                    FormatBytes(bytes), pins_.size(), FormatBytes(least_bytes())));
+  }
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader, OpenReader());
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<EvictionPolicy> policy, MakePolicy(bytes));
+  if (!options_.expert_trace.empty()) {
+    HOSTLER_ASSIGN_OR_RETURN(
+        recorder_, GateRecorder::Create({.path = options_.expert_trace,
+                                         .max_bytes = options_.expert_trace_bytes,
+                                         .step_rows = options_.step_tokens,
+                                         .warn = [this](const std::string& text) { Warn(text); }},
+                                        *model_.model));
+  }
+  if (const std::string path = PopularityFile(); !path.empty()) {
+    warm_start_ = std::make_unique<WarmStart>(
+        WarmStart::Options{.path = path,
+                           .fingerprint = FingerprintModel(*model_.weights),
+                           .shape = shape_,
+                           .warn = [this](const std::string& text) { Warn(text); }});
+  }
+  const Popularity popularity = warm_start_ != nullptr ? warm_start_->last() : Popularity();
+  policy->ImportPopularity(popularity);
+  std::unique_ptr<ExpertPredictor> predictor;
+  if (options_.expert_prefetch == Prefetch::kTransitions) {
+    predictor = NewTransitionPredictor(shape_);
+  }
+  ExpertCache::Options cache;
+  cache.capacity_bytes = bytes;
+  cache.least_bytes = least_bytes();
+  if (options_.expert_prefetch == Prefetch::kOff) cache.speculative_reads = 0;
+  cache.govern_prefetch = options_.expert_prefetch == Prefetch::kAuto;
+  HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create(cache, &store_, std::move(reader),
+                                                       std::move(policy), std::move(predictor)));
+  cache_->Preload(pins_, MostPopular(popularity));
+  if (warm_start_ != nullptr) {
+    warm_start_->KeepSaving([this] { return cache_->ExportPopularity(); });
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Reader>> ServedExperts::OpenReader() const {
+  auto reader = NewReader(model_.weights->files(), reads_);
+  if (reader.status().code() != absl::StatusCode::kUnimplemented) return reader;
+  return absl::UnimplementedError(
+      fmt::format("the experts cannot be read as expert_io or expert_direct_io ask: {}",
+                  std::string(reader.status().message())));
+}
+
+absl::StatusOr<std::unique_ptr<EvictionPolicy>> ServedExperts::MakePolicy(uint64_t bytes) const {
+  // Pinned experts are no part of what a policy decides.
+  const int64_t cycle = int64_t{shape_.layers} * model_.model->info().experts_per_token;
+  const ExpertCounts counts{cycle, sizes_.experts - int64_t(pins_.size())};
+  const int64_t slots = bytes >= sizes_.all_slots_bytes
+                            ? counts.all
+                            : int64_t((bytes - pinned_bytes_) / SlotStride(sizes_.slot_bytes));
+  const std::string& asked = options_.expert_policy;
+  std::string_view name = asked;
+  if (asked == "default" || asked == "lru") name = PolicyForBudget(asked, slots, counts);
+  if (asked == "lru" && name != asked) {
+    Warn(
+        fmt::format("expert_policy is {} in place of lru, which hits nothing with {} slots: one "
+                    "token asks for {} experts",
+                    name, slots, cycle));
+  }
+  HOSTLER_ASSIGN_OR_RETURN(auto policy, NewEvictionPolicy(name, shape_));
+  return pins_.empty() ? std::move(policy) : NewPinningPolicy(std::move(policy), pins_);
+}
+
+std::string ServedExperts::PopularityFile() const {
+  const std::string& asked = options_.expert_popularity;
+  if (asked != "auto") return asked == "off" ? "" : asked;
+  if (model_.model->info().packed.empty()) return "";
+  const std::filesystem::path store = model_.weights->files()[0];
+  return (store.parent_path() / "popularity.bin").string();
+}
+
+void ServedExperts::SavePopularity() {
+  if (warm_start_ != nullptr) warm_start_->Save();
+}
+
+void ServedExperts::Warn(const std::string& text) const {
+  if (options_.on_warning) options_.on_warning(text);
+}
+
+}  // namespace hostler
