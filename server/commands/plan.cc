@@ -51,13 +51,13 @@ double ShareOf(const MemoryPlan& plan) {
   return plan.all_experts == 0 ? 1 : static_cast<double>(plan.experts) / plan.all_experts;
 }
 
-// For steps of 1, 2, ... `most` sequences.
+// For steps of 1, 2, 4, ... `most` sequences; nothing in between.
 std::vector<HitRate> Rates(const Plan& plan, double share, int most) {
-  std::vector<HitRate> rates;
-  for (int rows = 1; rows <= most; ++rows) {
-    const bool all = share >= 1 || !plan.trace.has_value();
-    rates.push_back(all ? UniformHitRate(plan.work, rows, share)
-                        : TraceHitRate(*plan.trace, rows, share));
+  std::vector<HitRate> rates(most);
+  for (int rows = 1; rows <= most; rows *= 2) {
+    const bool uniform = share >= 1 || !plan.trace.has_value();
+    rates[rows - 1] =
+        uniform ? UniformHitRate(plan.work, rows, share) : TraceHitRate(*plan.trace, rows, share);
   }
   return rates;
 }
@@ -82,7 +82,7 @@ int MostClients(const PlanFlags& flags, const Plan& plan) {
   return static_cast<int>(std::clamp<int64_t>(tokens / 2, 1, flags.clients));
 }
 
-absl::Status PredictMore(const PlanFlags& flags, Plan* plan) {
+absl::Status PredictMore(Plan* plan) {
   for (const double factor : {1.25, 1.5, 2.0, 3.0, 4.0, 8.0}) {
     if (ShareOf(plan->model.memory.plan) >= 1 ||
         (!plan->more.empty() && plan->more.back().resident_share >= 1)) {
@@ -125,7 +125,7 @@ absl::StatusOr<Plan> MakePlan(const PlanFlags& flags) {
     }
   }
   plan.prompt = PredictPrompt(plan.work, plan.machine, plan.context, plan.resident_share);
-  HOSTLER_RETURN_IF_ERROR(PredictMore(flags, &plan));
+  HOSTLER_RETURN_IF_ERROR(PredictMore(&plan));
   return plan;
 }
 

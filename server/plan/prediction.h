@@ -67,7 +67,8 @@ struct DecodePrediction {
   HitRate rate;
   StepPrediction step;
 };
-// With the width that gives most, as the scheduler chooses it; `rates[rows - 1]`.
+// With the width that gives most, as the scheduler chooses it; `rates[rows - 1]` for
+// the widths tried: powers of two, and all.
 DecodePrediction PredictClients(const ModelWork& work, const MachineProfile& machine, int clients,
                                 int context, const std::vector<HitRate>& rates);
 
