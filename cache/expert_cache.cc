@@ -57,6 +57,14 @@ int64_t NanosecondsSince(Clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
 }
 
+std::vector<MissRatioEstimator::Layer> SlotsOf(const ExpertStore& store, const SlotTable& table) {
+  std::vector<MissRatioEstimator::Layer> layers;
+  for (int layer = 0; layer < store.num_layers(); ++layer) {
+    layers.push_back({store.num_experts(layer), table.Stride(layer)});
+  }
+  return layers;
+}
+
 }  // namespace
 
 // All of it, one acquisition's progress included, is guarded by `mutex_`,
@@ -85,7 +93,8 @@ class ExpertCache::Impl {
         evictable_([this](ExpertKey key) { return IsEvictable(key); }),
         demanded_(parts_.max_experts_per_layer),
         slot_of_read_(parts_.reader->depth()),
-        retries_(parts_.reader->depth()) {
+        retries_(parts_.reader->depth()),
+        miss_ratio_(SlotsOf(*parts_.store, parts_.table)) {
     counters_.resident = std::vector<std::atomic<int>>(parts_.store->num_layers());
     counters_.capacity_bytes = parts_.table.budget();
     for (int id = parts_.reader->depth(); id-- > 0;) free_reads_.push_back(id);
@@ -124,11 +133,14 @@ class ExpertCache::Impl {
     prompt_ = request.num_tokens() > request.sequences;
     parts_.policy->OnRequest(request);
     // Every hit is pinned before the first victim is chosen.
+    const uint64_t hits_before = counters_.hits;
     for (const int expert : request.experts) Want({layer_, expert});
+    const int hits = static_cast<int>(counters_.hits - hits_before);
     DropStaleGuesses();
     HandOutSlots();
     StartReads();
     if (parts_.predictor != nullptr) Predict(request);
+    miss_ratio_.OnRequest(request, hits, parts_.table.budget());  // while the disk reads
   }
 
   std::span<const AcquiredExpert> Next() {
@@ -223,6 +235,11 @@ class ExpertCache::Impl {
   Popularity ExportPopularity() const {
     std::lock_guard lock(mutex_);
     return parts_.policy->ExportPopularity();
+  }
+
+  std::vector<MissRatioPoint> MissRatioCurve() const {
+    std::lock_guard lock(mutex_);
+    return miss_ratio_.Curve();
   }
 
   const Parts& parts() const { return parts_; }
@@ -539,6 +556,7 @@ class ExpertCache::Impl {
   std::vector<int> free_reads_;
   int reading_guesses_ = 0;
 
+  MissRatioEstimator miss_ratio_;
   PrefetchGovernor governor_;
   bool prompt_ = false;  // the last request was also of rows of a prompt
   uint64_t misses_before_ = 0, read_bytes_before_ = 0;  // the last step's end
@@ -607,6 +625,7 @@ ExpertCacheStats ExpertCache::stats() const { return impl_->stats(); }
 LatencyHistogram ExpertCache::DemandReads() const { return impl_->DemandReads(); }
 std::vector<uint64_t> ExpertCache::ResidentBytes() const { return impl_->ResidentBytes(); }
 Popularity ExpertCache::ExportPopularity() const { return impl_->ExportPopularity(); }
+std::vector<MissRatioPoint> ExpertCache::MissRatioCurve() const { return impl_->MissRatioCurve(); }
 std::string_view ExpertCache::reader_name() const { return impl_->parts().reader->name(); }
 std::string_view ExpertCache::policy_name() const { return impl_->parts().policy->name(); }
 

@@ -24,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "cache/expert_store.h"
 #include "cache/latency.h"
+#include "cache/miss_ratio.h"
 #include "cache/policy.h"
 #include "cache/predictor.h"
 #include "cache/prefetch_governor.h"
@@ -152,6 +153,9 @@ class ExpertCache {
   // Bytes resident of each layer.
   std::vector<uint64_t> ResidentBytes() const;
   Popularity ExportPopularity() const;
+  // What share of decode's lookups would miss with other capacities, from the
+  // lookups so far (cache/miss_ratio.h). Empty until a token was decoded.
+  std::vector<MissRatioPoint> MissRatioCurve() const;
   std::string_view reader_name() const;
   std::string_view policy_name() const;
 

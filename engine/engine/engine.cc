@@ -1,7 +1,5 @@
 #include "engine/engine/engine.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <utility>
@@ -10,27 +8,13 @@
 #include "engine/engine/engine_loop.h"
 #include "engine/engine/memory_plan.h"
 #include "engine/engine/memory_split.h"
+#include "engine/engine/model_needs.h"
 #include "engine/engine/prepare.h"
 #include "engine/engine/served_experts.h"
 #include "engine/model/loader.h"
-#include "fmt/format.h"
 
 namespace hostler {
 namespace {
-
-int UsableCores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1u, std::thread::hardware_concurrency());
-}
-
-// Logits of as many rows as fit 64 MiB, so that scoring whole prompts is
-// quick with small vocabularies and bounded with large ones.
-int LogitRows(const EngineOptions& options, int vocab) {
-  const int64_t rows = (int64_t{64} << 20) / (int64_t{vocab} * 4);
-  return static_cast<int>(
-      std::clamp<int64_t>(rows, std::min(64, options.step_tokens), options.step_tokens));
-}
 
 class LocalEngine : public Engine {
  public:
@@ -54,8 +38,6 @@ class LocalEngine : public Engine {
   const Tokenizer* tokenizer() const override { return model_.text.tokenizer.get(); }
 
  private:
-  absl::StatusOr<DividedMemory> PlanMemory(const EngineOptions& options, const StepLimits& limits,
-                                           const KvLayout& layout) const;
   // Where the split may move.
   MemorySplit::Limits SplitLimits(const DividedMemory& memory, const EngineOptions& options,
                                   const KvLayout& layout) const;
@@ -74,22 +56,6 @@ class LocalEngine : public Engine {
   std::unique_ptr<MemorySplit> split_;  // null for a dense model
   std::unique_ptr<EngineLoop> loop_;
 };
-
-absl::StatusOr<DividedMemory> LocalEngine::PlanMemory(const EngineOptions& options,
-                                                      const StepLimits& limits,
-                                                      const KvLayout& layout) const {
-  Model& model = *model_.model;
-  MemoryNeeds needs;
-  needs.weights = model.weight_bytes();
-  // Logits are held twice: in the backend's memory and on the host.
-  needs.work_space = model.WorkspaceBytes(limits) +
-                     sizeof(float) * uint64_t(limits.logit_rows) * model.info().vocab +
-                     model.state_bytes() * options.max_sequences;
-  needs.kv_block = layout.block_bytes();
-  needs.block_tokens = layout.block_tokens;
-  if (experts_ != nullptr) experts_->AddNeeds(&needs);
-  return DivideMemory(needs, options, model.info().max_positions);
-}
 
 MemorySplit::Limits LocalEngine::SplitLimits(const DividedMemory& memory,
                                              const EngineOptions& options,
@@ -130,25 +96,21 @@ absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLa
 }
 
 absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) {
-  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
-                           NewCpuBackend(options.threads > 0 ? options.threads : UsableCores()));
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, NewCpuBackend(ThreadsFor(options)));
   const ModelOptions model_options{options.quantize == Quantize::kQ8, options.precise};
   HOSTLER_ASSIGN_OR_RETURN(model_, LoadModel(path, model_options, std::move(backend)));
   if (!options.chat_template.empty()) {
     HOSTLER_ASSIGN_OR_RETURN(model_.text.chat_template, LoadChatTemplate(options.chat_template));
   }
-  if (model_.model->experts() != nullptr) {
-    HOSTLER_ASSIGN_OR_RETURN(experts_, ServedExperts::Create(&model_, options));
-  } else if (!options.expert_pins.empty() || !options.expert_trace.empty()) {
-    return absl::InvalidArgumentError(
-        fmt::format("{} has no experts: it cannot have expert_pins or an expert_trace", path));
-  }
+  HOSTLER_ASSIGN_OR_RETURN(experts_,
+                           ServedExperts::Create(*model_.model, *model_.weights, options));
 
-  options.max_sequences = std::clamp(options.max_sequences, 1, options.step_tokens);
-  const StepLimits limits{options.step_tokens, LogitRows(options, model().vocab)};
-  KvLayout layout = model_.model->kv_layout();
-  layout.dtype = options.precise ? DType::kF32 : DType::kF16;
-  HOSTLER_ASSIGN_OR_RETURN(const DividedMemory memory, PlanMemory(options, limits, layout));
+  ClampSequences(&options);
+  const StepLimits limits = StepLimitsFor(*model_.model, options);
+  const KvLayout layout = KvLayoutFor(*model_.model, options);
+  HOSTLER_ASSIGN_OR_RETURN(const DividedMemory memory,
+                           DivideMemory(NeedsOf(*model_.model, experts_.get(), options), options,
+                                        model().max_positions));
   plan_ = memory.plan;
   block_tokens_ = layout.block_tokens;
   kv_block_bytes_ = layout.block_bytes();

@@ -335,13 +335,13 @@ class ServedExpertsTest : public ExpertSettingsTest {
     auto model = LoadModel(kModel, {}, *std::move(backend));
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
-    auto experts = ServedExperts::Create(&model_, options_);
+    auto experts = ServedExperts::Create(*model_.model, *model_.weights, options_);
     ASSERT_TRUE(experts.ok()) << experts.status();
     (*experts)->AddNeeds(&needs_);
   }
 
   std::unique_ptr<ServedExperts> Start(uint64_t bytes) {
-    auto experts = ServedExperts::Create(&model_, options_);
+    auto experts = ServedExperts::Create(*model_.model, *model_.weights, options_);
     EXPECT_TRUE(experts.ok()) << experts.status();
     const absl::Status started = (*experts)->Start(bytes);
     EXPECT_TRUE(started.ok()) << started;

@@ -14,9 +14,15 @@
 
 namespace hostler {
 
-absl::StatusOr<std::unique_ptr<ServedExperts>> ServedExperts::Create(const LoadedModel* model,
+absl::StatusOr<std::unique_ptr<ServedExperts>> ServedExperts::Create(const Model& model,
+                                                                     const WeightSource& weights,
                                                                      const EngineOptions& options) {
-  std::unique_ptr<ServedExperts> experts(new ServedExperts(model, options));
+  if (model.experts() == nullptr) {
+    if (options.expert_pins.empty() && options.expert_trace.empty()) return nullptr;
+    return absl::InvalidArgumentError(fmt::format(
+        "{} has no experts: it cannot have expert_pins or an expert_trace", model.info().path));
+  }
+  std::unique_ptr<ServedExperts> experts(new ServedExperts(model, weights, options));
   HOSTLER_RETURN_IF_ERROR(experts->Measure());
   HOSTLER_RETURN_IF_ERROR(experts->ReadPins());
   return experts;
@@ -56,7 +62,7 @@ void ServedExperts::AddNeeds(MemoryNeeds* needs) const {
   // A read that is not aligned goes through a buffer, and so does decoding.
   needs->work_space += reads_.depth * (reads_.max_bytes + sizes_.stored_bytes);
   if (!options_.expert_trace.empty()) {
-    needs->work_space += GateRecorder::RingBytes(*model_.model, options_.step_tokens);
+    needs->work_space += GateRecorder::RingBytes(model_, options_.step_tokens);
   }
 }
 
@@ -74,12 +80,12 @@ absl::Status ServedExperts::Start(uint64_t bytes) {
                                          .max_bytes = options_.expert_trace_bytes,
                                          .step_rows = options_.step_tokens,
                                          .warn = [this](const std::string& text) { Warn(text); }},
-                                        *model_.model));
+                                        model_));
   }
   if (const std::string path = PopularityFile(); !path.empty()) {
     warm_start_ = std::make_unique<WarmStart>(
         WarmStart::Options{.path = path,
-                           .fingerprint = FingerprintModel(*model_.weights),
+                           .fingerprint = FingerprintModel(weights_),
                            .shape = shape_,
                            .warn = [this](const std::string& text) { Warn(text); }});
   }
@@ -104,7 +110,7 @@ absl::Status ServedExperts::Start(uint64_t bytes) {
 }
 
 absl::StatusOr<std::unique_ptr<Reader>> ServedExperts::OpenReader() const {
-  auto reader = NewReader(model_.weights->files(), reads_);
+  auto reader = NewReader(weights_.files(), reads_);
   if (reader.status().code() != absl::StatusCode::kUnimplemented) return reader;
   return absl::UnimplementedError(
       fmt::format("the experts cannot be read as expert_io or expert_direct_io ask: {}",
@@ -113,7 +119,7 @@ absl::StatusOr<std::unique_ptr<Reader>> ServedExperts::OpenReader() const {
 
 absl::StatusOr<std::unique_ptr<EvictionPolicy>> ServedExperts::MakePolicy(uint64_t bytes) const {
   // Pinned experts are no part of what a policy decides.
-  const int64_t cycle = int64_t{shape_.layers} * model_.model->info().experts_per_token;
+  const int64_t cycle = int64_t{shape_.layers} * model_.info().experts_per_token;
   const ExpertCounts counts{cycle, sizes_.experts - int64_t(pins_.size())};
   const int64_t slots = bytes >= sizes_.all_slots_bytes
                             ? counts.all
@@ -134,8 +140,8 @@ absl::StatusOr<std::unique_ptr<EvictionPolicy>> ServedExperts::MakePolicy(uint64
 std::string ServedExperts::PopularityFile() const {
   const std::string& asked = options_.expert_popularity;
   if (asked != "auto") return asked == "off" ? "" : asked;
-  if (model_.model->info().packed.empty()) return "";
-  const std::filesystem::path store = model_.weights->files()[0];
+  if (model_.info().packed.empty()) return "";
+  const std::filesystem::path store = weights_.files()[0];
   return (store.parent_path() / "popularity.bin").string();
 }
 

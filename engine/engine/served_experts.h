@@ -19,16 +19,19 @@
 #include "engine/engine/gate_recorder.h"
 #include "engine/engine/memory_plan.h"
 #include "engine/engine/warm_start.h"
-#include "engine/model/loader.h"
+#include "engine/model/model.h"
+#include "engine/weights/source.h"
 
 namespace hostler {
 
 class ServedExperts {
  public:
-  // What can be told before memory is divided. `model` has experts and must
-  // outlive the result. Errors: NotFound and InvalidArgument for the pins;
-  // MeasureStore's.
-  static absl::StatusOr<std::unique_ptr<ServedExperts>> Create(const LoadedModel* model,
+  // What can be told before memory is divided; null for a dense model. `model`
+  // and its `weights` must outlive the result. Errors: NotFound and
+  // InvalidArgument for the pins; InvalidArgument for pins or a trace of a model
+  // without experts; MeasureStore's.
+  static absl::StatusOr<std::unique_ptr<ServedExperts>> Create(const Model& model,
+                                                               const WeightSource& weights,
                                                                const EngineOptions& options);
 
   // Adds what slots, reads on their way to them, and a trace take.
@@ -50,8 +53,8 @@ class ServedExperts {
   GateRecorder* recorder() const { return recorder_.get(); }
 
  private:
-  ServedExperts(const LoadedModel* model, const EngineOptions& options)
-      : model_(*model), store_(*model->model->experts()), options_(options) {}
+  ServedExperts(const Model& model, const WeightSource& weights, const EngineOptions& options)
+      : model_(model), weights_(weights), store_(*model.experts()), options_(options) {}
 
   absl::Status Measure();
   absl::Status ReadPins();
@@ -65,7 +68,8 @@ class ServedExperts {
   std::string PopularityFile() const;
   void Warn(const std::string& text) const;
 
-  const LoadedModel& model_;
+  const Model& model_;
+  const WeightSource& weights_;
   const ExpertStore& store_;
   const EngineOptions options_;
   ReaderOptions reads_;

@@ -31,6 +31,9 @@ class Decoder : public Model {
 
   // Keeps what it bound. Errors: the binder's.
   absl::Status Bind(const WeightSource* weights, const ModelOptions& options);
+  // Binds without values. Errors: the binder's.
+  absl::Status Sketch(const WeightSource* weights, const ModelOptions& options,
+                      DecoderSketch* sketch);
   // Binds everything; returns the experts of every MoE layer.
   std::vector<StoredExperts> BindAll(TensorBinder& binder);
 
@@ -143,6 +146,23 @@ absl::Status Decoder::Bind(const WeightSource* weights, const ModelOptions& opti
   weight_bytes_ = binder.bytes();
   weight_buffers_ = binder.TakeBuffers();
   SetLookahead();
+  return absl::OkStatus();
+}
+
+absl::Status Decoder::Sketch(const WeightSource* weights, const ModelOptions& options,
+                             DecoderSketch* sketch) {
+  std::map<std::string, TensorUse> uses;
+  TensorBinder binder(weights, options.quantize, options.precise, &uses);
+  std::vector<StoredExperts> experts = BindAll(binder);
+  HOSTLER_RETURN_IF_ERROR(binder.status());
+  for (const StoredExperts& layer : experts) sketch->experts.push_back(layer.layout);
+  if (!experts.empty()) experts_ = NewExpertStore(std::move(experts));
+  weight_bytes_ = binder.bytes();
+  sketch->dense_macs = binder.matrix_values();
+  // The embedding is looked up, unless it is the head as well.
+  if (!config_.tied_embeddings) {
+    sketch->dense_macs[embedding_.dtype] -= uint64_t(config_.vocab) * config_.dim;
+  }
   return absl::OkStatus();
 }
 
@@ -264,11 +284,21 @@ absl::StatusOr<DecoderParts> ListDecoderParts(DecoderConfig config, const Weight
                                               const ModelOptions& options) {
   HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, NewCpuBackend(1));
   DecoderParts parts;
-  TensorBinder binder(weights, options.quantize, &parts.tensors);
+  TensorBinder binder(weights, options.quantize, options.precise, &parts.tensors);
   Decoder decoder(std::move(config), ModelInfo(), backend.get());
   parts.experts = decoder.BindAll(binder);
   HOSTLER_RETURN_IF_ERROR(binder.status());
   return parts;
+}
+
+absl::StatusOr<DecoderSketch> SketchDecoder(DecoderConfig config, const ModelInfo& info,
+                                            const WeightSource* weights,
+                                            const ModelOptions& options, Backend* backend) {
+  auto decoder = std::make_unique<Decoder>(std::move(config), info, backend);
+  DecoderSketch sketch;
+  HOSTLER_RETURN_IF_ERROR(decoder->Sketch(weights, options, &sketch));
+  sketch.model = std::move(decoder);
+  return sketch;
 }
 
 absl::StatusOr<std::unique_ptr<Model>> NewDecoder(DecoderConfig config, const ModelInfo& info,

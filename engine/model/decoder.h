@@ -76,6 +76,21 @@ struct DecoderParts {
 absl::StatusOr<DecoderParts> ListDecoderParts(DecoderConfig config, const WeightSource* weights,
                                               const ModelOptions& options);
 
+// A decoder without its weights, and what it would take with them.
+struct DecoderSketch {
+  // Views the source. Only sizes may be asked of it: nothing can be computed.
+  std::unique_ptr<Model> model;
+  // Multiply-adds of one row outside the experts and the attention itself, by
+  // the type of the weights.
+  std::map<DType, uint64_t> dense_macs;
+  std::vector<ExpertLayout> experts;  // [MoE layers]
+};
+
+// Reads headers only. Errors: as NewDecoder.
+absl::StatusOr<DecoderSketch> SketchDecoder(DecoderConfig config, const ModelInfo& info,
+                                            const WeightSource* weights,
+                                            const ModelOptions& options, Backend* backend);
+
 // Builds the graph and binds the weights. Errors: InvalidArgument and
 // Unimplemented, naming the tensor.
 absl::StatusOr<std::unique_ptr<Model>> NewDecoder(DecoderConfig config, const ModelInfo& info,

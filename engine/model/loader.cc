@@ -57,29 +57,40 @@ absl::Status CheckVocabulary(const std::string& file, const ModelText& text, int
                   text.tokenizer->vocab_size() - 1, vocab));
 }
 
+absl::StatusOr<ModelFiles> OpenServable(const std::string& path, ModelInfo* info) {
+  HOSTLER_ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(path));
+  *info = DescribeModel(path, files);
+  if (!info->unsupported.empty()) {
+    return absl::UnimplementedError(fmt::format("{}: cannot serve {}", path, info->unsupported[0]));
+  }
+  return files;
+}
+
+ModelOptions OptionsFor(const ModelFiles& files, ModelOptions options) {
+  options.quantize = options.quantize || files.HoldsQuantized();
+  return options;
+}
+
+// The decoder's error, of a model at `path`.
+absl::Status OfModel(const absl::Status& error, const std::string& path, const ModelFiles& files) {
+  const absl::Status status = files.gguf == nullptr ? error : InGgufTerms(error, *files.gguf);
+  return absl::Status(status.code(), fmt::format("{}: {}", path, std::string(status.message())));
+}
+
 }  // namespace
 
 absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOptions& options,
                                       std::unique_ptr<Backend> backend) {
-  HOSTLER_ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(path));
-  ModelInfo info = DescribeModel(path, files);
-  if (!info.unsupported.empty()) {
-    return absl::UnimplementedError(fmt::format("{}: cannot serve {}", path, info.unsupported[0]));
-  }
+  ModelInfo info;
+  HOSTLER_ASSIGN_OR_RETURN(ModelFiles files, OpenServable(path, &info));
   HOSTLER_ASSIGN_OR_RETURN(info.eos_ids, ReadEosIds(files.generation, files.config, info.vocab));
 
   LoadedModel loaded;
   loaded.backend = std::move(backend);
   HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, files.Configure());
-  ModelOptions effective = options;
-  effective.quantize = options.quantize || files.HoldsQuantized();
-  auto model =
-      NewDecoder(std::move(decoder), info, files.weights.get(), effective, loaded.backend.get());
-  if (!model.ok()) {
-    const absl::Status status =
-        files.gguf == nullptr ? model.status() : InGgufTerms(model.status(), *files.gguf);
-    return absl::Status(status.code(), fmt::format("{}: {}", path, std::string(status.message())));
-  }
+  auto model = NewDecoder(std::move(decoder), info, files.weights.get(), OptionsFor(files, options),
+                          loaded.backend.get());
+  if (!model.ok()) return OfModel(model.status(), path, files);
   loaded.model = *std::move(model);
   HOSTLER_ASSIGN_OR_RETURN(loaded.defaults, ReadDefaults(files.generation));
   HOSTLER_ASSIGN_OR_RETURN(loaded.text,
@@ -88,6 +99,19 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOption
                                           loaded.text, info.vocab));
   loaded.weights = std::move(files.weights);
   return loaded;
+}
+
+absl::StatusOr<ModelSketch> SketchModel(const std::string& path, const ModelOptions& options) {
+  ModelSketch sketch;
+  HOSTLER_ASSIGN_OR_RETURN(ModelFiles files, OpenServable(path, &sketch.info));
+  HOSTLER_ASSIGN_OR_RETURN(sketch.backend, NewCpuBackend(1));
+  HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, files.Configure());
+  auto sketched = SketchDecoder(std::move(decoder), sketch.info, files.weights.get(),
+                                OptionsFor(files, options), sketch.backend.get());
+  if (!sketched.ok()) return OfModel(sketched.status(), path, files);
+  sketch.decoder = *std::move(sketched);
+  sketch.weights = std::move(files.weights);
+  return sketch;
 }
 
 absl::Status CheckModel(const std::string& path) {

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "engine/compute/backend.h"
 #include "engine/model/architectures.h"
+#include "engine/model/decoder.h"
 #include "engine/model/model.h"
 #include "engine/model/model_text.h"
 #include "engine/weights/source.h"
@@ -36,6 +37,17 @@ struct LoadedModel {
 // vocabulary is refused.
 absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOptions& options,
                                       std::unique_ptr<Backend> backend);
+
+// A model's sizes, without its weights. Members as in LoadedModel.
+struct ModelSketch {
+  ModelInfo info;
+  std::unique_ptr<WeightSource> weights;
+  std::unique_ptr<Backend> backend;
+  DecoderSketch decoder;
+};
+
+// Reads headers only. Errors: as LoadModel's.
+absl::StatusOr<ModelSketch> SketchModel(const std::string& path, const ModelOptions& options);
 
 // Whether LoadModel would succeed, without converting any weight.
 absl::Status CheckModel(const std::string& path);

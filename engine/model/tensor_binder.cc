@@ -128,13 +128,17 @@ DType TensorBinder::TypeOf(const std::string& name) const {
   return tensor == nullptr ? DType::kF32 : tensor->dtype;
 }
 
+void TensorBinder::Count(DType type, int64_t rows, int64_t cols) {
+  bytes_ += RowBytes(type, cols) * static_cast<uint64_t>(rows);
+  if (rows > 1) matrix_values_[type] += static_cast<uint64_t>(rows * cols);
+}
+
 std::byte* TensorBinder::NewBuffer(size_t bytes) {
   auto buffer = backend_->Allocate(bytes);
   if (!buffer.ok()) {
     Fail(buffer.status());
     return nullptr;
   }
-  bytes_ += bytes;
   buffers_.push_back(*std::move(buffer));
   return buffers_.back()->data();
 }
@@ -144,15 +148,17 @@ Weight TensorBinder::MatrixRows(const std::string& name, int64_t all_rows, int64
   if (TypeOf(name) == DType::kF8E4M3) return Fp8Rows(name, all_rows, first, rows, cols);
   const TensorInfo* tensor = CheckWeight(name, {all_rows, cols});
   if (tensor == nullptr) return {};
+  Weight weight{quantize_ ? QuantizedType(tensor->dtype, cols) : tensor->dtype, rows, cols,
+                nullptr};
+  Count(weight.dtype, rows, cols);
   if (uses_ != nullptr) {
     Note(tensor, all_rows, cols, !as_stored_);
-    return {tensor->dtype, rows, cols, nullptr};
+    return weight;
   }
   const size_t row_bytes = RowBytes(tensor->dtype, cols);
   const std::byte* data = source_->Data(*tensor).data() + first * row_bytes;
-  Weight weight{quantize_ ? QuantizedType(tensor->dtype, cols) : tensor->dtype, rows, cols, data};
   if (weight.dtype == tensor->dtype) {
-    bytes_ += weight.bytes();
+    weight.data = data;
     return weight;
   }
   std::byte* buffer = NewBuffer(weight.bytes());
@@ -170,7 +176,9 @@ Weight TensorBinder::Fp8Rows(const std::string& name, int64_t all_rows, int64_t 
   if (tensor == nullptr || scales == nullptr) return {};
   if (uses_ != nullptr) {
     Note(tensor, all_rows, cols, !as_stored_);
-    return {DType::kBF16, rows, cols, nullptr};
+    const DType type = quantize_ ? QuantizedType(fp8_type(), cols) : fp8_type();
+    Count(type, rows, cols);
+    return {type, rows, cols, nullptr};
   }
   std::vector<float> values;
   ScaleFp8(source_->Data(*tensor).data(), source_->Data(*scales).data(), all_rows, cols, &values);
@@ -215,6 +223,7 @@ std::vector<float> TensorBinder::ReadFloats(const TensorInfo* tensor) {
 }
 
 std::vector<float> TensorBinder::Floats(const std::string& name, int64_t rows, int64_t cols) {
+  if (uses_ != nullptr) Count(TypeOf(name), rows, cols);
   if (TypeOf(name) != DType::kF8E4M3) return ReadFloats(CheckWeight(name, {rows, cols}));
   const TensorInfo* tensor = CheckFp8(name, rows, cols);
   const TensorInfo* scales = CheckFp8Scales(name, rows, cols);
@@ -252,6 +261,7 @@ Weight TensorBinder::MakeMatrix(const std::vector<float>& values, DType type, in
   if (values.size() != static_cast<size_t>(rows * cols)) return {};  // a problem noted before
   const bool vector = rows == 1;
   Weight weight{quantize_ && !vector ? QuantizedType(type, cols) : type, rows, cols, nullptr};
+  Count(weight.dtype, rows, cols);
   std::byte* buffer = NewBuffer(weight.bytes());
   if (buffer == nullptr) return {};
   ConvertRows(DType::kF32, weight.dtype, reinterpret_cast<const std::byte*>(values.data()),

@@ -32,9 +32,11 @@ class TensorBinder {
       : source_(source), backend_(backend), quantize_(quantize), precise_(precise) {}
 
   // Checks and notes in `uses`, by name, what is bound; converts and allocates
-  // nothing. The weights it gives have no values.
-  TensorBinder(const WeightSource* source, bool quantize, std::map<std::string, TensorUse>* uses)
-      : source_(source), backend_(nullptr), quantize_(quantize), uses_(uses) {}
+  // nothing. The weights it gives have the types they would have, and no values;
+  // what is rearranged counts as it is stored.
+  TensorBinder(const WeightSource* source, bool quantize, bool precise,
+               std::map<std::string, TensorUse>* uses)
+      : source_(source), backend_(nullptr), quantize_(quantize), precise_(precise), uses_(uses) {}
 
   // A [rows, cols] matrix; quantised if asked.
   Weight Matrix(const std::string& name, int64_t rows, int64_t cols);
@@ -78,6 +80,8 @@ class TensorBinder {
   void Fail(absl::Status status);
   const absl::Status& status() const { return status_; }
   uint64_t bytes() const { return bytes_; }  // of all weights bound so far
+  // Values of all matrices bound so far, by the type they are held in.
+  const std::map<DType, uint64_t>& matrix_values() const { return matrix_values_; }
   bool quantize() const { return quantize_; }
   // The type that FP8 values are held in.
   DType fp8_type() const { return precise_ ? DType::kF32 : DType::kBF16; }
@@ -85,6 +89,7 @@ class TensorBinder {
   std::vector<std::unique_ptr<Buffer>> TakeBuffers() { return std::move(buffers_); }
 
  private:
+  void Count(DType type, int64_t rows, int64_t cols);
   // Null data when it cannot be had.
   std::byte* NewBuffer(size_t bytes);
   const TensorInfo* CheckType(const TensorInfo* tensor, bool fits);
@@ -100,6 +105,7 @@ class TensorBinder {
   std::map<std::string, TensorUse>* uses_ = nullptr;
   bool as_stored_ = false;  // what is bound now is not convertible
   uint64_t bytes_ = 0;
+  std::map<DType, uint64_t> matrix_values_;
   std::set<const TensorInfo*> used_;
   std::vector<std::unique_ptr<Buffer>> buffers_;
   absl::Status status_;

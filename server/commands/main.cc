@@ -5,6 +5,7 @@
 #include "CLI/CLI.hpp"
 #include "server/commands/command.h"
 #include "server/commands/model_commands.h"
+#include "server/commands/plan_commands.h"
 #include "server/commands/trace_commands.h"
 
 namespace hostler {
@@ -14,7 +15,7 @@ constexpr std::array kCommands = {
     AddServeCommand,        AddRunCommand,    AddInspectCommand,    AddPackCommand,
     AddVerifyCommand,       AddLogitsCommand, AddPerplexityCommand, AddTokenizeCommand,
     AddChatTemplateCommand, AddBenchCommand,  AddTraceCommand,      AddReplayCommand,
-    AddAnalyzeCommand,
+    AddAnalyzeCommand,      AddPlanCommand,   AddDoctorCommand,
 };
 
 int Main(int argc, char** argv) {

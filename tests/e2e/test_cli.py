@@ -7,7 +7,7 @@ import pytest
 from support import DENSE, MOE, hostler, hostler_json
 
 COMMANDS = ["serve", "run", "inspect", "logits", "perplexity", "tokenize", "chat-template", "bench",
-    "pack", "verify",
+    "pack", "verify", "plan",
 ]
 
 
@@ -53,6 +53,7 @@ def test_wrong_usage_exits_with_2(command):
         "tokenize --model /absent",
         f"perplexity --model {DENSE} --file /absent",
         f"logits --model {DENSE} --tokens 1,2 --out /absent/x.npy",
+        f"plan {MOE} --memory 64MiB --profile /absent",
         "bench --url http://127.0.0.1:9",
     ],
 )
@@ -100,6 +101,49 @@ def test_inspect_tells_the_sizes():
     dense = hostler_json("inspect", "--model", DENSE)
     assert dense["parameters"] == dense["active_parameters"] == 2_410_432
     assert "27,857,664" in hostler("inspect", MOE).stdout
+
+
+PROFILE = {
+    "version": 1, "cpu": "a processor", "backend": "cpu-avx2", "threads": 2, "disk_path": "/models",
+    "reader": "io_uring", "past_page_cache": True,
+    "disk": [{"read_bytes": 1 << 20, "depth": 8, "bytes_per_second": 1e9}],
+    "memory_bytes_per_second_1": 1e10, "memory_bytes_per_second": 1e10, "operation_seconds": 1e-6,
+    "kernels": {"f32": [{"rows": 1, "macs_per_second": 1e9}, {"rows": 512, "macs_per_second": 4e10}]},
+}
+
+
+def test_plan_divides_memory_as_the_server_does_and_says_what_more_buys(tmp_path):
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps(PROFILE))
+    args = ["plan", str(MOE), "--memory", "48MiB", "--profile", str(profile)]
+    plan = hostler_json(*args, "--clients", "4")
+    memory = plan["memory"]
+    parts = sum(memory[key] for key in ["weights", "work_space", "kv", "experts"])
+    assert parts <= memory["budget"] == 48 << 20
+    assert 0 < plan["resident_share"] < 1
+    assert [row["clients"] for row in plan["decode"]] == [1, 2, 4]
+    assert plan["decode"][0]["tokens_per_second"] > 0 and plan["prefill"]["tokens_per_second"] > 0
+    rates = [row["tokens_per_second"] for row in plan["more_memory"]]
+    assert rates == sorted(rates) and plan["more_memory"][-1]["resident_share"] == 1
+    text = hostler(*args).stdout
+    assert "assumed:" in text and "with 60.0 MiB" in text
+    # Another model's trace is refused.
+    trace = tmp_path / "other.csv"
+    trace.write_text("# expert-trace v1\n# model=x layers=1 experts=4 topk=1 weights=0\n"
+                     "phase,step,layer,e0\n1,0,0,1\n")
+    done = hostler(*args, "--trace", str(trace), check=False)
+    assert done.returncode == 1 and "the model has" in done.stderr
+
+
+def test_doctor_advises_where_something_is_not_good():
+    findings = hostler_json("doctor", "--disk", str(MOE))
+    assert {"processor", "memory", "locked memory", "swap", "io_uring", "disk"} <= {
+        finding["name"] for finding in findings}
+    for finding in findings:
+        assert (finding["level"] == "good") == (not finding["advice"]), finding
+        assert finding["level"] != "problem"
+    done = hostler("doctor --disk /absent", check=False)
+    assert done.returncode == 1 and "problem  disk" in done.stdout and "/absent" in done.stdout
 
 
 def test_inspect_names_what_is_unsupported(dense_copy):

@@ -1,0 +1,266 @@
+// hostler plan: what a model will need and how fast it will be, from its headers
+// and a machine profile.
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/base/bytes.h"
+#include "engine/base/status.h"
+#include "fmt/format.h"
+#include "nlohmann/json.hpp"
+#include "server/commands/plan_commands.h"
+#include "server/commands/terminal.h"
+#include "server/commands/text_streams.h"
+#include "server/plan/prediction.h"
+
+namespace hostler {
+namespace {
+
+struct PlanFlags {
+  ModelFlags model;
+  std::string trace, profile;
+  int clients = 8;
+  int prompt_tokens = 512;
+  bool json = false;
+};
+
+struct MoreMemory {
+  uint64_t bytes = 0;
+  double resident_share = 0;
+  DecodePrediction decode;
+};
+
+// Everything that is told.
+struct Plan {
+  PlannedModel model;
+  ModelWork work;
+  MachineProfile machine;
+  std::optional<ExpertTrace> trace;
+  double resident_share = 1;  // of all experts
+  int context = 0;
+  std::vector<DecodePrediction> decode;   // 1, 2, 4, ... clients
+  std::vector<DecodePrediction> typical;  // one client at the lowest and highest rate
+  StepPrediction prompt;
+  std::vector<MoreMemory> more;
+};
+
+double ShareOf(const MemoryPlan& plan) {
+  return plan.all_experts == 0 ? 1 : static_cast<double>(plan.experts) / plan.all_experts;
+}
+
+// For steps of 1, 2, 4, ... `most` sequences; nothing in between.
+std::vector<HitRate> Rates(const Plan& plan, double share, int most) {
+  std::vector<HitRate> rates(most);
+  for (int rows = 1; rows <= most; rows *= 2) {
+    const bool uniform = share >= 1 || !plan.trace.has_value();
+    rates[rows - 1] =
+        uniform ? UniformHitRate(plan.work, rows, share) : TraceHitRate(*plan.trace, rows, share);
+  }
+  return rates;
+}
+
+absl::Status ReadPlanTrace(const std::string& path, Plan* plan) {
+  HOSTLER_ASSIGN_OR_RETURN(plan->trace, ReadExpertTrace(path));
+  const TraceHeader& header = plan->trace->header;
+  const ModelInfo& info = plan->model.sketch.info;
+  if (header.layers != info.moe_layers || header.experts != info.experts) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} is of {} layers of {} experts, the model has {} of {}", path, header.layers,
+                    header.experts, info.moe_layers, info.experts));
+  }
+  return absl::OkStatus();
+}
+
+// Clients beyond what the trace has tokens for would replay nothing.
+int MostClients(const PlanFlags& flags, const Plan& plan) {
+  if (!plan.trace.has_value()) return flags.clients;
+  int64_t tokens = 0;
+  for (const TraceLine& line : plan.trace->lines) tokens += line.decode && line.layer == 0;
+  return static_cast<int>(std::clamp<int64_t>(tokens / 2, 1, flags.clients));
+}
+
+absl::Status PredictMore(Plan* plan) {
+  for (const double factor : {1.25, 1.5, 2.0, 3.0, 4.0, 8.0}) {
+    if (ShareOf(plan->model.memory.plan) >= 1 ||
+        (!plan->more.empty() && plan->more.back().resident_share >= 1)) {
+      break;
+    }
+    EngineOptions options = plan->model.options;
+    options.memory_bytes = static_cast<uint64_t>(plan->model.memory.plan.budget * factor);
+    HOSTLER_ASSIGN_OR_RETURN(
+        const DividedMemory memory,
+        DivideMemory(plan->model.needs, options, plan->model.sketch.info.max_positions));
+    const double share = ShareOf(memory.plan);
+    plan->more.push_back(
+        {options.memory_bytes, share,
+         PredictClients(plan->work, plan->machine, 1, plan->context, Rates(*plan, share, 1))});
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Plan> MakePlan(const PlanFlags& flags) {
+  Plan plan;
+  HOSTLER_ASSIGN_OR_RETURN(
+      plan.machine,
+      ReadMachineProfile(flags.profile.empty() ? DefaultProfilePath() : flags.profile));
+  HOSTLER_ASSIGN_OR_RETURN(plan.model, PlanModel(flags.model.path, flags.model.options));
+  if (!flags.trace.empty()) HOSTLER_RETURN_IF_ERROR(ReadPlanTrace(flags.trace, &plan));
+  plan.work = WorkOf(plan.model);
+  plan.resident_share = ShareOf(plan.model.memory.plan);
+  plan.context = std::min(flags.prompt_tokens, plan.model.memory.max_context);
+  const int most = MostClients(flags, plan);
+  const std::vector<HitRate> rates = Rates(plan, plan.resident_share, most);
+  for (int clients = 1; clients <= most; clients *= 2) {
+    plan.decode.push_back(PredictClients(plan.work, plan.machine, clients, plan.context, rates));
+  }
+  if (!plan.trace.has_value() && plan.resident_share < 1) {
+    const HitRateRange range = TypicalHitRate(plan.resident_share);
+    for (const double hits : {range.low, range.high}) {
+      HitRate rate = rates.front();
+      rate.hits = hits;
+      plan.typical.push_back(PredictClients(plan.work, plan.machine, 1, plan.context, {rate}));
+    }
+  }
+  plan.prompt = PredictPrompt(plan.work, plan.machine, plan.context, plan.resident_share);
+  HOSTLER_RETURN_IF_ERROR(PredictMore(&plan));
+  return plan;
+}
+
+std::vector<std::string> Assumptions(const Plan& plan) {
+  const MachineProfile& machine = plan.machine;
+  std::vector<std::string> list = {
+      fmt::format("the machine is as the profile says: {}, {} threads, {}", machine.backend,
+                  machine.threads, machine.disk_path),
+      "nothing else uses the disk or the cores",
+      fmt::format("sequences are {} tokens long", plan.context)};
+  if (plan.resident_share >= 1) return list;
+  list.push_back(plan.trace.has_value()
+                     ? "the gates choose as in the trace; several clients as its stretches side by "
+                       "side; first uses left out"
+                     : "every expert is as likely, so hits are what is resident: --trace knows "
+                       "better (hostler trace records one)");
+  list.push_back("of computing and reading the longer counts, and 0.4 of the shorter");
+  list.push_back("a prompt's gates choose every expert as likely");
+  return list;
+}
+
+nlohmann::ordered_json ToJson(const StepPrediction& step) {
+  return {{"limit", step.limit()},
+          {"compute_seconds", step.compute_s},
+          {"memory_seconds", step.memory_s},
+          {"disk_seconds", step.disk_s},
+          {"missed_bytes", step.missed_bytes}};
+}
+
+nlohmann::ordered_json ToJson(const DecodePrediction& decode) {
+  nlohmann::ordered_json json = {{"clients", decode.clients},
+                                 {"width", decode.width},
+                                 {"tokens_per_second", decode.tokens_per_s},
+                                 {"hit_rate", decode.rate.hits}};
+  json.update(ToJson(decode.step));
+  return json;
+}
+
+nlohmann::ordered_json ToJson(const Plan& plan) {
+  const MemoryPlan& memory = plan.model.memory.plan;
+  nlohmann::ordered_json json = {{"model", plan.model.sketch.info.path},
+                                 {"memory",
+                                  {{"budget", memory.budget},
+                                   {"weights", memory.weights},
+                                   {"work_space", memory.work_space},
+                                   {"kv", memory.kv},
+                                   {"experts", memory.experts},
+                                   {"all_experts", memory.all_experts},
+                                   {"max_context", plan.model.memory.max_context}}},
+                                 {"resident_share", plan.resident_share},
+                                 {"hit_rate_from", plan.trace.has_value() ? "trace" : "uniform"}};
+  for (const DecodePrediction& decode : plan.decode) json["decode"].push_back(ToJson(decode));
+  for (const DecodePrediction& decode : plan.typical) json["typical"].push_back(ToJson(decode));
+  json["prefill"] = {{"prompt_tokens", plan.context},
+                     {"tokens_per_second", plan.context / plan.prompt.seconds}};
+  json["prefill"].update(ToJson(plan.prompt));
+  json["more_memory"] = nlohmann::ordered_json::array();
+  for (const MoreMemory& more : plan.more) {
+    json["more_memory"].push_back({{"memory", more.bytes},
+                                   {"resident_share", more.resident_share},
+                                   {"hit_rate", more.decode.rate.hits},
+                                   {"tokens_per_second", more.decode.tokens_per_s}});
+  }
+  json["assumptions"] = Assumptions(plan);
+  return json;
+}
+
+void Print(const Plan& plan) {
+  const ModelInfo& info = plan.model.sketch.info;
+  fmt::print("model     {}: {}, {}\n", info.path, info.architecture, info.weight_type);
+  fmt::print("memory    {}\n", plan.model.memory.plan.ToString());
+  fmt::print("context   {} tokens at most\n\n", plan.model.memory.max_context);
+  fmt::print("decode    clients  tokens/s  in a step  hits    limit    read a token\n");
+  for (const DecodePrediction& decode : plan.decode) {
+    fmt::print("          {:>7}  {:>8.1f}  {:>9}  {:>4.0f}%   {:<7}  {}\n", decode.clients,
+               decode.tokens_per_s, decode.width, 100 * decode.rate.hits, decode.step.limit(),
+               FormatBytes(static_cast<uint64_t>(decode.step.missed_bytes / decode.width)));
+  }
+  if (!plan.typical.empty()) {
+    const DecodePrediction &low = plan.typical.front(), &high = plan.typical.back();
+    fmt::print(
+        "          {:.1f} to {:.1f} tokens/s for one client if the gates are like those of public "
+        "models ({:.0f} to {:.0f}% hits)\n",
+        low.tokens_per_s, high.tokens_per_s, 100 * low.rate.hits, 100 * high.rate.hits);
+  }
+  fmt::print("prefill   {:.1f} tokens/s for a prompt of {} tokens, limit {}\n\n",
+             plan.context / plan.prompt.seconds, plan.context, plan.prompt.limit());
+  for (const MoreMemory& more : plan.more) {
+    fmt::print("with {:<9} {:.0f}% of the experts, {:.0f}% hits, {:.1f} tokens/s for one client\n",
+               FormatBytes(more.bytes) + ":", 100 * more.resident_share,
+               100 * more.decode.rate.hits, more.decode.tokens_per_s);
+  }
+  if (plan.more.empty() && info.moe_layers > 0) {
+    fmt::print("all experts fit: more memory makes nothing faster\n");
+  }
+  fmt::print("\nassumed:\n");
+  for (const std::string& line : Assumptions(plan)) fmt::print("- {}\n", line);
+}
+
+int RunPlan(const PlanFlags& flags) {
+  const absl::StatusOr<Plan> plan = MakePlan(flags);
+  if (!plan.ok()) return FailRunning(plan.status());
+  if (flags.json) {
+    fmt::print("{}\n", DumpLine(ToJson(*plan)));
+  } else {
+    Print(*plan);
+  }
+  return FinishStdout();
+}
+
+}  // namespace
+
+void AddPlanCommand(CLI::App* app, RunCommand* run) {
+  auto flags = std::make_shared<PlanFlags>();
+  CLI::App* command = app->add_subcommand(
+      "plan",
+      "Predict what a model needs and how fast it will be here, without loading it.\n"
+      "Needs a machine profile (hostler doctor --profile)");
+  AddModelFlags(command, &flags->model);
+  command->add_option("--trace", flags->trace, "An expert trace of this model: its hit rates")
+      ->type_name("TRACE");
+  command->add_option("--profile", flags->profile, "The machine profile. Default: doctor's")
+      ->type_name("FILE");
+  command->add_option("--clients", flags->clients, "Predict decoding of 1, 2, 4, ... up to so many")
+      ->check(CLI::Range(1, 256).description(""))
+      ->capture_default_str();
+  command->add_option("--prompt", flags->prompt_tokens, "Tokens of a prompt")
+      ->check(CLI::Range(1, 1 << 24).description(""))
+      ->capture_default_str();
+  command->add_flag("--json", flags->json, "Print one JSON object");
+  command->footer(
+      "Examples:\n"
+      "  hostler plan models/sample-moe --memory 48MiB\n"
+      "  hostler plan qwen.gguf --memory 8GiB --trace qwen.csv --clients 4");
+  command->callback([flags, run] { *run = [flags] { return RunPlan(*flags); }; });
+}
+
+}  // namespace hostler

@@ -1,0 +1,163 @@
+#include "server/plan/box_report.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <thread>
+
+#include "cache/read_plan.h"
+#include "cache/reader.h"
+#include "cache/tier.h"
+#include "engine/base/bytes.h"
+#include "engine/compute/backend.h"
+#include "engine/engine/model_needs.h"
+#include "fmt/format.h"
+
+namespace hostler {
+namespace {
+
+using Level = Finding::Level;
+
+// The first line; nothing when there is no such file.
+std::optional<std::string> FirstLine(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  if (!std::getline(file, line)) return std::nullopt;
+  return line;
+}
+
+Finding ExamineCpu() {
+  const int usable = ThreadsFor({});
+  const int all = static_cast<int>(std::thread::hardware_concurrency());
+  const auto backend = NewCpuBackend(1);
+  const std::string kernels = backend.ok() ? std::string((*backend)->name()) : "none";
+  Finding finding{Level::kGood, "processor",
+                  fmt::format("{} of {} cores usable, kernels {}", usable, all, kernels), ""};
+  if (kernels == "cpu-portable") {
+    finding.level = Level::kHint;
+    finding.advice = "it has no AVX2, without which computing is several times slower";
+  } else if (usable < all) {
+    finding.level = Level::kHint;
+    finding.advice = "cores are kept from this process (taskset, a container's cpuset)";
+  }
+  return finding;
+}
+
+Finding ExamineGovernor(const std::string& root) {
+  const auto governor = FirstLine(root + "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
+  if (!governor) return {Level::kGood, "clock", "no governor to be seen (a virtual machine?)", ""};
+  if (*governor != "powersave") return {Level::kGood, "clock", *governor, ""};
+  return {Level::kHint, "clock", *governor, "cpupower frequency-set -g performance"};
+}
+
+Finding ExamineMemoryLimit() {
+  const uint64_t ram = uint64_t(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  const uint64_t usable = UsableMemoryBytes();
+  Finding finding{Level::kGood, "memory",
+                  fmt::format("{} usable of {}", FormatBytes(usable), FormatBytes(ram)), ""};
+  if (usable < (uint64_t{64} << 20)) {
+    finding.level = Level::kProblem;
+    finding.advice = "too little for any model: raise the container's memory limit";
+  } else if (usable < ram) {
+    finding.level = Level::kHint;
+    finding.advice =
+        "a cgroup limits this process; --memory must stay below that limit, page "
+        "cache and the process itself (some 100 MiB) included";
+  }
+  return finding;
+}
+
+// Slots are locked as they fill, so asking for much takes nothing.
+Finding ExamineLocking() {
+  const SlotClass half{UsableMemoryBytes() / 2, 1};
+  const auto tier = NewDramTier({&half, 1});
+  if (tier.ok() && (*tier)->locked()) {
+    return {Level::kGood, "locked memory", "experts cannot be swapped out", ""};
+  }
+  rlimit limit{};
+  getrlimit(RLIMIT_MEMLOCK, &limit);
+  return {Level::kHint, "locked memory",
+          fmt::format("only {} may be locked", FormatBytes(limit.rlim_cur)),
+          "ulimit -l unlimited, LimitMEMLOCK=infinity in the unit, or CAP_IPC_LOCK: else "
+          "experts may be swapped out"};
+}
+
+Finding ExamineSwap(const std::string& root) {
+  std::ifstream file(root + "/proc/meminfo");
+  uint64_t total = 0, free = 0;
+  for (std::string key; file >> key;) {
+    if (key == "SwapTotal:") file >> total;
+    if (key == "SwapFree:") file >> free;
+    file.ignore(4096, '\n');
+  }
+  if (total == 0) return {Level::kGood, "swap", "none", ""};
+  const std::string state =
+      fmt::format("{} of {} in use", FormatBytes((total - free) << 10), FormatBytes(total << 10));
+  if (total == free) return {Level::kGood, "swap", state, ""};
+  return {Level::kHint, "swap", state,
+          "the machine is short of memory: a smaller --memory reads experts instead of "
+          "swapping, which is faster"};
+}
+
+Finding ExamineHugePages(const std::string& root) {
+  const auto line = FirstLine(root + "/sys/kernel/mm/transparent_hugepage/enabled");
+  const std::string state = line.value_or("the kernel has none");
+  if (state.find("[always]") != std::string::npos || state.find("[madvise]") != std::string::npos) {
+    return {Level::kGood, "huge pages", state, ""};
+  }
+  return {Level::kHint, "huge pages", state,
+          line ? "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"
+               : "a kernel with transparent huge pages reads weights a little faster"};
+}
+
+Finding ExamineUring() {
+  const auto reader = NewReader({}, {.method = ReaderOptions::Method::kUring});
+  if (reader.ok()) return {Level::kGood, "io_uring", "available", ""};
+  return {Level::kHint, "io_uring", std::string(reader.status().message()),
+          "allow it (sysctl kernel.io_uring_disabled=0, the container's seccomp profile); "
+          "threads in pread take its place"};
+}
+
+// The largest file of a folder, or the file itself.
+std::string FileToOpen(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(path, error)) return path;
+  std::string largest;
+  uint64_t most = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
+    if (!entry.is_regular_file(error) || entry.file_size(error) <= most) continue;
+    most = entry.file_size(error);
+    largest = entry.path();
+  }
+  return largest;
+}
+
+Finding ExamineDisk(const std::string& path) {
+  const std::string file = FileToOpen(path);
+  if (file.empty()) {
+    return {Level::kGood, "disk", fmt::format("{}: holds no file to try", path), ""};
+  }
+  const auto files = OpenFiles::Open({&file, 1}, /*direct=*/true);
+  if (!files.ok()) {
+    return {Level::kProblem, "disk", std::string(files.status().message()),
+            "the model's files must be there and readable"};
+  }
+  if (files->direct(0)) {
+    return {Level::kGood, "disk", fmt::format("{}: read past the page cache", file), ""};
+  }
+  return {Level::kHint, "disk", fmt::format("{}: read through the page cache", file),
+          "O_DIRECT does not work on this file system: keep the model on ext4 or xfs"};
+}
+
+}  // namespace
+
+std::vector<Finding> ExamineBox(const BoxOptions& options) {
+  return {ExamineCpu(),     ExamineGovernor(options.root), ExamineMemoryLimit(),
+          ExamineLocking(), ExamineSwap(options.root),     ExamineHugePages(options.root),
+          ExamineUring(),   ExamineDisk(options.disk)};
+}
+
+}  // namespace hostler

@@ -1,0 +1,28 @@
+// What keeps this machine from its best, and what to do about it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace hostler {
+
+struct Finding {
+  enum class Level {
+    kGood,
+    kHint,     // serving works, and could be faster or safer
+    kProblem,  // nothing can be served so
+  };
+  Level level = Level::kGood;
+  std::string name;    // "locked memory"
+  std::string state;   // what there is
+  std::string advice;  // what to do about it; "" when kGood
+};
+
+struct BoxOptions {
+  std::string disk;  // a file or a folder of the file system that models lie on
+  std::string root;  // in front of /proc and /sys
+};
+
+std::vector<Finding> ExamineBox(const BoxOptions& options);
+
+}  // namespace hostler

@@ -1,0 +1,285 @@
+#include "server/plan/measure_machine.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <random>
+#include <span>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "cache/read_plan.h"
+#include "cache/reader.h"
+#include "cache/tier.h"
+#include "engine/base/status.h"
+#include "engine/compute/backend.h"
+#include "engine/engine/model_needs.h"
+#include "fmt/format.h"
+
+namespace hostler {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+// More than a processor's caches hold.
+constexpr uint64_t kMemoryBytes = 256 * kMiB;
+constexpr std::array<uint64_t, 3> kReadBytes = {kMiB / 4, kMiB, 4 * kMiB};
+constexpr std::array kDepths = {1, 2, 4, 8};
+constexpr std::array kRows = {1, 8, 64, 512};
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Calls a second. The best of three: what else runs only slows down.
+template <typename Call>
+double CallsPerSecond(double seconds, Call call) {
+  double best = 0;
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    const Clock::time_point start = Clock::now();
+    int calls = 0;
+    do {
+      call(calls++);
+    } while (SecondsSince(start) < seconds / 3);
+    best = std::max(best, calls / SecondsSince(start));
+  }
+  return best;
+}
+
+// -- The disk -----------------------------------------------------------------
+
+// A file to read from: the one given, or one of its own in the folder given,
+// which goes with the object.
+class DiskFile {
+ public:
+  static absl::StatusOr<std::unique_ptr<DiskFile>> Open(const std::string& path, uint64_t bytes) {
+    std::unique_ptr<DiskFile> file(new DiskFile);
+    std::error_code error;
+    if (std::filesystem::is_directory(path, error)) {
+      HOSTLER_RETURN_IF_ERROR(file->Write(path, bytes));
+    } else {
+      file->path_ = path;
+    }
+    file->bytes_ = std::filesystem::file_size(file->path_, error);
+    if (error) return absl::NotFoundError(fmt::format("{}: {}", path, error.message()));
+    if (file->bytes_ < 64 * kMiB) {
+      return absl::FailedPreconditionError(
+          fmt::format("{}: too small to measure a disk with; give a folder", path));
+    }
+    return file;
+  }
+  ~DiskFile() {
+    if (own_) unlink(path_.c_str());
+  }
+
+  const std::string& path() const { return path_; }
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  DiskFile() = default;
+
+  absl::Status Write(const std::string& folder, uint64_t bytes) {
+    path_ = folder + "/hostler-profile-XXXXXX";
+    const int file = mkstemp(path_.data());
+    if (file < 0) return absl::UnavailableError(fmt::format("{}: cannot be written", folder));
+    own_ = true;
+    // Not zeros, which some file systems do not store.
+    std::vector<uint64_t> block(kMiB / sizeof(uint64_t));
+    std::mt19937_64 random(1);
+    bool written = true;
+    for (uint64_t at = 0; at < bytes && written; at += kMiB) {
+      for (uint64_t& word : block) word = random();
+      written = write(file, block.data(), kMiB) == static_cast<ssize_t>(kMiB);
+    }
+    written = fsync(file) == 0 && written;
+    close(file);
+    return written ? absl::OkStatus()
+                   : absl::UnavailableError(
+                         fmt::format("{}: {} MiB cannot be written", folder, bytes / kMiB));
+  }
+
+  std::string path_;
+  uint64_t bytes_ = 0;
+  bool own_ = false;
+};
+
+// Random reads of one size, so many at once.
+absl::StatusOr<double> DiskBytesPerSecond(Reader& reader, Tier& slots, uint64_t file_bytes,
+                                          uint64_t read_bytes, int depth, double seconds) {
+  std::mt19937_64 random(read_bytes + depth);
+  std::vector<Extent> extents(depth);
+  const auto start_read = [&](int id) {
+    extents[id] = {0, random() % (file_bytes / read_bytes) * read_bytes, read_bytes};
+    reader.Start(id, {&extents[id], 1}, slots.slot(id));
+  };
+  const Clock::time_point start = Clock::now();
+  for (int id = 0; id < depth; ++id) start_read(id);
+  int under_way = depth;
+  uint64_t bytes = 0;
+  absl::Status status;
+  while (under_way > 0) {
+    Reader::Done done;
+    if (!reader.Wait(&done)) return absl::CancelledError("the reader was stopped");
+    --under_way;
+    bytes += read_bytes;
+    if (!done.status.ok()) status = done.status;
+    if (!status.ok() || SecondsSince(start) > seconds) continue;
+    start_read(done.id);
+    ++under_way;
+  }
+  HOSTLER_RETURN_IF_ERROR(status);
+  return static_cast<double>(bytes) / SecondsSince(start);
+}
+
+absl::Status MeasureDisk(const MeasureOptions& options, MachineProfile* profile) {
+  HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<DiskFile> file,
+                           DiskFile::Open(options.disk, options.file_bytes));
+  ReaderOptions reads;
+  reads.depth = kDepths.back();
+  reads.max_bytes = kReadBytes.back();
+  HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<Reader> reader,
+                           NewReader({&file->path(), 1}, reads));
+  const SlotClass slot{kReadBytes.back(), reads.depth};
+  HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<Tier> slots, NewDramTier({&slot, 1}));
+  HOSTLER_ASSIGN_OR_RETURN(const OpenFiles files, OpenFiles::Open({&file->path(), 1}, true));
+  profile->disk_path = options.disk;
+  profile->reader = reader->name();
+  profile->past_page_cache = files.direct(0);
+  for (const uint64_t bytes : kReadBytes) {
+    for (const int depth : kDepths) {
+      HOSTLER_ASSIGN_OR_RETURN(
+          const double bytes_s,
+          DiskBytesPerSecond(*reader, *slots, file->bytes(), bytes, depth, options.seconds));
+      profile->disk.push_back({bytes, depth, bytes_s});
+    }
+  }
+  return absl::OkStatus();
+}
+
+// -- Memory -------------------------------------------------------------------
+
+double MemoryBytesPerSecond(std::span<const uint64_t> words, int threads, double seconds) {
+  std::atomic<uint64_t> bytes{0}, sums{0};
+  const Clock::time_point start = Clock::now();
+  std::vector<std::thread> readers;
+  for (int t = 0; t < threads; ++t) {
+    readers.emplace_back([&, t] {
+      const std::span<const uint64_t> part =
+          words.subspan(words.size() / threads * t, words.size() / threads);
+      uint64_t sum = 0;
+      do {
+        for (const uint64_t word : part) sum += word;
+        bytes += part.size_bytes();
+      } while (SecondsSince(start) < seconds);
+      sums += sum;  // so that it is computed
+    });
+  }
+  for (std::thread& reader : readers) reader.join();
+  return static_cast<double>(bytes) / SecondsSince(start);
+}
+
+absl::Status MeasureMemory(double seconds, MachineProfile* profile) {
+  const std::vector<uint64_t> words(kMemoryBytes / sizeof(uint64_t), 1);
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    profile->memory_bytes_s_1 =
+        std::max(profile->memory_bytes_s_1, MemoryBytesPerSecond(words, 1, seconds / 3));
+    profile->memory_bytes_s = std::max(profile->memory_bytes_s,
+                                       MemoryBytesPerSecond(words, profile->threads, seconds / 3));
+  }
+  return absl::OkStatus();
+}
+
+// -- The kernels --------------------------------------------------------------
+
+Mat AsMat(Buffer& buffer, int64_t rows, int64_t cols) {
+  return {reinterpret_cast<float*>(buffer.data()), rows, cols};
+}
+
+// Matrices in turn, so that a token's weights come from memory as they do when
+// a model decodes.
+absl::Status MeasureKernels(const MeasureOptions& options, Backend& backend,
+                            MachineProfile* profile) {
+  const int64_t dim = options.dim;
+  HOSTLER_ASSIGN_OR_RETURN(const auto weights, backend.Allocate(kMemoryBytes));
+  HOSTLER_ASSIGN_OR_RETURN(const auto x, backend.Allocate(kRows.back() * dim * sizeof(float)));
+  HOSTLER_ASSIGN_OR_RETURN(const auto y, backend.Allocate(kRows.back() * dim * sizeof(float)));
+  // In every type an ordinary number, also where it is a block's scale.
+  std::memset(weights->data(), 0x11, weights->bytes());
+  std::fill_n(AsMat(*x, 1, 1).data, kRows.back() * dim, 0.5f);
+  for (int i = 0; i < kDTypes; ++i) {
+    const DType type = static_cast<DType>(i);
+    // FP8 is held as bf16.
+    if (!IsWeightType(type) || type == DType::kF8E4M3) continue;
+    const size_t bytes = RowBytes(type, dim) * dim;
+    const size_t matrices = weights->bytes() / bytes;
+    for (const int rows : kRows) {
+      const auto multiply = [&](int turn) {
+        backend.MatMul({type, dim, dim, weights->data() + turn % matrices * bytes},
+                       AsMat(*x, rows, dim), AsMat(*y, rows, dim));
+      };
+      const double macs = static_cast<double>(rows) * dim * dim;
+      profile->kernels[type].push_back({rows, macs * CallsPerSecond(options.seconds, multiply)});
+    }
+  }
+  return absl::OkStatus();
+}
+
+// What it costs to begin and end an operation that is just large enough to be
+// shared between threads: its time, less that of its multiply-adds.
+absl::Status MeasureOperation(Backend& backend, double seconds, MachineProfile* profile) {
+  constexpr int64_t kOperationDim = 512;
+  HOSTLER_ASSIGN_OR_RETURN(const auto memory, backend.Allocate(kMiB));
+  const Weight weight{DType::kQ8_0, kOperationDim, kOperationDim, memory->data()};
+  std::byte* const vectors = memory->data() + weight.bytes();
+  const Mat x{reinterpret_cast<float*>(vectors), 1, kOperationDim};
+  const Mat y{x.data + kOperationDim, 1, kOperationDim};
+  const double all_s = 1 / CallsPerSecond(seconds, [&](int) { backend.MatMul(weight, x, y); });
+  // From a cache, as with several rows.
+  const double macs_s = profile->kernels[DType::kQ8_0][1].macs_s;
+  profile->operation_s = std::max(0.0, all_s - kOperationDim * kOperationDim / macs_s);
+  return absl::OkStatus();
+}
+
+std::string CpuName() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) {
+      return line.substr(colon + 2);
+    }
+  }
+  return "unknown";
+}
+
+}  // namespace
+
+absl::StatusOr<MachineProfile> MeasureMachine(
+    const MeasureOptions& options, const std::function<void(const std::string&)>& progress) {
+  MachineProfile profile;
+  EngineOptions engine;
+  engine.threads = options.threads;
+  profile.threads = ThreadsFor(engine);
+  profile.cpu = CpuName();
+  HOSTLER_ASSIGN_OR_RETURN(const auto backend, NewCpuBackend(profile.threads));
+  profile.backend = backend->name();
+  progress("the disk");
+  HOSTLER_RETURN_IF_ERROR(MeasureDisk(options, &profile));
+  progress("memory");
+  HOSTLER_RETURN_IF_ERROR(MeasureMemory(2 * options.seconds, &profile));
+  progress("kernels");
+  HOSTLER_RETURN_IF_ERROR(MeasureKernels(options, *backend, &profile));
+  HOSTLER_RETURN_IF_ERROR(MeasureOperation(*backend, options.seconds, &profile));
+  return profile;
+}
+
+}  // namespace hostler
