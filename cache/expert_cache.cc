@@ -90,23 +90,30 @@ int64_t NanosecondsSince(Clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
 }
 
-// Written under the cache's lock, read by stats() without it.
+// Written under the cache's lock, read by stats() without it. Each thing is
+// counted once, so that no sum or difference of them ever falls.
 struct Counters {
-  std::atomic<uint64_t> hits{0}, misses{0}, evictions{0}, read_errors{0}, read_retries{0};
-  std::atomic<uint64_t> read_bytes{0}, speculative_bytes{0};
+  std::atomic<uint64_t> demand_hits{0}, demand_misses{0};  // those without a guess
+  std::atomic<uint64_t> evictions{0}, read_errors{0}, read_retries{0};
+  std::atomic<uint64_t> demand_reads{0}, demand_bytes{0};
+  std::atomic<uint64_t> speculative_reads{0}, speculative_bytes{0};
   std::atomic<uint64_t> speculative_hits{0}, speculative_late{0};
   std::atomic<uint64_t> speculative_wasted{0}, speculative_wasted_bytes{0};
-  std::atomic<uint64_t> speculative_useful_bytes{0}, preload_bytes{0};
+  std::atomic<uint64_t> speculative_useful_bytes{0}, preload_reads{0}, preload_bytes{0};
   std::atomic<int64_t> stall_ns{0};
-  LatencyRecorder demand_reads;
+  LatencyRecorder demand_latency;
   std::atomic<uint64_t> capacity_bytes{0};
   std::atomic<int> reads_in_flight{0}, reads_queued{0};
   std::atomic<float> least_chance{PrefetchGovernor::kNever};  // the governor's report
   std::atomic<int> prefetch_trials{0};
   std::atomic<double> prefetch_difference{0};
-  std::atomic<int> speculative_in_flight{0}, speculative_queued{0}, preloads_left{0};
+  std::atomic<int> speculative_in_flight{0}, speculative_queued{0};
+  std::atomic<int> preloads_left{0}, preloads_in_flight{0};
   std::atomic<int> pinned_slots{0};
   std::vector<std::atomic<int>> resident;  // [layers], slots; pinned ones included
+
+  uint64_t misses() const { return demand_misses + speculative_late; }
+  uint64_t read_bytes() const { return demand_bytes + speculative_bytes + preload_bytes; }
 };
 
 }  // namespace
@@ -228,14 +235,14 @@ class ExpertCache::Impl {
       return now - std::exchange(*before, now);
     };
     ExpertCacheStep step;
-    step.misses = since_before(counters_.misses.load(), &misses_before_);
-    step.read_bytes = since_before(counters_.read_bytes.load(), &read_bytes_before_);
+    step.misses = since_before(counters_.misses(), &misses_before_);
+    step.read_bytes = since_before(counters_.read_bytes(), &read_bytes_before_);
     step.stall_seconds =
         static_cast<double>(since_before(counters_.stall_ns.load(), &stall_ns_before_)) * 1e-9;
     step.capacity_bytes = counters_.capacity_bytes;
     governor_.OnStep(cost, step.misses);
     const PrefetchGovernor::Report report = governor_.report();
-    counters_.least_chance = report.least_chance;
+    counters_.least_chance = LeastChance(report.least_chance);
     counters_.prefetch_trials = report.trials;
     counters_.prefetch_difference = report.last_difference;
     return step;
@@ -262,7 +269,7 @@ class ExpertCache::Impl {
 
   ExpertCacheStats stats() const;
 
-  LatencyHistogram DemandReads() const { return counters_.demand_reads.Read(); }
+  LatencyHistogram DemandReads() const { return counters_.demand_latency.Read(); }
 
   std::vector<uint64_t> ResidentBytes() const {
     std::vector<uint64_t> bytes;
@@ -280,11 +287,15 @@ class ExpertCache::Impl {
   const Parts& parts() const { return parts_; }
 
  private:
-  float LeastChance() const {
+  // Now.
+  float LeastChance() const { return LeastChance(prompt_ ? kLikely : governor_.least_chance()); }
+
+  // With one that is `governed`, as far as anything is to be guessed.
+  float LeastChance(float governed) const {
     if (parts_.options.speculative_reads == 0 || parts_.table.holds_all()) {
       return PrefetchGovernor::kNever;
     }
-    return prompt_ || !parts_.options.govern_prefetch ? kLikely : governor_.least_chance();
+    return parts_.options.govern_prefetch ? governed : kLikely;
   }
 
   void Predict(const ExpertRequest& request) {
@@ -319,7 +330,7 @@ class ExpertCache::Impl {
   void Want(ExpertKey key) {
     const int slot = parts_.table.Find(key);
     if (slot == SlotTable::kNone) {
-      ++counters_.misses;
+      ++counters_.demand_misses;
       waiting_.push_back(key.expert);
       return;
     }
@@ -327,13 +338,11 @@ class ExpertCache::Impl {
     const bool guessed = std::exchange(use.speculative, false);
     if (guessed) counters_.speculative_useful_bytes += StoredBytes(*parts_.store, key);
     if (use.state == SlotState::kResident) {
-      ++counters_.hits;
-      counters_.speculative_hits += guessed;
+      ++(guessed ? counters_.speculative_hits : counters_.demand_hits);
       Deliver(slot);
       return;
     }
-    ++counters_.misses;
-    counters_.speculative_late += guessed;
+    ++(guessed ? counters_.speculative_late : counters_.demand_misses);
     MarkWanted(slot);  // being read: nothing is queued when an acquisition begins
     reading_guesses_ -= guessed;
   }
@@ -455,6 +464,7 @@ class ExpertCache::Impl {
     counters_.speculative_in_flight = reading_guesses_;
     counters_.speculative_queued = static_cast<int>(guessed_.size());
     counters_.preloads_left = static_cast<int>(preload_.size() - next_preload_);
+    counters_.preloads_in_flight = preloading_;
   }
 
   // A slot for the likeliest guess that is worth one; kNone when none is, or
@@ -480,15 +490,26 @@ class ExpertCache::Impl {
     retries_[id] = 0;
     slots_[slot].state = SlotState::kReading;
     const uint64_t bytes = StoredBytes(*parts_.store, parts_.table.key(slot));
-    if (slots_[slot].speculative) counters_.speculative_bytes += bytes;
-    if (slots_[slot].preload) counters_.preload_bytes += bytes;
+    if (slots_[slot].speculative) {
+      ++counters_.speculative_reads;
+      counters_.speculative_bytes += bytes;
+    } else if (slots_[slot].preload) {
+      ++counters_.preload_reads;
+      counters_.preload_bytes += bytes;
+    } else {
+      CountDemand(slot);
+    }
     Read(id);
+  }
+
+  void CountDemand(int slot) {
+    ++counters_.demand_reads;
+    counters_.demand_bytes += StoredBytes(*parts_.store, parts_.table.key(slot));
   }
 
   void Read(int id) {
     const int slot = slot_of_read_[id];
     const std::span<const Extent> extents = parts_.store->extents(parts_.table.key(slot));
-    counters_.read_bytes += TotalBytes(extents);
     parts_.reader->Start(id, extents, ReadTarget(id, slot));
   }
 
@@ -497,6 +518,7 @@ class ExpertCache::Impl {
     if (!slots_[slot_of_read_[id]].wanted || retries_[id] >= most) return false;
     ++retries_[id];
     ++counters_.read_retries;
+    CountDemand(slot_of_read_[id]);
     Read(id);
     return true;
   }
@@ -548,7 +570,7 @@ class ExpertCache::Impl {
       use.state = SlotState::kResident;
       ++counters_.resident[parts_.table.key(slot).layer];
       if (std::exchange(use.wanted, false)) {
-        counters_.demand_reads.Add(NanosecondsSince(use.wanted_at));
+        counters_.demand_latency.Add(NanosecondsSince(use.wanted_at));
         Deliver(slot);
       }
     } else {
@@ -604,21 +626,25 @@ class ExpertCache::Impl {
 
 ExpertCacheStats ExpertCache::Impl::stats() const {
   ExpertCacheStats stats;
-  stats.hits = counters_.hits;
-  stats.misses = counters_.misses;
+  stats.speculative_hits = counters_.speculative_hits;
+  stats.speculative_late = counters_.speculative_late;
+  stats.hits = counters_.demand_hits + stats.speculative_hits;
+  stats.misses = counters_.demand_misses + stats.speculative_late;
   stats.evictions = counters_.evictions;
   stats.read_errors = counters_.read_errors;
   stats.read_retries = counters_.read_retries;
   stats.stall_seconds = static_cast<double>(counters_.stall_ns) * 1e-9;
-  stats.read_bytes = counters_.read_bytes;
+  stats.speculative_reads = counters_.speculative_reads;
   stats.speculative_bytes = counters_.speculative_bytes;
-  stats.speculative_hits = counters_.speculative_hits;
-  stats.speculative_late = counters_.speculative_late;
   stats.speculative_wasted = counters_.speculative_wasted;
   stats.speculative_wasted_bytes = counters_.speculative_wasted_bytes;
   stats.speculative_useful_bytes = counters_.speculative_useful_bytes;
+  stats.preload_reads = counters_.preload_reads;
   stats.preload_bytes = counters_.preload_bytes;
+  stats.reads = counters_.demand_reads + stats.speculative_reads + stats.preload_reads;
+  stats.read_bytes = counters_.demand_bytes + stats.speculative_bytes + stats.preload_bytes;
   stats.preloads_left = counters_.preloads_left;
+  stats.preloads_in_flight = counters_.preloads_in_flight;
   stats.reads_in_flight = counters_.reads_in_flight;
   stats.reads_queued = counters_.reads_queued;
   stats.speculative_in_flight = counters_.speculative_in_flight;
@@ -683,6 +709,7 @@ LatencyHistogram ExpertCache::DemandReads() const { return impl_->DemandReads();
 std::vector<uint64_t> ExpertCache::ResidentBytes() const { return impl_->ResidentBytes(); }
 Popularity ExpertCache::ExportPopularity() const { return impl_->ExportPopularity(); }
 std::string_view ExpertCache::reader_name() const { return impl_->parts().reader->name(); }
+bool ExpertCache::reads_directly() const { return impl_->parts().reader->direct(); }
 std::string_view ExpertCache::policy_name() const { return impl_->parts().policy->name(); }
 
 ExpertCache::Acquisition::Acquisition(Acquisition&& other) noexcept

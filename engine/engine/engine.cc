@@ -45,6 +45,7 @@ class LocalEngine : public Engine {
   absl::StatusOr<std::vector<float>> Logits(const std::vector<int32_t>& tokens) override;
   void Drain(int deadline_ms) override { loop_->Drain(deadline_ms); }
   EngineStats stats() const override { return loop_->stats(); }
+  std::optional<ExpertReport> experts() const override;
   const ModelInfo& model() const override { return model_.model->info(); }
   MemoryPlan memory() const override;
   absl::StatusOr<MemoryPlan> SetExpertMemory(uint64_t bytes) override;
@@ -212,6 +213,22 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
       BlockPool(static_cast<int>(kv_->bytes() / layout.block_bytes()), memory.kv_blocks),
       split_.get(), scheduling);
   return absl::OkStatus();
+}
+
+std::optional<ExpertReport> LocalEngine::experts() const {
+  if (cache_ == nullptr) return std::nullopt;
+  const ExpertStore& store = *model_.model->experts();
+  ExpertReport report;
+  report.policy = cache_->policy_name();
+  report.reader = cache_->reader_name();
+  report.direct_io = cache_->reads_directly();
+  for (const uint64_t resident : cache_->ResidentBytes()) {
+    const int layer = static_cast<int>(report.layers.size());
+    report.layers.push_back(
+        {resident, SlotStride(store.slot_bytes(layer)) * uint64_t(store.num_experts(layer))});
+  }
+  report.demand_reads = cache_->DemandReads();
+  return report;
 }
 
 MemoryPlan LocalEngine::memory() const {

@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "cache/expert_cache.h"
+#include "cache/latency.h"
 #include "engine/engine/request.h"
 #include "engine/engine/stream.h"
 #include "engine/model/model_info.h"
@@ -72,6 +74,20 @@ struct EngineStats {
   ExpertCacheStats experts;
 };
 
+// What keeps a model's experts in memory, beyond what EngineStats counts.
+struct ExpertReport {
+  std::string policy;      // the eviction policy's name
+  std::string reader;      // "io_uring", "pread"
+  bool direct_io = false;  // past the page cache
+  struct Layer {
+    uint64_t resident_bytes = 0;  // in slots
+    uint64_t bytes = 0;           // that all its experts would take
+  };
+  std::vector<Layer> layers;  // the MoE layers
+  // From when a step first waited for an expert until it could be used.
+  LatencyHistogram demand_reads;
+};
+
 // How the memory budget was divided, bytes.
 struct MemoryPlan {
   uint64_t budget = 0;
@@ -112,6 +128,8 @@ class Engine {
   virtual void Drain(int deadline_ms) = 0;
 
   virtual EngineStats stats() const = 0;
+  // Nullopt for a dense model. Waits for nobody.
+  virtual std::optional<ExpertReport> experts() const = 0;
   virtual const ModelInfo& model() const = 0;
   // As it is divided now.
   virtual MemoryPlan memory() const = 0;
