@@ -466,7 +466,7 @@ TEST(EngineMemoryTest, MovingTheSplitChangesNoToken) {
   ASSERT_TRUE(report.has_value());
   uint64_t resident = 0, all = 0;
   for (const ExpertReport::Layer& layer : report->layers) {
-    EXPECT_GT(layer.resident_bytes, 0u);
+    EXPECT_LE(layer.resident_bytes, layer.bytes);
     resident += layer.resident_bytes;
     all += layer.bytes;
   }
