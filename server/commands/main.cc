@@ -14,7 +14,7 @@ constexpr std::array kCommands = {
     AddServeCommand,        AddRunCommand,    AddInspectCommand,    AddPackCommand,
     AddVerifyCommand,       AddLogitsCommand, AddPerplexityCommand, AddTokenizeCommand,
     AddChatTemplateCommand, AddBenchCommand,  AddTraceCommand,      AddReplayCommand,
-    AddAnalyzeCommand,
+    AddAnalyzeCommand,      AddTopCommand,
 };
 
 int Main(int argc, char** argv) {
