@@ -4,21 +4,25 @@ namespace hostler {
 
 ExpertCacheStats CacheCounters::Read() const {
   ExpertCacheStats stats;
-  stats.hits = hits;
-  stats.misses = misses;
+  stats.hits = hits();
+  stats.misses = misses();
   stats.evictions = evictions;
   stats.read_errors = read_errors;
   stats.read_retries = read_retries;
   stats.stall_seconds = static_cast<double>(stall_ns) * 1e-9;
-  stats.read_bytes = read_bytes;
+  stats.reads = reads();
+  stats.read_bytes = read_bytes();
+  stats.speculative_reads = speculative_reads;
   stats.speculative_bytes = speculative_bytes;
   stats.speculative_hits = speculative_hits;
   stats.speculative_late = speculative_late;
   stats.speculative_wasted = speculative_wasted;
   stats.speculative_wasted_bytes = speculative_wasted_bytes;
   stats.speculative_useful_bytes = speculative_useful_bytes;
+  stats.preload_reads = preload_reads;
   stats.preload_bytes = preload_bytes;
   stats.preloads_left = preloads_left;
+  stats.preloads_in_flight = preloads_in_flight;
   stats.reads_in_flight = reads_in_flight;
   stats.reads_queued = reads_queued;
   stats.speculative_in_flight = speculative_in_flight;

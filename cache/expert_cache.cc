@@ -133,9 +133,9 @@ class ExpertCache::Impl {
     prompt_ = request.num_tokens() > request.sequences;
     parts_.policy->OnRequest(request);
     // Every hit is pinned before the first victim is chosen.
-    const uint64_t hits_before = counters_.hits;
+    const uint64_t hits_before = counters_.hits();
     for (const int expert : request.experts) Want({layer_, expert});
-    const int hits = static_cast<int>(counters_.hits - hits_before);
+    const int hits = static_cast<int>(counters_.hits() - hits_before);
     DropStaleGuesses();
     HandOutSlots();
     StartReads();
@@ -188,14 +188,14 @@ class ExpertCache::Impl {
       return now - std::exchange(*before, now);
     };
     ExpertCacheStep step;
-    step.misses = since_before(counters_.misses.load(), &misses_before_);
-    step.read_bytes = since_before(counters_.read_bytes.load(), &read_bytes_before_);
+    step.misses = since_before(counters_.misses(), &misses_before_);
+    step.read_bytes = since_before(counters_.read_bytes(), &read_bytes_before_);
     step.stall_seconds =
         static_cast<double>(since_before(counters_.stall_ns.load(), &stall_ns_before_)) * 1e-9;
     step.capacity_bytes = counters_.capacity_bytes;
     governor_.OnStep(cost, step.misses);
     const PrefetchGovernor::Report report = governor_.report();
-    counters_.least_chance = report.least_chance;
+    counters_.least_chance = LeastChance(report.least_chance);
     counters_.prefetch_trials = report.trials;
     counters_.prefetch_difference = report.last_difference;
     return step;
@@ -222,7 +222,7 @@ class ExpertCache::Impl {
 
   ExpertCacheStats stats() const;
 
-  LatencyHistogram DemandReads() const { return counters_.demand_reads.Read(); }
+  LatencyHistogram DemandReads() const { return counters_.demand_latency.Read(); }
 
   std::vector<uint64_t> ResidentBytes() const {
     std::vector<uint64_t> bytes;
@@ -245,11 +245,15 @@ class ExpertCache::Impl {
   const Parts& parts() const { return parts_; }
 
  private:
-  float LeastChance() const {
+  // Now.
+  float LeastChance() const { return LeastChance(prompt_ ? kLikely : governor_.least_chance()); }
+
+  // With one that is `governed`, as far as anything is to be guessed.
+  float LeastChance(float governed) const {
     if (parts_.options.speculative_reads == 0 || parts_.table.holds_all()) {
       return PrefetchGovernor::kNever;
     }
-    return prompt_ || !parts_.options.govern_prefetch ? kLikely : governor_.least_chance();
+    return parts_.options.govern_prefetch ? governed : kLikely;
   }
 
   void Predict(const ExpertRequest& request) {
@@ -284,7 +288,7 @@ class ExpertCache::Impl {
   void Want(ExpertKey key) {
     const int slot = parts_.table.Find(key);
     if (slot == SlotTable::kNone) {
-      ++counters_.misses;
+      ++counters_.demand_misses;
       waiting_.push_back(key.expert);
       return;
     }
@@ -292,13 +296,11 @@ class ExpertCache::Impl {
     const bool guessed = std::exchange(use.speculative, false);
     if (guessed) counters_.speculative_useful_bytes += StoredBytes(*parts_.store, key);
     if (use.state == SlotState::kResident) {
-      ++counters_.hits;
-      counters_.speculative_hits += guessed;
+      ++(guessed ? counters_.speculative_hits : counters_.demand_hits);
       Deliver(slot);
       return;
     }
-    ++counters_.misses;
-    counters_.speculative_late += guessed;
+    ++(guessed ? counters_.speculative_late : counters_.demand_misses);
     MarkWanted(slot);  // being read: nothing is queued when an acquisition begins
     reading_guesses_ -= guessed;
   }
@@ -420,6 +422,7 @@ class ExpertCache::Impl {
     counters_.speculative_in_flight = reading_guesses_;
     counters_.speculative_queued = static_cast<int>(guessed_.size());
     counters_.preloads_left = static_cast<int>(preload_.size() - next_preload_);
+    counters_.preloads_in_flight = preloading_;
   }
 
   // A slot for the likeliest guess that is worth one; kNone when none is, or
@@ -445,15 +448,26 @@ class ExpertCache::Impl {
     retries_[id] = 0;
     slots_[slot].state = SlotState::kReading;
     const uint64_t bytes = StoredBytes(*parts_.store, parts_.table.key(slot));
-    if (slots_[slot].speculative) counters_.speculative_bytes += bytes;
-    if (slots_[slot].preload) counters_.preload_bytes += bytes;
+    if (slots_[slot].speculative) {
+      ++counters_.speculative_reads;
+      counters_.speculative_bytes += bytes;
+    } else if (slots_[slot].preload) {
+      ++counters_.preload_reads;
+      counters_.preload_bytes += bytes;
+    } else {
+      CountDemand(slot);
+    }
     Read(id);
+  }
+
+  void CountDemand(int slot) {
+    ++counters_.demand_reads;
+    counters_.demand_bytes += StoredBytes(*parts_.store, parts_.table.key(slot));
   }
 
   void Read(int id) {
     const int slot = slot_of_read_[id];
     const std::span<const Extent> extents = parts_.store->extents(parts_.table.key(slot));
-    counters_.read_bytes += TotalBytes(extents);
     parts_.reader->Start(id, extents, ReadTarget(id, slot));
   }
 
@@ -462,6 +476,7 @@ class ExpertCache::Impl {
     if (!slots_[slot_of_read_[id]].wanted || retries_[id] >= most) return false;
     ++retries_[id];
     ++counters_.read_retries;
+    CountDemand(slot_of_read_[id]);
     Read(id);
     return true;
   }
@@ -513,7 +528,7 @@ class ExpertCache::Impl {
       use.state = SlotState::kResident;
       ++counters_.resident[parts_.table.key(slot).layer];
       if (std::exchange(use.wanted, false)) {
-        counters_.demand_reads.Add(NanosecondsSince(use.wanted_at));
+        counters_.demand_latency.Add(NanosecondsSince(use.wanted_at));
         Deliver(slot);
       }
     } else {
@@ -627,6 +642,7 @@ std::vector<uint64_t> ExpertCache::ResidentBytes() const { return impl_->Residen
 Popularity ExpertCache::ExportPopularity() const { return impl_->ExportPopularity(); }
 std::vector<MissRatioPoint> ExpertCache::MissRatioCurve() const { return impl_->MissRatioCurve(); }
 std::string_view ExpertCache::reader_name() const { return impl_->parts().reader->name(); }
+bool ExpertCache::reads_directly() const { return impl_->parts().reader->direct(); }
 std::string_view ExpertCache::policy_name() const { return impl_->parts().policy->name(); }
 
 ExpertCache::Acquisition::Acquisition(Acquisition&& other) noexcept

@@ -39,6 +39,8 @@ struct AcquiredExpert {
   absl::Status status;  // why `data` is null
 };
 
+// Counters only grow, and so do the differences that are of a kind: hits without
+// a guess's, reads without the speculative ones and Preload()'s.
 struct ExpertCacheStats {
   uint64_t hits = 0;    // experts resident when asked for
   uint64_t misses = 0;  // experts that were not, late guesses included
@@ -47,21 +49,24 @@ struct ExpertCacheStats {
   uint64_t read_retries = 0;  // reads begun again after an error or a wrong checksum
   double stall_seconds = 0;   // time Next() waited with nothing to compute
 
-  uint64_t read_bytes = 0;         // all
-  uint64_t speculative_bytes = 0;  // of them, on a guess
+  uint64_t reads = 0, read_bytes = 0;                     // all, those begun again too
+  uint64_t speculative_reads = 0, speculative_bytes = 0;  // of them, on a guess
   // Of the guesses' reads: asked for while resident or under way; left or
   // failed without having been asked for.
   uint64_t speculative_hits = 0, speculative_late = 0, speculative_wasted = 0;
   uint64_t speculative_wasted_bytes = 0;
   uint64_t speculative_useful_bytes = 0;  // read or being read when asked for
-  uint64_t preload_bytes = 0;             // read by Preload(), neither demanded nor guessed
-  int preloads_left = 0;                  // experts that it has still to look at
+  // Read by Preload(), neither demanded nor guessed.
+  uint64_t preload_reads = 0, preload_bytes = 0;
+  int preloads_left = 0;  // experts that it has still to look at
   int reads_in_flight = 0, reads_queued = 0;
   int speculative_in_flight = 0, speculative_queued = 0;  // of them
+  int preloads_in_flight = 0;                             // likewise
 
   uint64_t resident_bytes = 0;  // slots that hold an expert
   uint64_t capacity_bytes = 0;  // what slots may take
   uint64_t model_bytes = 0;     // all experts of the model
+  // least_chance: what a guess's chance must be in a step without prompts.
   PrefetchGovernor::Report prefetch;
   int pinned_slots = 0;  // 0 whenever no acquisition is alive
   bool locked = false;   // slots cannot be swapped out
@@ -157,6 +162,7 @@ class ExpertCache {
   // lookups so far (cache/miss_ratio.h). Empty until a token was decoded.
   std::vector<MissRatioPoint> MissRatioCurve() const;
   std::string_view reader_name() const;
+  bool reads_directly() const;  // past the page cache
   std::string_view policy_name() const;
 
  private:

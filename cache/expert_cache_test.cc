@@ -437,7 +437,9 @@ TEST_F(ExpertCacheTest, AGuessIsReadAndHit) {
   EXPECT_THAT(All({3, 5}, 1), UnorderedElementsAre(3, 5));
   EXPECT_EQ(stats().hits + stats().speculative_late, 2u);
   EXPECT_EQ(stats().speculative_hits + stats().speculative_late, 2u);
+  EXPECT_EQ(stats().speculative_reads, 2u);
   EXPECT_EQ(stats().speculative_bytes, 2 * kSlotBytes);
+  EXPECT_EQ(stats().reads, 3u);
   EXPECT_EQ(stats().read_bytes, 3 * kSlotBytes);
   EXPECT_EQ(stats().speculative_wasted, 0u);
 }
@@ -530,6 +532,16 @@ TEST_F(ExpertCacheTest, NothingIsGuessedWhereAllFits) {
   EXPECT_TRUE(cache_->WantsGuesses());
   cache_->SetCapacity(16 * kSlotBytes);
   EXPECT_FALSE(cache_->WantsGuesses());
+}
+
+TEST_F(ExpertCacheTest, TheReportSaysWhatChanceAGuessMustHave) {
+  Open(4);
+  EXPECT_EQ(stats().prefetch.least_chance, PrefetchGovernor::kNever);
+  cache_->EndStep({.decode_rows = 1, .seconds = 1e-3});
+  EXPECT_EQ(stats().prefetch.least_chance, 0.5f);
+  cache_->SetCapacity(16 * kSlotBytes);
+  cache_->EndStep({.decode_rows = 1, .seconds = 1e-3});
+  EXPECT_EQ(stats().prefetch.least_chance, PrefetchGovernor::kNever) << "all fits";
 }
 
 TEST_F(ExpertCacheTest, APredictorIsAskedAfterEachRequest) {

@@ -154,6 +154,7 @@ class ReadControl {
     ControlledReader(ReadControl* control, int depth) : control_(control), depth_(depth) {}
     std::string_view name() const override { return "controlled"; }
     int depth() const override { return depth_; }
+    bool direct() const override { return false; }
     void Start(int id, std::span<const Extent> extents, std::span<std::byte> out) override {
       control_->Start({id, control_->KeyOf(extents.front()), extents, out});
     }

@@ -58,6 +58,8 @@ TEST_F(PreloadTest, FillsTheCacheInOrderAndStopsWhenItIsFull) {
   WaitForPreloads(3 * kSlotBytes);
   EXPECT_THAT(control_.begun(), ElementsAre(ExpertKey{1, 2}, ExpertKey{0, 7}, ExpertKey{0, 1}));
   const ExpertCacheStats stats = cache_->stats();
+  EXPECT_EQ(stats.preload_reads, 3u);
+  EXPECT_EQ(stats.reads, 3u);
   EXPECT_EQ(stats.preload_bytes, 3 * kSlotBytes);
   EXPECT_EQ(stats.read_bytes, stats.preload_bytes);
   EXPECT_EQ(stats.preloads_left, 0);

@@ -2,6 +2,7 @@
 // file opened past the page cache accepts.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -32,6 +33,9 @@ class OpenFiles {
 
   int descriptor(int file) const { return files_[file].descriptor; }
   bool direct(int file) const { return files_[file].direct; }
+  bool all_direct() const {
+    return std::all_of(files_.begin(), files_.end(), [](const File& f) { return f.direct; });
+  }
 
   absl::Status EndsEarly(int file, uint64_t offset) const;
   absl::Status Failed(int file, uint64_t offset, int error) const;

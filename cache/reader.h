@@ -28,6 +28,7 @@ class Reader {
   virtual ~Reader() = default;
   virtual std::string_view name() const = 0;  // "io_uring", "pread"
   virtual int depth() const = 0;              // reads that may be under way
+  virtual bool direct() const = 0;            // every file past the page cache
 
   // Begins to read `extents` one after another into `out`, and does not wait.
   // What of `out` lies beyond them may be overwritten with anything: room up to

@@ -49,6 +49,7 @@ class PreadReader : public Reader {
 
   std::string_view name() const override { return "pread"; }
   int depth() const override { return static_cast<int>(reads_.size()); }
+  bool direct() const override { return files_.all_direct(); }
 
   void Start(int id, std::span<const Extent> extents, std::span<std::byte> out) override {
     {

@@ -54,6 +54,7 @@ class UringReader : public Reader {
 
   std::string_view name() const override { return "io_uring"; }
   int depth() const override { return static_cast<int>(reads_.size()); }
+  bool direct() const override { return files_->all_direct(); }
 
   void Start(int id, std::span<const Extent> extents, std::span<std::byte> out) override {
     std::lock_guard lock(mutex_);

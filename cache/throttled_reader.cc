@@ -24,6 +24,7 @@ class ThrottledReader : public Reader {
 
   std::string_view name() const override { return reader_->name(); }
   int depth() const override { return reader_->depth(); }
+  bool direct() const override { return reader_->direct(); }
 
   void Start(int id, std::span<const Extent> extents, std::span<std::byte> out) override {
     std::lock_guard lock(mutex_);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -56,9 +57,11 @@ class TestEngine : public Engine {
   }
 
   EngineStats stats() const override { return reported; }
+  std::optional<ExpertReport> experts() const override { return expert_report; }
   const ModelInfo& model() const override { return info; }
   MemoryPlan memory() const override { return plan; }
   absl::StatusOr<MemoryPlan> SetExpertMemory(uint64_t bytes) override {
+    if (!refuse_memory.ok()) return refuse_memory;
     plan.experts = bytes;
     return plan;
   }
@@ -76,7 +79,9 @@ class TestEngine : public Engine {
   std::function<void(const GenerateRequest&, GenerateStream&, Usage)> on_submit;
   absl::Status refuse;
   size_t stream_capacity = 256;
+  absl::Status refuse_memory;
   EngineStats reported;
+  std::optional<ExpertReport> expert_report;
   ModelInfo info;
   MemoryPlan plan;
   int context = 4096;

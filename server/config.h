@@ -46,6 +46,7 @@ struct ServeConfig {
   int grpc_port = 8001;  // 0: a free one; -1: no gRPC
   uint64_t max_body_bytes = 16 << 20;
   int drain_timeout_s = 30;
+  std::string admin = "local";  // who may use /admin/: "on", "off", "local"
 
   std::string log_format = "text";
   std::string log_level = "info";

@@ -43,6 +43,7 @@ grpc_port: off
 max_queue: 10
 max_body_size: 1MiB
 drain_timeout: 5
+admin: off
 log_format: json
 virtual_models:
   - name: cheap
@@ -69,6 +70,7 @@ virtual_models:
   EXPECT_EQ(config->grpc_port, -1);
   EXPECT_EQ(config->max_body_bytes, 1u << 20);
   EXPECT_EQ(config->drain_timeout_s, 5);
+  EXPECT_EQ(config->admin, "off");
   EXPECT_EQ(config->log_format, "json");
   ASSERT_EQ(config->virtual_models->size(), 1u);
   EXPECT_EQ(config->virtual_models->at(0).rules.at(0).max_prompt_tokens, 200);

@@ -1,8 +1,12 @@
 #include "server/engine_collector.h"
 
 #include <array>
+#include <span>
 #include <string>
 #include <utility>
+
+#include "server/engine_snapshot.h"
+#include "server/expert_collector.h"
 
 namespace hostler {
 namespace {
@@ -49,47 +53,58 @@ constexpr std::array kEngineMetrics = {
                  [](const EngineStats& s) { return double(s.steps); }},
     EngineMetric{"hostler:engine_step_seconds_total", kCounter, "Time spent in steps.",
                  [](const EngineStats& s) { return s.step_seconds; }},
-    EngineMetric{"hostler:expert_cache_hits_total", kCounter,
-                 "Experts that were resident when a step asked for them.",
-                 [](const EngineStats& s) { return double(s.experts.hits); }},
-    EngineMetric{"hostler:expert_cache_misses_total", kCounter,
-                 "Experts that had to be read when a step asked for them.",
-                 [](const EngineStats& s) { return double(s.experts.misses); }},
-    EngineMetric{"hostler:expert_cache_evictions_total", kCounter, "Experts evicted.",
-                 [](const EngineStats& s) { return double(s.experts.evictions); }},
-    EngineMetric{"hostler:expert_cache_read_bytes_total", kCounter, "Expert bytes read.",
-                 [](const EngineStats& s) { return double(s.experts.read_bytes); }},
-    EngineMetric{"hostler:expert_cache_read_errors_total", kCounter, "Expert reads that failed.",
-                 [](const EngineStats& s) { return double(s.experts.read_errors); }},
-    EngineMetric{"hostler:expert_cache_stall_seconds_total", kCounter,
-                 "Time steps waited for experts with nothing to compute.",
-                 [](const EngineStats& s) { return s.experts.stall_seconds; }},
-    EngineMetric{"hostler:expert_cache_resident_bytes", kGauge, "Expert bytes in slots.",
-                 [](const EngineStats& s) { return double(s.experts.resident_bytes); }},
-    EngineMetric{"hostler:expert_cache_capacity_bytes", kGauge, "Bytes of all slots.",
-                 [](const EngineStats& s) { return double(s.experts.capacity_bytes); }},
-    EngineMetric{"hostler:expert_cache_pinned_slots", kGauge, "Slots that a step holds.",
-                 [](const EngineStats& s) { return double(s.experts.pinned_slots); }},
+    EngineMetric{"hostler:decode_width", kGauge,
+                 "Sequences that generated in the last step that had any.",
+                 [](const EngineStats& s) { return double(s.schedule.width); }},
+    EngineMetric{"hostler:decode_slices_total", kCounter,
+                 "Turns that ended where fewer sequences decode than could.",
+                 [](const EngineStats& s) { return double(s.schedule.slices); }},
+    EngineMetric{"hostler:decode_width_probes_total", kCounter, "Other widths that were tried.",
+                 [](const EngineStats& s) { return double(s.schedule.probes); }},
+    EngineMetric{"hostler:decode_longest_wait_seconds", kGauge,
+                 "Longest time since the start that a running sequence stood between two steps.",
+                 [](const EngineStats& s) { return s.schedule.longest_wait_seconds; }},
 };
+
+ClientMetric Sample(MetricType type, double value, std::vector<ClientMetric::Label> labels) {
+  ClientMetric sample;
+  sample.label = std::move(labels);
+  (type == kGauge ? sample.gauge.value : sample.counter.value) = value;
+  return sample;
+}
+
+void CollectMemory(std::span<const EngineSnapshot> engines, std::vector<MetricFamily>* families) {
+  MetricFamily parts{"hostler:memory_bytes", "Memory given to each part of the model.", kGauge, {}};
+  MetricFamily budgets{"hostler:memory_budget_bytes", "Memory that the parts divide.", kGauge, {}};
+  for (const EngineSnapshot& engine : engines) {
+    const MemoryPlan& memory = engine.memory;
+    for (const auto& [part, bytes] :
+         {std::pair("weights", memory.weights), std::pair("work_space", memory.work_space),
+          std::pair("kv", memory.kv), std::pair("experts", memory.experts)}) {
+      parts.metric.push_back(
+          Sample(kGauge, double(bytes), {{"model_name", engine.model}, {"part", part}}));
+    }
+    budgets.metric.push_back(Sample(kGauge, double(memory.budget), {{"model_name", engine.model}}));
+  }
+  families->push_back(std::move(parts));
+  families->push_back(std::move(budgets));
+}
 
 }  // namespace
 
 std::vector<MetricFamily> CollectEngines(const Router& router) {
-  std::vector<std::pair<std::string, EngineStats>> engines;
-  for (const auto& target : router.targets()) {
-    if (Engine* engine = target->engine()) engines.emplace_back(target->name(), engine->stats());
-  }
+  const std::vector<EngineSnapshot> engines = TakeSnapshots(router);
   std::vector<MetricFamily> families;
   for (const EngineMetric& metric : kEngineMetrics) {
     MetricFamily family{metric.name, metric.help, metric.type, {}};
-    for (const auto& [name, stats] : engines) {
-      ClientMetric sample;
-      sample.label = {{"model_name", name}};
-      (metric.type == kGauge ? sample.gauge.value : sample.counter.value) = metric.read(stats);
-      family.metric.push_back(std::move(sample));
+    for (const EngineSnapshot& engine : engines) {
+      family.metric.push_back(
+          Sample(metric.type, metric.read(engine.stats), {{"model_name", engine.model}}));
     }
     families.push_back(std::move(family));
   }
+  CollectMemory(engines, &families);
+  for (MetricFamily& family : CollectExperts(engines)) families.push_back(std::move(family));
   return families;
 }
 

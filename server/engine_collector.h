@@ -8,8 +8,8 @@
 
 namespace hostler {
 
-// One family for each number in EngineStats, one metric in it for each target
-// with an engine here, labelled model_name.
+// One family for each number in EngineStats and MemoryPlan, one metric in it for
+// each target with an engine here, labelled model_name; and CollectExperts'.
 std::vector<prometheus::MetricFamily> CollectEngines(const Router& router);
 
 }  // namespace hostler

@@ -228,29 +228,102 @@ TEST(MetricsTest, ReadsEveryEngineAtEachScrape) {
   engine->reported.waiting = 2;
   engine->reported.kv_blocks_total = 100;
   engine->reported.kv_blocks_used = 25;
-  engine->reported.experts.hits = 11;
-  engine->reported.experts.misses = 5;
-  engine->reported.experts.read_bytes = 1ull << 40;
+  engine->reported.schedule.width = 2;
+  engine->reported.schedule.longest_wait_seconds = 1.5;
+  engine->plan = {.budget = 1ull << 40, .kv = 300, .experts = 400};
   std::string text = metrics.Expose();
   for (const char* line :
        {"hostler:num_requests_running{model_name=\"m\"} 3\n",
         "hostler:num_requests_waiting{model_name=\"m\"} 2\n",
         "hostler:kv_cache_usage_perc{model_name=\"m\"} 0.25\n",
-        "# TYPE hostler:expert_cache_hits_total counter\n",
-        "hostler:expert_cache_hits_total{model_name=\"m\"} 11\n",
-        "hostler:expert_cache_misses_total{model_name=\"m\"} 5\n",
-        "hostler:expert_cache_read_bytes_total{model_name=\"m\"} 1099511627776\n",
-        "# TYPE hostler:expert_cache_resident_bytes gauge\n",
-        "hostler:expert_cache_stall_seconds_total{model_name=\"m\"} 0\n",
+        "hostler:decode_width{model_name=\"m\"} 2\n",
+        "hostler:decode_longest_wait_seconds{model_name=\"m\"} 1.5\n",
+        "hostler:memory_bytes{model_name=\"m\",part=\"kv\"} 300\n",
+        "hostler:memory_bytes{model_name=\"m\",part=\"experts\"} 400\n",
+        "hostler:memory_budget_bytes{model_name=\"m\"} 1099511627776\n",
         "hostler:request_success_total{finished_reason=\"stop\",model_name=\"m\"} 0\n",
         "hostler:http_connections 0\n"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
-  engine->reported.experts.hits = 12;
+  EXPECT_THAT(text, Not(HasSubstr("hostler:expert_cache_hits_total{"))) << "it is a dense one";
+  engine->reported.running = 4;
   metrics.SetHttpConnections(4);
   text = metrics.Expose();
-  EXPECT_THAT(text, HasSubstr("hostler:expert_cache_hits_total{model_name=\"m\"} 12\n"));
+  EXPECT_THAT(text, HasSubstr("hostler:num_requests_running{model_name=\"m\"} 4\n"));
   EXPECT_THAT(text, HasSubstr("hostler:http_connections 4\n"));
+}
+
+TEST(MetricsTest, TellsExpertReadsByClassAndResidencyByLayer) {
+  Router router;
+  auto owned = std::make_unique<TestEngine>();
+  TestEngine* engine = owned.get();
+  ASSERT_TRUE(router.AddTarget(NewLocalTarget("m", {}, std::move(owned))).ok());
+  Metrics metrics(&router);
+  ExpertCacheStats& experts = engine->reported.experts;
+  experts.hits = 11;
+  experts.misses = 5;
+  experts.read_errors = 1;
+  experts.read_retries = 2;
+  experts.stall_seconds = 0.25;
+  experts.reads = 20;
+  experts.read_bytes = 1ull << 40;
+  experts.speculative_reads = 6;
+  experts.speculative_bytes = 600;
+  experts.preload_reads = 4;
+  experts.preload_bytes = 400;
+  experts.speculative_hits = 3;
+  experts.speculative_late = 2;
+  experts.speculative_wasted_bytes = 100;
+  experts.speculative_useful_bytes = 500;
+  experts.reads_in_flight = 8;
+  experts.speculative_in_flight = 2;
+  experts.preloads_in_flight = 1;
+  experts.reads_queued = 7;
+  experts.speculative_queued = 3;
+  experts.preloads_left = 9;
+  experts.prefetch.least_chance = 0.5;
+  ExpertReport report;
+  report.layers = {{1, 4}, {4, 4}};
+  report.demand_reads.counts[0] = 3;   // up to 50 microseconds
+  report.demand_reads.counts[4] = 1;   // up to 100
+  report.demand_reads.counts[63] = 1;  // beyond all bounds
+  report.demand_reads.seconds = 4;
+  report.miss_ratios = {{0, 1}, {500, 0.5}, {1000, 0}};
+  experts.model_bytes = 1000;
+  engine->expert_report = report;
+  const std::string text = metrics.Expose();
+  for (const std::string line :
+       {"hits_total{model_name=\"m\",tier=\"dram\",class=\"demand\"} 8",
+        "hits_total{model_name=\"m\",tier=\"dram\",class=\"speculative\"} 3",
+        "misses_total{model_name=\"m\",tier=\"dram\",class=\"demand\"} 3",
+        "misses_total{model_name=\"m\",tier=\"dram\",class=\"speculative\"} 2",
+        "reads_total{model_name=\"m\",tier=\"dram\",class=\"demand\"} 10",
+        "reads_total{model_name=\"m\",tier=\"dram\",class=\"speculative\"} 6",
+        "reads_total{model_name=\"m\",tier=\"dram\",class=\"preload\"} 4",
+        "read_bytes_total{model_name=\"m\",tier=\"dram\",class=\"demand\"} 1099511626776",
+        "reads_in_flight{model_name=\"m\",tier=\"dram\",class=\"demand\"} 5",
+        "reads_queued{model_name=\"m\",tier=\"dram\",class=\"demand\"} 4",
+        "reads_queued{model_name=\"m\",tier=\"dram\",class=\"preload\"} 9",
+        "wasted_bytes_total{model_name=\"m\",tier=\"dram\",class=\"speculative\"} 100",
+        "useful_bytes_total{model_name=\"m\",tier=\"dram\",class=\"speculative\"} 500",
+        "prefetch_least_chance{model_name=\"m\",tier=\"dram\",class=\"speculative\"} 0.5",
+        "stall_seconds_total{model_name=\"m\",tier=\"dram\"} 0.25",
+        "read_errors_total{model_name=\"m\",tier=\"dram\"} 1",
+        "read_retries_total{model_name=\"m\",tier=\"dram\"} 2",
+        "miss_ratio{model_name=\"m\",tier=\"dram\",resident=\"0.5\"} 0.5",
+        "miss_ratio{model_name=\"m\",tier=\"dram\",resident=\"1.0\"} 0",
+        "layer_resident_ratio{model_name=\"m\",tier=\"dram\",layer=\"0\"} 0.25",
+        "layer_resident_ratio{model_name=\"m\",tier=\"dram\",layer=\"1\"} 1",
+        "demand_read_seconds_count{model_name=\"m\",tier=\"dram\",class=\"demand\"} 5",
+        "demand_read_seconds_sum{model_name=\"m\",tier=\"dram\",class=\"demand\"} 4"}) {
+    EXPECT_THAT(text, HasSubstr("hostler:expert_cache_" + line + "\n"));
+  }
+  const std::string bucket =
+      "hostler:expert_cache_demand_read_seconds_bucket{model_name=\"m\",tier=\"dram\","
+      "class=\"demand\",le=\"";
+  for (const char* rest : {"5e-05\"} 3\n", "0.0001\"} 4\n", "+Inf\"} 5\n"}) {
+    EXPECT_THAT(text, HasSubstr(bucket + rest));
+  }
 }
 
 TEST(MetricsTest, SpreadsAStepsTimeOverItsTokens) {

@@ -31,6 +31,7 @@ class LocalEngine : public Engine {
     if (experts_ != nullptr) experts_->SavePopularity();
   }
   EngineStats stats() const override { return loop_->stats(); }
+  std::optional<ExpertReport> experts() const override;
   const ModelInfo& model() const override { return model_.model->info(); }
   MemoryPlan memory() const override;
   absl::StatusOr<MemoryPlan> SetExpertMemory(uint64_t bytes) override;
@@ -143,6 +144,24 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
       BlockPool(static_cast<int>(kv_->bytes() / layout.block_bytes()), memory.kv_blocks),
       split_.get(), scheduling);
   return absl::OkStatus();
+}
+
+std::optional<ExpertReport> LocalEngine::experts() const {
+  if (experts_ == nullptr) return std::nullopt;
+  const ExpertCache& cache = *experts_->cache();
+  const ExpertStore& store = *model_.model->experts();
+  ExpertReport report;
+  report.policy = cache.policy_name();
+  report.reader = cache.reader_name();
+  report.direct_io = cache.reads_directly();
+  for (const uint64_t resident : cache.ResidentBytes()) {
+    const int layer = static_cast<int>(report.layers.size());
+    report.layers.push_back(
+        {resident, SlotStride(store.slot_bytes(layer)) * uint64_t(store.num_experts(layer))});
+  }
+  report.demand_reads = cache.DemandReads();
+  report.miss_ratios = cache.MissRatioCurve();
+  return report;
 }
 
 MemoryPlan LocalEngine::memory() const {

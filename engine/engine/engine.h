@@ -4,11 +4,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "cache/expert_cache.h"
+#include "cache/latency.h"
+#include "cache/miss_ratio.h"
 #include "cache/reader.h"
 #include "engine/engine/request.h"
 #include "engine/engine/stream.h"
@@ -92,6 +95,23 @@ struct EngineStats {
   ExpertCacheStats experts;
 };
 
+// What keeps a model's experts in memory, beyond what EngineStats counts.
+struct ExpertReport {
+  std::string policy;      // the eviction policy's name
+  std::string reader;      // "io_uring", "pread"
+  bool direct_io = false;  // past the page cache
+  struct Layer {
+    uint64_t resident_bytes = 0;  // in slots
+    uint64_t bytes = 0;           // that all its experts would take
+  };
+  std::vector<Layer> layers;  // the MoE layers
+  // From when a step first waited for an expert until it could be used.
+  LatencyHistogram demand_reads;
+  // What share of decode's lookups other capacities would miss; empty until a
+  // token was decoded.
+  std::vector<MissRatioPoint> miss_ratios;
+};
+
 // How the memory budget was divided, bytes.
 struct MemoryPlan {
   uint64_t budget = 0;
@@ -132,6 +152,8 @@ class Engine {
   virtual void Drain(int deadline_ms) = 0;
 
   virtual EngineStats stats() const = 0;
+  // Nullopt for a dense model. Waits for no read and no step.
+  virtual std::optional<ExpertReport> experts() const = 0;
   virtual const ModelInfo& model() const = 0;
   // As it is divided now.
   virtual MemoryPlan memory() const = 0;

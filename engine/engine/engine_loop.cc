@@ -76,8 +76,11 @@ void EngineLoop::Drain(int deadline_ms) {
 }
 
 EngineStats EngineLoop::stats() const {
-  std::lock_guard lock(mutex_);
-  EngineStats stats = stats_;
+  EngineStats stats;
+  {
+    std::lock_guard lock(mutex_);
+    stats = stats_;
+  }
   if (memory_.cache != nullptr) stats.experts = memory_.cache->stats();
   return stats;
 }

@@ -462,6 +462,20 @@ TEST(EngineMemoryTest, MovingTheSplitChangesNoToken) {
   EXPECT_EQ(engine->stats().experts.capacity_bytes, before.experts / 2);
   EXPECT_LE(engine->stats().experts.resident_bytes, before.experts / 2);
   EXPECT_EQ(engine->stats().kv_blocks_used, 0);
+  const std::optional<ExpertReport> report = engine->experts();
+  ASSERT_TRUE(report.has_value());
+  uint64_t resident = 0, all = 0;
+  for (const ExpertReport::Layer& layer : report->layers) {
+    EXPECT_LE(layer.resident_bytes, layer.bytes);
+    resident += layer.resident_bytes;
+    all += layer.bytes;
+  }
+  EXPECT_EQ(resident, engine->stats().experts.resident_bytes);
+  EXPECT_EQ(all, before.all_experts);
+  EXPECT_EQ(report->layers.size(), engine->model().moe_layers);
+  EXPECT_GT(report->demand_reads.count(), 0u);
+  EXPECT_LE(report->demand_reads.count(), engine->stats().experts.misses);
+  EXPECT_FALSE(report->policy.empty() || report->reader.empty());
   EXPECT_EQ(engine->SetExpertMemory(0).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(engine->SetExpertMemory(most * 2).status().code(), absl::StatusCode::kInvalidArgument);
 }
@@ -470,6 +484,7 @@ TEST(EngineMemoryTest, ADenseModelHasNoSplit) {
   auto engine = Load("sample-dense", Budget(1024));
   ASSERT_NE(engine, nullptr);
   EXPECT_EQ(engine->SetExpertMemory(1).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_FALSE(engine->experts().has_value());
 }
 
 TEST(EngineMemoryTest, RefusesABudgetThatIsTooSmall) {

@@ -43,6 +43,7 @@ class FakeEngine : public Engine {
   }
   void Drain(int) override {}
   EngineStats stats() const override { return stats_; }
+  std::optional<ExpertReport> experts() const override { return std::nullopt; }
   const ModelInfo& model() const override { return info_; }
   MemoryPlan memory() const override { return plan_; }
   absl::StatusOr<MemoryPlan> SetExpertMemory(uint64_t bytes) override {

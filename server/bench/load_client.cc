@@ -36,6 +36,10 @@ using Request = http::request<http::string_body>;
 
 auto NoThrow(error_code& error) { return asio::redirect_error(asio::use_awaitable, error); }
 
+std::string Where(const ServerAddress& address) {
+  return fmt::format("http://{}:{}", address.host, address.port);
+}
+
 std::string Describe(const error_code& error) {
   return error == beast::error::timeout ? "timeout" : error.message();
 }
@@ -348,7 +352,7 @@ absl::StatusOr<ServerAddress> ParseServerUrl(const std::string& url) {
   return address;
 }
 
-absl::StatusOr<ServerInfo> AskServer(const ServerAddress& address, const std::string& model,
+absl::StatusOr<HttpAnswer> FetchFrom(const ServerAddress& address, const std::string& path,
                                      int timeout_s) {
   asio::io_context io(1);
   absl::StatusOr<Endpoints> endpoints = Resolve(&io, address);
@@ -356,19 +360,27 @@ absl::StatusOr<ServerInfo> AskServer(const ServerAddress& address, const std::st
   Parser parser;
   error_code error;
   asio::co_spawn(io,
-                 Get(io, *endpoints, MakeRequest(address, http::verb::get, "/v1/models", ""),
-                     timeout_s, parser, error),
+                 Get(io, *endpoints, MakeRequest(address, http::verb::get, path, ""), timeout_s,
+                     parser, error),
                  asio::detached);
   io.run();
-  const std::string where = fmt::format("http://{}:{}", address.host, address.port);
   if (error) {
-    return absl::UnavailableError(fmt::format("no answer from {}: {}", where, Describe(error)));
+    return absl::UnavailableError(
+        fmt::format("no answer from {}: {}", Where(address), Describe(error)));
   }
-  if (parser.get().result() != http::status::ok) {
-    return absl::FailedPreconditionError(fmt::format("{}{}/v1/models answers HTTP {}", where,
-                                                     address.base_path, parser.get().result_int()));
+  return HttpAnswer{static_cast<int>(parser.get().result_int()), std::move(parser.get().body())};
+}
+
+absl::StatusOr<ServerInfo> AskServer(const ServerAddress& address, const std::string& model,
+                                     int timeout_s) {
+  const absl::StatusOr<HttpAnswer> answer = FetchFrom(address, "/v1/models", timeout_s);
+  if (!answer.ok()) return answer.status();
+  const std::string where = Where(address);
+  if (answer->status != 200) {
+    return absl::FailedPreconditionError(
+        fmt::format("{}{}/v1/models answers HTTP {}", where, address.base_path, answer->status));
   }
-  absl::StatusOr<ServerInfo> info = PickModel(parser.get().body(), model);
+  absl::StatusOr<ServerInfo> info = PickModel(answer->body, model);
   if (info.ok()) return info;
   return absl::Status(info.status().code(),
                       fmt::format("{}: {}", where, std::string(info.status().message())));

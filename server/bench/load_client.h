@@ -24,6 +24,16 @@ struct ServerAddress {
 // InvalidArgument, for other schemes too.
 absl::StatusOr<ServerAddress> ParseServerUrl(const std::string& url);
 
+struct HttpAnswer {
+  int status = 0;
+  std::string body;
+};
+
+// GET `path` below the address, once. Errors: Unavailable naming the server when
+// nothing answers within `timeout_s`.
+absl::StatusOr<HttpAnswer> FetchFrom(const ServerAddress& address, const std::string& path,
+                                     int timeout_s);
+
 // What GET /v1/models tells; servers differ in how much.
 struct ServerInfo {
   std::string model;

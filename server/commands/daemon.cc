@@ -139,6 +139,9 @@ absl::Status Daemon::StartFrontEnds() {
   http.host = config_.host;
   http.port = config_.port;
   http.max_body_bytes = config_.max_body_bytes;
+  if (config_.admin != "local") {
+    http.admin = config_.admin == "on" ? AdminAccess::kOn : AdminAccess::kOff;
+  }
   HOSTLER_ASSIGN_OR_RETURN(http_, HttpServer::Start(http, service_.get()));
   return absl::OkStatus();
 }

@@ -15,7 +15,7 @@ constexpr std::array kCommands = {
     AddServeCommand,        AddRunCommand,    AddInspectCommand,    AddPackCommand,
     AddVerifyCommand,       AddLogitsCommand, AddPerplexityCommand, AddTokenizeCommand,
     AddChatTemplateCommand, AddBenchCommand,  AddTraceCommand,      AddReplayCommand,
-    AddAnalyzeCommand,      AddPlanCommand,   AddDoctorCommand,
+    AddAnalyzeCommand,      AddPlanCommand,   AddDoctorCommand,     AddTopCommand,
 };
 
 int Main(int argc, char** argv) {

@@ -26,5 +26,7 @@ void AddChatTemplateCommand(CLI::App* app, RunCommand* run);
 void AddBenchCommand(CLI::App* app, RunCommand* run);
 void AddPackCommand(CLI::App* app, RunCommand* run);
 void AddVerifyCommand(CLI::App* app, RunCommand* run);
+// Of a server that runs, by HTTP.
+void AddTopCommand(CLI::App* app, RunCommand* run);
 
 }  // namespace hostler

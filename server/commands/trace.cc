@@ -97,7 +97,8 @@ class Runner {
     }
     const uint64_t most = options.memory_bytes > 0 ? options.memory_bytes : UsableMemoryBytes() / 2;
     bytes = options.expert_memory_bytes > 0 ? options.expert_memory_bytes : std::min(bytes, most);
-    HOSTLER_ASSIGN_OR_RETURN(served_, ServedExperts::Create(*model_.model, *model_.weights, options));
+    HOSTLER_ASSIGN_OR_RETURN(served_,
+                             ServedExperts::Create(*model_.model, *model_.weights, options));
     return served_->Start(bytes);
   }
 

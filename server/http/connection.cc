@@ -40,6 +40,13 @@ std::optional<Reply> ReplyToUnreadable(error_code ec, const HttpOptions& options
   return ErrorReply(400, fmt::format("not an HTTP request: {}", ec.message()));
 }
 
+bool IsLoopback(const net::ip::address& address) {
+  if (address.is_v6() && address.to_v6().is_v4_mapped()) {
+    return net::ip::make_address_v4(net::ip::v4_mapped, address.to_v6()).is_loopback();
+  }
+  return address.is_loopback();
+}
+
 auto Redirect(error_code* ec) { return net::redirect_error(kAwait, *ec); }
 
 }  // namespace
@@ -53,6 +60,7 @@ Connection::Connection(TcpStream stream, ServerContext* server, std::function<vo
   error_code ec;
   const tcp::endpoint peer = stream_.socket().remote_endpoint(ec);
   if (!ec) {
+    loopback_ = IsLoopback(peer.address());
     const std::string address = peer.address().to_string();
     peer_ =
         fmt::format("{}:{}", peer.address().is_v6() ? "[" + address + "]" : address, peer.port());
@@ -166,6 +174,7 @@ void Connection::TakeRequest(Parser* parser) {
   request_ = ReadHead(parser->get());
   request_.body = std::move(parser->get().body());
   request_.peer = peer_;
+  request_.loopback = loopback_;
   request_id_ = request_.request_id;
   head_only_ = request_.method == "HEAD";
 }
@@ -174,7 +183,7 @@ Task<bool> Connection::Answer() {
   Outcome outcome;
   if (request_.body.empty()) {
     // Nothing to parse. A health check must not wait for long prompts.
-    outcome = Dispatch(server_->service, request_);
+    outcome = Dispatch(server_->service, server_->options.admin, request_);
   } else {
     co_await RunDispatch(&outcome);
   }
@@ -193,7 +202,7 @@ Task<void> Connection::RunDispatch(Outcome* outcome) {
     auto guard = net::make_work_guard(stream_.get_executor());
     net::post(*server_->workers,
               [this, outcome, guard = std::move(guard), handler = std::move(handler)]() mutable {
-                *outcome = Dispatch(server_->service, request_);
+                *outcome = Dispatch(server_->service, server_->options.admin, request_);
                 net::post(guard.get_executor(), std::move(handler));
               });
   };

@@ -113,6 +113,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   ServerContext* const server_;
   const std::function<void()> on_close_;
   std::string peer_;
+  bool loopback_ = false;  // the peer is on this machine
 
   beast::flat_buffer buffer_;  // read and not yet parsed
   bool watching_ = false;

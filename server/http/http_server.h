@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "server/http/admin_access.h"
 #include "server/service.h"
 
 namespace hostler {
@@ -14,6 +15,7 @@ namespace hostler {
 struct HttpOptions {
   std::string host = "127.0.0.1";  // name or address to listen on
   int port = 8000;                 // 0: any free one
+  AdminAccess admin = AdminAccess::kLocal;
   int io_threads = 2;
   int max_connections = 8192;  // more are closed at once
   size_t max_header_bytes = 16 << 10;

@@ -11,11 +11,17 @@ namespace hostler {
 
 struct HttpRequest {
   std::string method;
-  std::string path;  // decoded, without the query
+  std::string path;   // decoded, without the query
+  std::string query;  // as it came, without "?"
   std::string body;
   std::string peer;           // address and port
   std::string request_id;     // the client's x-request-id if it is a sane one, else ""
   bool cross_origin = false;  // a browser sent it for a page of another site
+  bool loopback = false;      // the peer is on this machine
+  bool proxied = false;       // a proxy says that it passes it on
+  // Its Host is an address or "localhost": a page of another site that has its
+  // own name resolve to this machine (DNS rebinding) sends that name.
+  bool addressed = false;
 };
 
 using Headers = std::vector<std::pair<std::string, std::string>>;

@@ -14,21 +14,20 @@ int HexDigit(char c) {
   return -1;
 }
 
-// The path of a request target, with %XX decoded where it is well-formed.
-std::string DecodePath(std::string_view target) {
-  target = target.substr(0, target.find('?'));
-  std::string path;
-  for (size_t i = 0; i < target.size(); ++i) {
-    const int high = i + 2 < target.size() ? HexDigit(target[i + 1]) : -1;
-    const int low = i + 2 < target.size() ? HexDigit(target[i + 2]) : -1;
-    if (target[i] == '%' && high >= 0 && low >= 0) {
-      path.push_back(char(high * 16 + low));
+// With %XX decoded where it is well-formed.
+std::string Decode(std::string_view text) {
+  std::string decoded;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const int high = i + 2 < text.size() ? HexDigit(text[i + 1]) : -1;
+    const int low = i + 2 < text.size() ? HexDigit(text[i + 2]) : -1;
+    if (text[i] == '%' && high >= 0 && low >= 0) {
+      decoded.push_back(char(high * 16 + low));
       i += 2;
     } else {
-      path.push_back(target[i]);
+      decoded.push_back(text[i]);
     }
   }
-  return path;
+  return decoded;
 }
 
 bool IsSaneRequestId(std::string_view id) {
@@ -50,13 +49,34 @@ bool IsCrossOrigin(const http::request<http::string_body>& request) {
   return host == origin.npos || origin.substr(host + 3) != View(request[http::field::host]);
 }
 
+// "[::1]:8000", "127.0.0.1:8000", "localhost"; or none at all, as only a client
+// that is no browser sends it.
+bool IsAddress(std::string_view host) {
+  if (host.starts_with('[')) return true;
+  host = host.substr(0, host.find(':'));
+  return host.find_first_not_of("0123456789.") == host.npos ||
+         beast::iequals({host.data(), host.size()}, "localhost");
+}
+
+bool IsProxied(const http::request<http::string_body>& request) {
+  for (const char* name : {"Forwarded", "Via", "X-Forwarded-For", "X-Real-IP"}) {
+    if (request.find(name) != request.end()) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 HttpRequest ReadHead(const http::request<http::string_body>& request) {
   HttpRequest head;
   head.method = std::string(View(request.method_string()));
-  head.path = DecodePath(View(request.target()));
+  const std::string_view target = View(request.target());
+  const size_t query = target.find('?');
+  head.path = Decode(target.substr(0, query));
+  if (query != target.npos) head.query = std::string(target.substr(query + 1));
   head.cross_origin = IsCrossOrigin(request);
+  head.proxied = IsProxied(request);
+  head.addressed = IsAddress(View(request[http::field::host]));
   const std::string_view id = View(request["x-request-id"]);
   if (IsSaneRequestId(id)) head.request_id = std::string(id);
   return head;
@@ -64,6 +84,17 @@ HttpRequest ReadHead(const http::request<http::string_body>& request) {
 
 bool WantsContinue(const http::request<http::string_body>& request) {
   return beast::iequals(request[http::field::expect], "100-continue");
+}
+
+std::optional<std::string> QueryValue(std::string_view query, std::string_view key) {
+  while (!query.empty()) {
+    const std::string_view part = query.substr(0, query.find('&'));
+    query.remove_prefix(std::min(query.size(), part.size() + 1));
+    const size_t equals = std::min(part.size(), part.find('='));
+    if (Decode(part.substr(0, equals)) != key) continue;
+    return Decode(part.substr(std::min(part.size(), equals + 1)));
+  }
+  return std::nullopt;
 }
 
 void AppendHeader(std::string_view name, std::string_view value, std::string* out) {

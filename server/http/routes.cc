@@ -8,7 +8,9 @@
 
 #include "engine/base/status.h"
 #include "fmt/format.h"
+#include "server/http/admin_cache.h"
 #include "server/http/page.h"
+#include "server/http/request_head.h"
 #include "server/openai/json.h"
 
 namespace hostler {
@@ -144,6 +146,18 @@ Outcome MetricsText(Service* service, const HttpRequest&) {
   return reply;
 }
 
+Outcome JsonOrError(absl::StatusOr<std::string> body) {
+  return body.ok() ? JsonReply(*std::move(body)) : ErrorReply(body.status());
+}
+
+Outcome ShowCaches(Service* service, const HttpRequest& request) {
+  return JsonOrError(ReportCaches(*service, QueryValue(request.query, "model").value_or("")));
+}
+
+Outcome MoveMemory(Service* service, const HttpRequest& request) {
+  return JsonOrError(MoveExpertMemory(*service, request.body));
+}
+
 Outcome LivePage(Service*, const HttpRequest&) {
   Reply reply = JsonReply(std::string(LivePageHtml()));
   reply.content_type = "text/html; charset=utf-8";
@@ -168,6 +182,9 @@ struct Route {
   }
 };
 
+// What operators alone should reach.
+constexpr std::string_view kAdminPrefix = "/admin/";
+
 constexpr Route kRoutes[] = {
     {"POST", "/v1/completions", Completions},
     {"POST", "/v1/chat/completions", ChatCompletions},
@@ -178,12 +195,18 @@ constexpr Route kRoutes[] = {
     {"GET", "/health", Health},
     {"GET", "/version", Version},
     {"GET", "/metrics", MetricsText},
+    {"GET", "/admin/cache", ShowCaches},
+    {"POST", "/admin/cache", MoveMemory},
     {"GET", "/", LivePage},
 };
 
 }  // namespace
 
-Outcome Dispatch(Service* service, const HttpRequest& request) {
+Outcome Dispatch(Service* service, AdminAccess admin, const HttpRequest& request) {
+  if (request.path.starts_with(kAdminPrefix)) {
+    const absl::Status allowed = CheckAdminAccess(admin, request);
+    if (!allowed.ok()) return ErrorReply(allowed);
+  }
   std::string_view method = request.method;
   if (method == "HEAD") method = "GET";
   std::vector<std::string_view> allowed;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <variant>
 
+#include "server/http/admin_access.h"
 #include "server/http/generation.h"
 #include "server/http/reply.h"
 #include "server/service.h"
@@ -15,6 +16,6 @@ using Outcome = std::variant<Reply, std::unique_ptr<Generation>>;
 
 // Answers one request. May take long (it tokenizes), so not for I/O threads.
 // Thread-safe.
-Outcome Dispatch(Service* service, const HttpRequest& request);
+Outcome Dispatch(Service* service, AdminAccess admin, const HttpRequest& request);
 
 }  // namespace hostler

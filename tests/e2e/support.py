@@ -122,6 +122,8 @@ class Server:
         """{name: {labels as written: value}}"""
         families = {}
         for line in self.get("/metrics").body.decode().splitlines():
+            if match := re.fullmatch(r"# TYPE ([\w:]+) \w+", line):
+                families.setdefault(match[1], {})
             if match := re.fullmatch(r"([\w:]+)(\{.*\})? (\S+)", line):
                 name, labels, value = match.groups()
                 families.setdefault(name, {})[labels or ""] = float(value)
