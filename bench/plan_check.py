@@ -7,10 +7,11 @@
 Measures a machine profile first (--profile FILE uses one that is there), then for
 each model and --memory predicts from the headers and runs. In one run, so that both
 see the same machine; a machine that is busy with other things in between spoils the
-ratios. Columns: predicted, measured, predicted / measured; hits in % of decode's lookups.
+ratios. Columns: predicted, measured, predicted / measured; hits in %, predicted of decode's
+lookups, measured of all, prompts' and those read ahead in time included.
 
-Without --model it takes models/sample-moe at two sizes: a small one, whose
-steps are mostly what operations cost, not weights. Bench's prompts are random, so
+Without --model it takes models/sample-moe at two sizes: a small model, whose
+weights fit a processor's caches, which the plan does not know. Bench's prompts are random, so
 the plan's uniform gates are the right assumption for random weights; for a trained
 model give --trace, recorded with `hostler trace`.
 """

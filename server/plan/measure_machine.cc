@@ -234,19 +234,15 @@ absl::Status MeasureKernels(const MeasureOptions& options, Backend& backend,
   return absl::OkStatus();
 }
 
-// What it costs to begin and end an operation that is just large enough to be
-// shared between threads: its time, less that of its multiply-adds.
+// An operation too small to be shared between threads: what waking them costs is
+// in the kernels' numbers.
 absl::Status MeasureOperation(Backend& backend, double seconds, MachineProfile* profile) {
-  constexpr int64_t kOperationDim = 512;
+  constexpr int64_t kOperationDim = 64;
   HOSTLER_ASSIGN_OR_RETURN(const auto memory, backend.Allocate(kMiB));
-  const Weight weight{DType::kQ8_0, kOperationDim, kOperationDim, memory->data()};
-  std::byte* const vectors = memory->data() + weight.bytes();
-  const Mat x{reinterpret_cast<float*>(vectors), 1, kOperationDim};
+  const Weight weight{DType::kF32, kOperationDim, kOperationDim, memory->data()};
+  const Mat x{reinterpret_cast<float*>(memory->data() + weight.bytes()), 1, kOperationDim};
   const Mat y{x.data + kOperationDim, 1, kOperationDim};
-  const double all_s = 1 / CallsPerSecond(seconds, [&](int) { backend.MatMul(weight, x, y); });
-  // From a cache, as with several rows.
-  const double macs_s = profile->kernels[DType::kQ8_0][1].macs_s;
-  profile->operation_s = std::max(0.0, all_s - kOperationDim * kOperationDim / macs_s);
+  profile->operation_s = 1 / CallsPerSecond(seconds, [&](int) { backend.MatMul(weight, x, y); });
   return absl::OkStatus();
 }
 
