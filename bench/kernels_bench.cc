@@ -16,7 +16,8 @@
 namespace hostler {
 namespace {
 
-constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
+constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
+                            DType::kQ8_0, DType::kQ4_0, DType::kMXFP4};
 
 std::vector<float> RandomValues(int64_t n) {
   std::mt19937 random(1);
@@ -64,6 +65,25 @@ __attribute__((target("avx512f"))) void Avx512FmaPeak(benchmark::State& state) {
   Report(state, 2.0 * 16 * kChains * kRepeats, 0);
 }
 BENCHMARK(Avx512FmaPeak);
+
+// Multiply-adds of bytes into 32 bits; a GFLOP is two of these as well.
+__attribute__((target("avx512f,avx512vnni"))) void VnniPeak(benchmark::State& state) {
+  if (!__builtin_cpu_supports("avx512vnni")) return state.SkipWithError("no AVX-512 VNNI");
+  constexpr int kChains = 16;
+  constexpr int kRepeats = 1000;
+  __m512i sums[kChains];
+  for (__m512i& sum : sums) sum = _mm512_setzero_si512();
+  const __m512i factor = _mm512_set1_epi8(3);
+  for (auto _ : state) {
+    for (int i = 0; i < kRepeats; ++i) {
+#pragma GCC unroll 16
+      for (int c = 0; c < kChains; ++c) sums[c] = _mm512_dpbusd_epi32(sums[c], factor, factor);
+    }
+    benchmark::DoNotOptimize(sums);
+  }
+  Report(state, 2.0 * 64 * kChains * kRepeats, 0);
+}
+BENCHMARK(VnniPeak);
 
 __attribute__((target("avx2,fma"))) void Avx2FmaPeak(benchmark::State& state) {
   if (!__builtin_cpu_supports("fma")) return state.SkipWithError("no FMA");
@@ -179,7 +199,7 @@ void ExpertFfn(benchmark::State& state, std::string isa, DType type) {
 }
 
 void RegisterAll() {
-  for (const char* isa : {"avx512", "avx2", "portable"}) {
+  for (const char* isa : {"amx", "avx512vnni", "avx512", "avx2", "portable"}) {
     for (DType type : kTypes) {
       const std::string suffix =
           std::string("/") + isa + "/" + std::string(GetDTypeInfo(type).name);
@@ -201,7 +221,7 @@ void RegisterAll() {
           ->Arg(8)
           ->Arg(512)
           ->UseRealTime();
-      if (type == DType::kQ8_0) continue;
+      if (GetDTypeInfo(type).block_elements > 1) continue;
       benchmark::RegisterBenchmark(("Attention" + suffix).c_str(),
                                    [=](benchmark::State& state) { Attention(state, isa, type); })
           ->ArgNames({"rows", "context"})
