@@ -311,9 +311,9 @@ class Backend {
   virtual void ReadBack(Mat from, float* to) = 0;
 };
 
-// The CPU backend: runs on `threads` threads (the caller is one of them) with
-// the best kernels this CPU has. `isa` forces "portable", "avx2" or "avx512"
-// (tests); "" detects. Errors: InvalidArgument when the CPU lacks it.
+// The CPU backend: runs on `threads` threads (the caller is one of them) with the
+// best kernels this CPU has. `isa` forces "portable", "avx2", "avx512", "avx512vnni" or
+// "amx" (tests); "" detects. Errors: InvalidArgument when the CPU lacks it.
 absl::StatusOr<std::unique_ptr<Backend>> NewCpuBackend(int threads, std::string_view isa = "");
 
 }  // namespace hostler
