@@ -81,7 +81,7 @@ absl::StatusOr<const KernelTable*> SelectKernels(std::string_view isa) {
   if (isa.empty()) return tables.front();
   std::string names;
   for (const KernelTable* table : tables) {
-    if (table->isa == isa) return table;
+    if (table->isa == isa || (isa == "f32" && table->integers == nullptr)) return table;
     names += (names.empty() ? "" : ", ") + std::string(table->isa);
   }
   return absl::InvalidArgumentError(

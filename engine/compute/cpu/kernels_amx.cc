@@ -14,6 +14,8 @@ class AmxTile {
     for (int tile : {0, 1}) config.Set(tile, 16, 64);
     config.Set(2, 16, columns);
     for (int tile : {3, 4}) config.Set(tile, columns / 4, 64);
+    // GCC 12's intrinsic says that it reads eight bytes.
+    __asm__ volatile("" ::"r"(&config) : "memory");
     _tile_loadconfig(&config);
   }
   // Tiles in use would be saved at every change of threads.
@@ -25,28 +27,39 @@ class AmxTile {
   template <typename B>
   void Multiply(const RowPanel& panel, int64_t blocks, const InputTileBlock* x,
                 float (*parts)[16][kInputTile]) const {
-    constexpr int kSums = B::kHalves ? 2 : 1;
-    Products products[2][kSums];
-    const auto multiply = [&](int64_t b, Products* out) HOSTLER_LAMBDA_INLINE {
-#pragma GCC unroll 2
-      for (int h = 0; h < kSums; ++h) {
-        MultiplyBlock(panel.quants + b * RowPanel::kQuantBytes + h * 16, x[b].high[h * 4],
-                      x[b].low[h * 4], out + h);
-      }
-    };
+    Products products[2][2];  // alternately, of a block's halves if those have scales
     // What was stored before is what tiles load.
     __asm__ volatile("" ::: "memory");
     for (int64_t b = blocks; b < 4; ++b) std::memset(parts[b], 0, sizeof parts[b]);
     __m512 sums[16];
 #pragma GCC unroll 16
     for (__m512& sum : sums) sum = _mm512_setzero_ps();
+    const auto multiply_half = [&](int64_t b, int half, Products* out) HOSTLER_LAMBDA_INLINE {
+      LoadTiles(panel, b, x[b], half);
+      MultiplyTiles();
+      _tile_stored(0, out[half].high, 64);
+      _tile_stored(1, out[half].low, 64);
+    };
+    multiply_half(0, 0, products[0]);
+    if constexpr (B::kHalves) multiply_half(0, 1, products[0]);
     int64_t b = 0;
-    multiply(b, products[0]);
     for (int64_t i = 0; i < blocks; ++i) {
-      const bool last = b + 4 >= blocks;
+      const bool last = b + 4 >= blocks;  // of this part
+      const bool more = i + 1 < blocks;
       const int64_t next = last ? b % 4 + 1 : b + 4;
-      if (i + 1 < blocks) multiply(next, products[(i + 1) % 2]);
-      AddBlock<B>(panel, b, x[b], products[i % 2], sums);
+      const Products* done = products[i % 2];
+      Products* out = products[(i + 1) % 2];
+      // Among each other they use the core better than one after the other.
+      if (more) LoadTiles(panel, next, x[next], 0);
+      AddRows<B, 0, 4>(panel, b, x[b], done, sums);
+      if (more) MultiplyTiles();
+      AddRows<B, 4, 10>(panel, b, x[b], done, sums);
+      if (more) _tile_stored(0, out->high, 64);
+      AddRows<B, 10, 16>(panel, b, x[b], done, sums);
+      if (more) _tile_stored(1, out->low, 64);
+      if constexpr (B::kHalves) {
+        if (more) multiply_half(next, 1, out);
+      }
       if (last) {
 #pragma GCC unroll 16
         for (int r = 0; r < 16; ++r) {
@@ -76,22 +89,24 @@ class AmxTile {
     int32_t low[16][kInputTile];
   };
 
-  static HOSTLER_INLINE void MultiplyBlock(const int8_t* w, const void* high, const void* low,
-                                           Products* out) {
-    _tile_loadd(2, w, kInputBlock);
-    _tile_loadd(3, high, 64);
-    _tile_loadd(4, low, 64);
+  static HOSTLER_INLINE void LoadTiles(const RowPanel& panel, int64_t b, const InputTileBlock& x,
+                                       int half) {
+    _tile_loadd(2, panel.quants + b * RowPanel::kQuantBytes + half * 16, kInputBlock);
+    _tile_loadd(3, x.high[half * 4], 64);
+    _tile_loadd(4, x.low[half * 4], 64);
+  }
+
+  static HOSTLER_INLINE void MultiplyTiles() {
     _tile_zero(0);
     _tile_zero(1);
     _tile_dpbssd(0, 2, 3);
     _tile_dpbssd(1, 2, 4);
-    _tile_stored(0, out->high, 64);
-    _tile_stored(1, out->low, 64);
   }
 
-  template <typename B>
-  static HOSTLER_INLINE void AddBlock(const RowPanel& panel, int64_t b, const InputTileBlock& x,
-                                      const Products* products, __m512* sums) {
+  // Rows [from, to) of a block.
+  template <typename B, int from, int to>
+  static HOSTLER_INLINE void AddRows(const RowPanel& panel, int64_t b, const InputTileBlock& x,
+                                     const Products* products, __m512* sums) {
     const float* scales = panel.scales + b * 16;
     const float* others = panel.others + b * 16;
     const __m512 x_scale = _mm512_load_ps(x.scale);
@@ -100,7 +115,7 @@ class AmxTile {
                           _mm512_set1_ps(scale), x_scale, sums[r]);
     };
 #pragma GCC unroll 16
-    for (int r = 0; r < 16; ++r) {
+    for (int r = from; r < to; ++r) {
       add(products[0], r, scales[r]);
       if constexpr (B::kHalves) add(products[1], r, others[r]);
       if constexpr (B::kMins) {
