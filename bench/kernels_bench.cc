@@ -1,5 +1,8 @@
 // Speed of the CPU backend's kernels. GFLOP/s counts a multiply-add as two; GB/s
-// counts the bytes of weights or KV read once per call.
+// counts the bytes of weights or KV read once per call; %VNNI is the share of what
+// vpdpbusd does at most on as many cores. One thread's rates are of CPU time.
+#include <algorithm>
+#include <chrono>
 #include <memory>
 #include <random>
 #include <string>
@@ -16,7 +19,8 @@
 namespace hostler {
 namespace {
 
-constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0};
+constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
+                            DType::kQ8_0, DType::kQ4_0, DType::kMXFP4};
 
 std::vector<float> RandomValues(int64_t n) {
   std::mt19937 random(1);
@@ -65,6 +69,43 @@ __attribute__((target("avx512f"))) void Avx512FmaPeak(benchmark::State& state) {
 }
 BENCHMARK(Avx512FmaPeak);
 
+// Multiply-adds of bytes into 32 bits; a GFLOP is two of these as well.
+constexpr double kVnniFlops = 2.0 * 64 * 16 * 1000;
+__attribute__((target("avx512f,avx512vnni"))) void VnniLoop() {
+  constexpr int kChains = 16;
+  __m512i sums[kChains];
+  for (__m512i& sum : sums) sum = _mm512_setzero_si512();
+  const __m512i factor = _mm512_set1_epi8(3);
+  for (int i = 0; i < 1000; ++i) {
+#pragma GCC unroll 16
+    for (int c = 0; c < kChains; ++c) sums[c] = _mm512_dpbusd_epi32(sums[c], factor, factor);
+  }
+  benchmark::DoNotOptimize(sums);
+}
+
+void VnniPeak(benchmark::State& state) {
+  if (!__builtin_cpu_supports("avx512vnni")) return state.SkipWithError("no AVX-512 VNNI");
+  for (auto _ : state) VnniLoop();
+  Report(state, kVnniFlops, 0);
+}
+BENCHMARK(VnniPeak);
+
+// What VnniLoop reaches undisturbed, per second; 0 on a CPU without it.
+double VnniFlopsPerSecond() {
+  static const double peak = [] {
+    if (!__builtin_cpu_supports("avx512vnni")) return 0.0;
+    double best = 0;
+    for (int i = 0; i < 200; ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      for (int j = 0; j < 20; ++j) VnniLoop();
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+      best = std::max(best, 20 * kVnniFlops / took.count());
+    }
+    return best;
+  }();
+  return peak;
+}
+
 __attribute__((target("avx2,fma"))) void Avx2FmaPeak(benchmark::State& state) {
   if (!__builtin_cpu_supports("fma")) return state.SkipWithError("no FMA");
   constexpr int kChains = 12;
@@ -82,7 +123,15 @@ __attribute__((target("avx2,fma"))) void Avx2FmaPeak(benchmark::State& state) {
   Report(state, 2.0 * 8 * kChains * kRepeats, 0);
 }
 BENCHMARK(Avx2FmaPeak);
+#else
+double VnniFlopsPerSecond() { return 0; }
 #endif
+
+void ReportShare(benchmark::State& state, double flops, int threads) {
+  if (VnniFlopsPerSecond() == 0) return;
+  state.counters["%VNNI"] = benchmark::Counter(100 * flops / (VnniFlopsPerSecond() * threads),
+                                               benchmark::Counter::kIsIterationInvariantRate);
+}
 
 // Enough matrices in turn that one token's weights come from memory, as they do
 // when a model decodes.
@@ -108,6 +157,7 @@ void MatMul(benchmark::State& state, std::string isa, DType type, int threads) {
     next = (next + 1) % matrices;
   }
   Report(state, 2.0 * tokens * kDim * kDim, static_cast<double>(bytes));
+  ReportShare(state, 2.0 * tokens * kDim * kDim, threads);
 }
 
 void Attention(benchmark::State& state, std::string isa, DType type) {
@@ -174,25 +224,26 @@ void ExpertFfn(benchmark::State& state, std::string isa, DType type) {
     backend.ExpertFfn(layout, tasks, AsMat(*x, tokens, kDim),
                       AsMat(*out, int64_t{tokens} * kTopK, kDim));
   }
+  ReportShare(state, 6.0 * tokens * kTopK * kDim * kFfn, 2);
   Report(state, 6.0 * tokens * kTopK * kDim * kFfn,
          static_cast<double>(layout.bytes) * tasks.size());
 }
 
 void RegisterAll() {
-  for (const char* isa : {"avx512", "avx2", "portable"}) {
+  for (const char* isa : {"amx", "avx512vnni", "avx512", "avx2", "portable"}) {
     for (DType type : kTypes) {
       const std::string suffix =
           std::string("/") + isa + "/" + std::string(GetDTypeInfo(type).name);
       for (int threads : {1, 2}) {
-        benchmark::RegisterBenchmark(
-            ("MatMul" + suffix + "/threads:" + std::to_string(threads)).c_str(),
-            [=](benchmark::State& state) { MatMul(state, isa, type, threads); })
-            ->ArgName("tokens")
-            ->Arg(1)
-            ->Arg(8)
-            ->Arg(64)
-            ->Arg(512)
-            ->UseRealTime();
+        auto* mat_mul = benchmark::RegisterBenchmark(
+                            ("MatMul" + suffix + "/threads:" + std::to_string(threads)).c_str(),
+                            [=](benchmark::State& state) { MatMul(state, isa, type, threads); })
+                            ->ArgName("tokens")
+                            ->Arg(1)
+                            ->Arg(8)
+                            ->Arg(64)
+                            ->Arg(512);
+        if (threads > 1) mat_mul->UseRealTime();
       }
       benchmark::RegisterBenchmark(("ExpertFfn" + suffix).c_str(),
                                    [=](benchmark::State& state) { ExpertFfn(state, isa, type); })
@@ -201,7 +252,7 @@ void RegisterAll() {
           ->Arg(8)
           ->Arg(512)
           ->UseRealTime();
-      if (type == DType::kQ8_0) continue;
+      if (GetDTypeInfo(type).block_elements > 1) continue;
       benchmark::RegisterBenchmark(("Attention" + suffix).c_str(),
                                    [=](benchmark::State& state) { Attention(state, isa, type); })
           ->ArgNames({"rows", "context"})

@@ -311,9 +311,9 @@ class Backend {
   virtual void ReadBack(Mat from, float* to) = 0;
 };
 
-// The CPU backend: runs on `threads` threads (the caller is one of them) with
-// the best kernels this CPU has. `isa` forces "portable", "avx2" or "avx512"
-// (tests); "" detects. Errors: InvalidArgument when the CPU lacks it.
+// The CPU backend: runs on `threads` threads (the caller is one of them) with the best
+// kernels this CPU has; with `isa` "f32" the best that keep all inputs f32, or those it
+// names (tests; cpu/dispatch.cc). Errors: InvalidArgument when the CPU lacks them.
 absl::StatusOr<std::unique_ptr<Backend>> NewCpuBackend(int threads, std::string_view isa = "");
 
 }  // namespace hostler

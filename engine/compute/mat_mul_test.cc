@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "engine/compute/testing.h"
 
@@ -13,7 +15,7 @@ constexpr DType kWeightTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType:
 
 class MatMulTest : public testing::EveryIsa {
  protected:
-  // Every y[t, r] lies within f32 rounding of the sum in double precision.
+  // Every y[t, r] lies within rounding of the sum in double precision.
   void ExpectProduct(Backend& backend, DType type, int64_t tokens, int64_t rows, int64_t cols) {
     SCOPED_TRACE(::testing::Message() << GetDTypeInfo(type).name << " tokens " << tokens << " rows "
                                       << rows << " cols " << cols);
@@ -31,7 +33,7 @@ class MatMulTest : public testing::EveryIsa {
           sum += product;
           magnitude += std::fabs(product);
         }
-        ASSERT_NEAR(y.mat.row(t)[r], sum, 1e-6 * magnitude + 1e-12) << t << "," << r;
+        ASSERT_NEAR(y.mat.row(t)[r], sum, Tolerance(type) * magnitude + 1e-12) << t << "," << r;
       }
     }
   }
@@ -95,6 +97,7 @@ TEST_P(MatMulTest, AnOutputFeatureDoesNotDependOnTheOthers) {
 
 TEST_P(MatMulTest, WeightsOfEveryTypeGiveWhatTheirValuesGive) {
   for (DType type : {DType::kF16, DType::kBF16, DType::kQ8_0}) {
+    if (UsesIntegers(type)) continue;
     const OwnedWeight w(type, 21, 256, 1);
     const Weight same = {DType::kF32, 21, 256, reinterpret_cast<const std::byte*>(w.values.data())};
     for (int64_t tokens : {1, 3, 20}) {
@@ -131,6 +134,49 @@ TEST_P(MatMulTest, EveryHeadHasItsOwnMatrix) {
   }
 }
 
+TEST_P(MatMulTest, MultipliesInputsOfAnySize) {
+  for (DType type : {DType::kBF16, DType::kQ8_0, DType::kQ4_0}) {
+    const OwnedWeight w(type, 3, 160, 1);
+    for (const float scale : {0.0f, 1e-35f, 1e-20f, 1e20f}) {
+      for (int64_t tokens : {1, 9}) {
+        OwnedMat x(tokens, 160, 2), y(tokens, 3), expected(tokens, 3);
+        one_->MatMul(w.weight, x.mat, expected.mat);
+        one_->Scale(scale, x.mat);
+        one_->MatMul(w.weight, x.mat, y.mat);
+        for (size_t i = 0; i < y.values.size(); ++i) {
+          ASSERT_NEAR(y.values[i], expected.values[i] * scale, 1e-4 * scale * 160 + 1e-28)
+              << GetDTypeInfo(type).name << " scale " << scale;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MatMulTest, WhatIsNotFiniteStaysInItsRow) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (DType type : {DType::kBF16, DType::kQ8_0, DType::kQ4_0}) {
+    const OwnedWeight w(type, 18, 160, 1);
+    for (const float bad : {kInfinity, -kInfinity, std::numeric_limits<float>::quiet_NaN()}) {
+      for (int64_t tokens : {3, 20}) {
+        OwnedMat x(tokens, 160, 2), good(tokens, 18), y(tokens, 18);
+        one_->MatMul(w.weight, x.mat, good.mat);
+        x.mat.row(1)[150] = bad;
+        one_->MatMul(w.weight, x.mat, y.mat);
+        for (int64_t t = 0; t < tokens; ++t) {
+          for (int64_t r = 0; r < 18; ++r) {
+            if (t == 1) {
+              // Infinity times a weight of zero is one way to NaN.
+              EXPECT_FALSE(std::isfinite(y.mat.row(t)[r])) << GetDTypeInfo(type).name;
+            } else {
+              EXPECT_EQ(y.mat.row(t)[r], good.mat.row(t)[r]) << GetDTypeInfo(type).name;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(MatMulTest, NoRowsAreNoWork) {
   const OwnedWeight w(DType::kF32, 4, 16, 1);
   one_->MatMul(w.weight, {nullptr, 0, 16}, {nullptr, 0, 4});
@@ -138,8 +184,13 @@ TEST_P(MatMulTest, NoRowsAreNoWork) {
 
 HOSTLER_FOR_EVERY_ISA(MatMulTest);
 
+bool Supports(std::string_view isa) {
+  const std::vector<std::string> isas = testing::SupportedIsas();
+  return std::find(isas.begin(), isas.end(), isa) != isas.end();
+}
+
 TEST(MatMulIsaTest, TheWideInstructionSetsAgreeBitForBit) {
-  if (testing::SupportedIsas().size() < 3) GTEST_SKIP() << "this CPU lacks AVX-512 or AVX2";
+  if (!Supports("avx512")) GTEST_SKIP() << "this CPU lacks AVX-512";
   const OwnedWeight w(DType::kQ8_0, 40, 544, 1);
   const OwnedMat x(20, 544, 2);
   OwnedMat avx2(20, 40);
@@ -147,6 +198,31 @@ TEST(MatMulIsaTest, TheWideInstructionSetsAgreeBitForBit) {
   testing::NewBackend(1, "avx2")->MatMul(w.weight, x.mat, avx2.mat);
   testing::NewBackend(1, "avx512")->MatMul(w.weight, x.mat, avx512.mat);
   EXPECT_EQ(avx2.values, avx512.values);
+}
+
+TEST(MatMulIsaTest, IntegerProductsAgreeBitForBit) {
+  if (!Supports("amx")) GTEST_SKIP() << "this CPU lacks AMX";
+  const auto amx = testing::NewBackend(2, "amx"), vnni = testing::NewBackend(1, "avx512vnni");
+  for (DType type : testing::kAllWeightTypes) {
+    if (!testing::UsesIntegers("amx", type)) continue;
+    for (int64_t cols : {32, 64, 96, 128, 160, 256, 512, 1120, 2304}) {
+      if (cols % GetDTypeInfo(type).block_elements != 0) continue;
+      for (int64_t rows : {1, 15, 16, 17, 70}) {
+        const OwnedWeight w(type, rows, cols, 1);
+        for (int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 15, 16, 17, 130}) {
+          const OwnedMat x(tokens, cols, 2);
+          OwnedMat tiles(tokens, rows), vectors(tokens, rows);
+          amx->MatMul(w.weight, x.mat, tiles.mat);
+          vnni->MatMul(w.weight, x.mat, vectors.mat);
+          ASSERT_EQ(std::memcmp(tiles.values.data(), vectors.values.data(),
+                                tiles.values.size() * sizeof(float)),
+                    0)
+              << GetDTypeInfo(type).name << " tokens " << tokens << " rows " << rows << " cols "
+              << cols;
+        }
+      }
+    }
+  }
 }
 
 }  // namespace

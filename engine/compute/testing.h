@@ -123,9 +123,22 @@ inline std::unique_ptr<Backend> NewBackend(int threads, std::string_view isa) {
   return *std::move(backend);
 }
 
+// Whether an instruction set's kernels multiply weights of a type in integers: their
+// inputs then have 16 bits (cpu/integer.h).
+inline bool UsesIntegers(std::string_view isa, DType type) {
+  for (const KernelTable* table : SupportedKernels()) {
+    if (table->isa == isa) return table->integers != nullptr && table->integers->has(type);
+  }
+  return false;
+}
+
 // A test that runs with every instruction set that this machine has.
 class EveryIsa : public ::testing::TestWithParam<std::string> {
  protected:
+  bool UsesIntegers(DType type) const { return testing::UsesIntegers(GetParam(), type); }
+  // How far a product may be off, as a share of the sum of its terms' magnitudes.
+  double Tolerance(DType type) const { return UsesIntegers(type) ? 2e-5 : 1e-6; }
+
   std::unique_ptr<Backend> one_ = NewBackend(1, GetParam());
   std::unique_ptr<Backend> two_ = NewBackend(2, GetParam());
 };

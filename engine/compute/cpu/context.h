@@ -48,6 +48,12 @@ class CpuContext {
   }
   float* scratch(int thread) const { return scratch_[static_cast<size_t>(thread)].data(); }
 
+  // Bytes for an operation's converted inputs, as with Scratch::Reserve.
+  std::byte* ReserveInputs(size_t bytes) {
+    return reinterpret_cast<std::byte*>(inputs_.Reserve(bytes / sizeof(float)));
+  }
+  const std::byte* inputs() const { return reinterpret_cast<const std::byte*>(inputs_.data()); }
+
   // ThreadPool::ParallelFor, by this thread alone if `work` (multiply-adds, or
   // values touched) is too little to be worth waking others.
   void For(int64_t chunks, int64_t work, LoopBody body) {
@@ -65,6 +71,7 @@ class CpuContext {
   const KernelTable& kernels_;
   ThreadPool pool_;
   std::vector<Scratch> scratch_;
+  Scratch inputs_;
 };
 
 }  // namespace hostler

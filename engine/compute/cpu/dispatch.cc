@@ -2,6 +2,8 @@
 
 #if defined(HOSTLER_X86)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include <algorithm>
@@ -22,6 +24,24 @@ bool HasF16c() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
 }
+
+// Whether this process may use AMX's tiles of bytes; asks the system for them.
+bool MayUseAmx() {
+  constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;  // leaf 7, EDX
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kTile) == 0 || (d & kInt8) == 0) {
+    return false;
+  }
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+KernelTable WithIntegers(std::string_view isa, const IntegerKernels& integers) {
+  KernelTable table = kAvx512Kernels;
+  table.isa = isa.data();
+  table.integers = &integers;
+  return table;
+}
 #endif
 
 }  // namespace
@@ -41,6 +61,13 @@ std::vector<const KernelTable*> SupportedKernels() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && HasF16c();
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+    if (__builtin_cpu_supports("avx512vnni")) {
+      static const KernelTable amx = WithIntegers("amx", kAmxIntegerKernels);
+      static const KernelTable vnni = WithIntegers("avx512vnni", kVnniIntegerKernels);
+      static const bool may_use_amx = MayUseAmx();
+      if (may_use_amx) tables.push_back(&amx);
+      tables.push_back(&vnni);
+    }
     tables.push_back(&kAvx512Kernels);
   }
   if (avx2) tables.push_back(&kAvx2Kernels);
@@ -54,7 +81,7 @@ absl::StatusOr<const KernelTable*> SelectKernels(std::string_view isa) {
   if (isa.empty()) return tables.front();
   std::string names;
   for (const KernelTable* table : tables) {
-    if (table->isa == isa) return table;
+    if (table->isa == isa || (isa == "f32" && table->integers == nullptr)) return table;
     names += (names.empty() ? "" : ", ") + std::string(table->isa);
   }
   return absl::InvalidArgumentError(

@@ -12,7 +12,8 @@ namespace hostler {
 // The tables that this CPU (and its operating system) can run, best first.
 std::vector<const KernelTable*> SupportedKernels();
 
-// The best table, or the one named by `isa` if that is not empty.
+// The best table, of those without integer products if `isa` is "f32", or the one
+// that a non-empty `isa` names.
 // Errors: InvalidArgument when this CPU lacks it or none has that name.
 absl::StatusOr<const KernelTable*> SelectKernels(std::string_view isa);
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "engine/base/dtype.h"
+#include "engine/compute/cpu/integer.h"
 
 namespace hostler {
 
@@ -124,6 +125,9 @@ struct KernelTable {
   void (*softmax)(const float* x, int64_t n, float* out);
   void (*short_conv)(const ShortConvTask& task);
   void (*gated_delta)(const GatedDeltaTask& task);
+
+  // What mat_mul is not to do for the types that these have; null: none.
+  const IntegerKernels* integers = nullptr;
 };
 
 // Enough for any table.

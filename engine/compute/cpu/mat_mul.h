@@ -22,19 +22,27 @@ class CpuExpertFfn {
   // Weight rows [row, row + rows) times a task's tokens [token, token + tokens).
   struct Chunk {
     const ExpertTask* task;
-    int64_t hidden_row;  // of the chunk's first token; in scaled_ too
+    int64_t entry;  // of the chunk's first token; its row of scaled_ and hidden_
     int64_t token, tokens;
+    size_t inputs;  // where the chunk's converted inputs begin, if it has any
     int64_t row, rows;
   };
-  int64_t Plan(std::span<const ExpertTask> tasks, int64_t rows);
+  int64_t Plan(const ExpertLayout& layout, std::span<const ExpertTask> tasks, int64_t rows,
+               int64_t cols);
   void ScaleInputs(std::span<const ExpertTask> tasks, int64_t entries, Mat x);
+  // A row of x as the task of an entry sees it.
+  const float* InputOf(const ExpertTask& task, int64_t entry, int64_t token, Mat x) const;
+  // Converts the inputs that `source(task, entry, token)` has to integers.
+  template <typename Source>
+  void ConvertInputs(std::span<const ExpertTask> tasks, int64_t cols, Source source);
   void GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x, float* scratch);
   void Down(const ExpertLayout& layout, const Chunk& chunk, Mat out, float* scratch);
 
   CpuContext& context_;
   std::vector<Chunk> chunks_;
-  Scratch scaled_;  // [entries, dim]: the inputs of tasks that scale theirs
-  Scratch hidden_;  // [entries, ffn]: act(gate · x, up · x)
+  std::vector<Chunk> conversions_;  // without rows
+  Scratch scaled_;                  // [entries, dim]: the inputs of tasks that scale theirs
+  Scratch hidden_;                  // [entries, ffn]: act(gate · x, up · x)
 };
 
 }  // namespace hostler

@@ -5,7 +5,23 @@
 
 namespace hostler {
 
-ThreadPool::ThreadPool(int threads) {
+namespace {
+
+// Some 50 microseconds.
+constexpr int kSpins = 1000;
+
+inline void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads)
+    : spins_(threads <= static_cast<int>(std::thread::hardware_concurrency())) {
   workers_.reserve(static_cast<size_t>(std::max(threads - 1, 0)));
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { Work(i); });
@@ -43,15 +59,34 @@ void ThreadPool::ParallelFor(int64_t chunks, LoopBody body) {
   }
   TakeChunks(0);
   // A worker that did not wake in time finds the loop closed and is not waited for.
+  {
+    std::lock_guard lock(mutex_);
+    open_ = false;
+  }
+  if (Spin([this] { return inside_.load(std::memory_order_acquire) == 0; })) return;
   std::unique_lock lock(mutex_);
-  open_ = false;
   idle_.wait(lock, [this] { return inside_ == 0; });
+}
+
+template <typename Done>
+bool ThreadPool::Spin(Done done) const {
+  for (int i = 0; spins_ && i < kSpins; ++i) {
+    if (done()) return true;
+    Pause();
+  }
+  return done();
 }
 
 void ThreadPool::Work(int thread) {
   uint64_t seen = 0;
-  std::unique_lock lock(mutex_);
   for (;;) {
+    Spin([&] { return loop_.load(std::memory_order_relaxed) != seen; });
+    std::unique_lock lock(mutex_);
+    if (!open_ && loop_ != seen && !stop_) {
+      // Missed it; the next may be as near.
+      seen = loop_;
+      continue;
+    }
     wake_.wait(lock, [&] { return stop_ || (open_ && loop_ != seen); });
     if (stop_) return;
     seen = loop_;

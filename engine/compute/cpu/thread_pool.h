@@ -31,7 +31,8 @@ class LoopBody {
 };
 
 // The thread that calls ParallelFor is one of the threads; one at a time may
-// call it, and a body must not. Idle workers sleep.
+// call it, and a body must not. A step is many short loops: workers look out for
+// the next for some tens of microseconds, which is what waking them takes, then sleep.
 class ThreadPool {
  public:
   // Starts threads - 1 workers, or as many of them as the system allows.
@@ -50,14 +51,21 @@ class ThreadPool {
  private:
   void Work(int thread);
   void TakeChunks(int thread);
+  // Waits a little for `done`, without sleeping; whether it came.
+  template <typename Done>
+  bool Spin(Done done) const;
+
+  // Of no use where a thread that spins holds up another.
+  const bool spins_;
 
   std::mutex mutex_;
   std::condition_variable wake_;  // a loop opened, or the pool stops
   std::condition_variable idle_;  // no worker is inside the loop
   bool stop_ = false;
   bool open_ = false;  // workers may join the loop
-  int inside_ = 0;     // workers that joined it
-  uint64_t loop_ = 0;
+  // Written under mutex_.
+  std::atomic<int> inside_{0};  // workers that joined it
+  std::atomic<uint64_t> loop_{0};
 
   // Of the current loop; written under mutex_ while no worker is inside.
   const LoopBody* body_ = nullptr;
