@@ -108,6 +108,7 @@ absl::Status LocalEngine::StartCache(uint64_t bytes, const EngineOptions& option
   const ExpertStore& store = *model_.model->experts();
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Reader> reader,
                            NewReader(model_.weights->files(), ReaderOptionsFor(store)));
+  if (options.wrap_reader) reader = options.wrap_reader(std::move(reader));
   PolicyShape shape{store.num_layers(), 0};
   ExpertCounts counts{int64_t{shape.layers} * model().experts_per_token, 0};
   size_t slot = 1;

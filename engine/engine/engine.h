@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -46,6 +47,9 @@ struct EngineOptions {
   int max_queue = 4096;            // sequences waiting; more are refused
   int decode_width = 0;            // sequences that generate in one step; 0: chosen by measurement
   int max_decode_wait_ms = 20000;  // of a running sequence, for others' turns
+  // What experts are read through, made of the reader that would serve: for tests
+  // and measurements that slow it down or let it fail. Null: that reader.
+  std::function<std::unique_ptr<Reader>(std::unique_ptr<Reader>)> wrap_reader;
 };
 
 // What steps are like and how long they make clients wait.
