@@ -27,6 +27,9 @@ constexpr float kLikely = 0.5f;
 // Attempts more at a read that someone waits for: after an error of the disk,
 // and after bytes that fail their check (they may have been hurt on their way).
 constexpr int kRetriesAfterError = 2, kRetriesAfterDamage = 1;
+// Slots that a prompt's missing experts take whatever they push out, as many times
+// over as there are reads at once; beyond, they push out what is worth less.
+constexpr int kPromptSlotsPerRead = 2;
 // Reads of Preload() at the disk at once: a demand may have to wait for them.
 constexpr int kPreloadReads = 2;
 
@@ -102,6 +105,7 @@ class ExpertCache::Impl {
     waiting_.reserve(most);
     ready_.reserve(most);
     delivered_.reserve(most);
+    decoded_.reserve(most);
     guessed_.reserve(most);
     predicted_.reserve(most);
   }
@@ -127,11 +131,12 @@ class ExpertCache::Impl {
     assert(!acquiring_);
     acquiring_ = true;
     layer_ = request.layer;
-    undelivered_ = request.experts.size();
+    asked_ = undelivered_ = request.experts.size();
     next_waiting_ = 0;
+    released_ = 0;
     waiting_.clear();
     prompt_ = request.num_tokens() > request.sequences;
-    parts_.policy->OnRequest(request);
+    TellPolicy(request);
     // Every hit is pinned before the first victim is chosen.
     const uint64_t hits_before = counters_.hits();
     for (const int expert : request.experts) Want({layer_, expert});
@@ -145,6 +150,7 @@ class ExpertCache::Impl {
 
   std::span<const AcquiredExpert> Next() {
     std::unique_lock lock(mutex_);
+    released_ += delivered_.size();
     Release(&delivered_);
     HandOutSlots();
     StartReads();
@@ -274,6 +280,29 @@ class ExpertCache::Impl {
     StartReads();
   }
 
+  // Beside decodes, a prompt passes: what is worth keeping is what they use. They
+  // are a step's first rows, one of each sequence; where several prompts are in it,
+  // a first row of all but one counts with them.
+  void TellPolicy(const ExpertRequest& request) {
+    const int decodes = request.sequences - 1;
+    if (!prompt_ || decodes == 0) {
+      parts_.policy->OnRequest(request);
+      return;
+    }
+    ExpertRequest part = request;
+    part.offsets = request.offsets.first(size_t(decodes) + 1);
+    part.chosen = request.chosen.first(size_t(part.offsets.back()));
+    part.sequences = decodes;
+    decoded_.clear();
+    for (const int expert : request.experts) {
+      if (std::find(part.chosen.begin(), part.chosen.end(), expert) != part.chosen.end()) {
+        decoded_.push_back(expert);
+      }
+    }
+    part.experts = decoded_;
+    parts_.policy->OnRequest(decoded_.empty() ? request : part);
+  }
+
   bool IsEvictable(ExpertKey key) const {
     const int slot = parts_.table.Find(key);
     return slot != SlotTable::kNone && slots_[slot].state == SlotState::kResident;
@@ -345,8 +374,9 @@ class ExpertCache::Impl {
     }
   }
 
-  // A queued slot for `key`, by eviction if need be; kNone when all are in use.
-  int TakeSlot(ExpertKey key, bool speculative) {
+  // A queued slot for `key`, by eviction if need be; kNone when all are in use, or
+  // `if_worth` it and it is not worth the victim.
+  int TakeSlot(ExpertKey key, bool if_worth) {
     for (;;) {
       if (const std::optional<int> slot = parts_.table.Take(key)) {
         slots_[*slot] = {.state = SlotState::kQueued};
@@ -355,7 +385,7 @@ class ExpertCache::Impl {
       }
       ExpertKey victim;
       if (parts_.policy->PickVictim(evictable_, &victim)) {
-        if (speculative && !parts_.policy->Admits(key, victim)) return SlotTable::kNone;
+        if (if_worth && !parts_.policy->Admits(key, victim)) return SlotTable::kNone;
         Evict(victim);
       } else {
         return SlotTable::kNone;
@@ -363,10 +393,19 @@ class ExpertCache::Impl {
     }
   }
 
+  // Whether the acquisition is a prompt's and has slots enough to keep the disk
+  // busy: the rest can wait for those, and what others use stays.
+  bool PromptHasSlots() const {
+    if (!prompt_) return false;
+    const size_t hits = asked_ - waiting_.size();
+    const size_t held = next_waiting_ - (released_ - std::min(released_, hits));
+    return held >= kPromptSlotsPerRead * slot_of_read_.size();
+  }
+
   // Queues reads for the experts that wait, in order, as far as slots go.
   void HandOutSlots() {
     for (; next_waiting_ < waiting_.size(); ++next_waiting_) {
-      const int slot = TakeSlot({layer_, waiting_[next_waiting_]}, /*speculative=*/false);
+      const int slot = TakeSlot({layer_, waiting_[next_waiting_]}, PromptHasSlots());
       if (slot == SlotTable::kNone) return;
       MarkWanted(slot);
       demanded_.Push(slot);
@@ -386,7 +425,7 @@ class ExpertCache::Impl {
       if (parts_.table.Find(key) != SlotTable::kNone) continue;
       int slot = SlotTable::kNone;
       if (next_preload_ < pinned_preloads_) {
-        slot = TakeSlot(key, /*speculative=*/true);
+        slot = TakeSlot(key, /*if_worth=*/true);
         if (slot == SlotTable::kNone) return slot;
       } else if (const std::optional<int> room = parts_.table.Take(key)) {
         slot = *room;
@@ -432,7 +471,7 @@ class ExpertCache::Impl {
       const ExpertKey key = guessed_.front();
       guessed_.erase(guessed_.begin());
       if (parts_.table.Find(key) != SlotTable::kNone) continue;
-      const int slot = TakeSlot(key, /*speculative=*/true);
+      const int slot = TakeSlot(key, /*if_worth=*/true);
       if (slot == SlotTable::kNone) continue;
       slots_[slot].speculative = true;
       ++reading_guesses_;
@@ -556,7 +595,9 @@ class ExpertCache::Impl {
   // any acquisition needs.
   bool acquiring_ = false;
   int layer_ = 0;
-  size_t undelivered_ = 0;
+  size_t asked_ = 0, undelivered_ = 0;
+  size_t released_ = 0;
+  std::vector<int> decoded_;  // that its decodes chose
   std::vector<int> waiting_;  // missing experts; from next_waiting_ on without a slot
   size_t next_waiting_ = 0;
   std::vector<AcquiredExpert> ready_;

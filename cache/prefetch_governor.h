@@ -56,7 +56,7 @@ class PrefetchGovernor {
   void EndTrial(bool challenger_won);
   int NextChallenger() const;
 
-  int winner_ = 1;      // levels; 0 reads nothing
+  int winner_ = 2;      // levels; 0 reads nothing
   int challenger_ = 0;  // in a trial
   int rest_;            // steps until the next trial; 0: one is on
   int next_rest_;

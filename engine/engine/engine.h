@@ -69,6 +69,9 @@ struct EngineOptions {
   // Told what an operator should know and no request's error says. Called by
   // Load and by any of the engine's threads; null: nobody is told.
   std::function<void(const std::string& text)> on_warning;
+  // What experts are read through, made of the reader that would serve: for tests
+  // and measurements that slow it down or let it fail. Null: that reader.
+  std::function<std::unique_ptr<Reader>(std::unique_ptr<Reader>)> wrap_reader;
 };
 
 // What steps are like and how long they make clients wait.

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/engine/test_engine.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
 
@@ -22,26 +23,11 @@ namespace {
 
 const std::string kModels = HOSTLER_SOURCE_DIR "/models/";
 
-std::unique_ptr<Engine> Load(const std::string& name, const EngineOptions& options) {
-  auto engine = Engine::Load(kModels + name, options);
-  EXPECT_TRUE(engine.ok()) << engine.status();
-  return engine.ok() ? *std::move(engine) : nullptr;
-}
-
 EngineOptions Precise() {
   EngineOptions options;
   options.precise = true;
   options.memory_bytes = uint64_t{1} << 30;
   return options;
-}
-
-GenerateRequest Greedy(std::vector<int32_t> prompt, int tokens) {
-  GenerateRequest request;
-  request.prompt = std::move(prompt);
-  request.sampling.temperature = 0;
-  request.max_tokens = tokens;
-  request.ignore_eos = true;
-  return request;
 }
 
 struct Answer {
@@ -88,7 +74,7 @@ class GoldenTest : public ::testing::TestWithParam<std::string> {
 };
 
 TEST_P(GoldenTest, LogitsAreTheReferences) {
-  auto engine = Load(GetParam(), Precise());
+  auto engine = LoadSample(GetParam(), Precise());
   ASSERT_NE(engine, nullptr);
   const int vocab = engine->model().vocab;
   double worst = 0;
@@ -115,7 +101,7 @@ TEST_P(GoldenTest, LogitsAreTheReferences) {
 }
 
 TEST_P(GoldenTest, GreedyTokensAreTheReferences) {
-  auto engine = Load(GetParam(), Precise());
+  auto engine = LoadSample(GetParam(), Precise());
   ASSERT_NE(engine, nullptr);
   for (const nlohmann::json& prompt : golden_["prompts"]) {
     const auto expected = prompt["greedy_ids"].get<std::vector<int32_t>>();
@@ -129,73 +115,6 @@ INSTANTIATE_TEST_SUITE_P(SampleModels, GoldenTest, ::testing::Values("sample-moe
                            return info.param == "sample-moe" ? "Moe" : "Dense";
                          });
 
-// 16 prompts of mixed lengths.
-std::vector<std::vector<int32_t>> MixedPrompts() {
-  std::vector<std::vector<int32_t>> prompts(16);
-  uint32_t state = 1;
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    const size_t size = 1 + (i * 37) % 150;
-    for (size_t j = 0; j < size; ++j) {
-      state = state * 1664525u + 1013904223u;
-      prompts[i].push_back(3 + (state >> 8) % 4000);
-    }
-  }
-  return prompts;
-}
-
-std::vector<std::vector<int32_t>> AskAllAtOnce(Engine& engine, int tokens) {
-  std::vector<std::shared_ptr<GenerateStream>> streams;
-  for (const auto& prompt : MixedPrompts()) {
-    auto stream = engine.Submit(Greedy(prompt, tokens));
-    EXPECT_TRUE(stream.ok()) << stream.status();
-    streams.push_back(*stream);
-  }
-  std::vector<std::vector<int32_t>> out;
-  for (auto& stream : streams) out.push_back(Collect(*stream, 1).tokens[0]);
-  return out;
-}
-
-class SameTokensTest : public ::testing::TestWithParam<Quantize> {};
-
-TEST_P(SameTokensTest, WhateverTheBudgetThreadsAndBatch) {
-  EngineOptions options;
-  options.memory_bytes = uint64_t{1} << 30;
-  options.quantize = GetParam();
-  options.threads = 1;
-  std::vector<std::vector<int32_t>> alone;
-  uint64_t all_experts = 0;
-  {
-    auto engine = Load("sample-moe", options);
-    ASSERT_NE(engine, nullptr);
-    all_experts = engine->memory().all_experts;
-    for (const auto& prompt : MixedPrompts()) {
-      alone.push_back(Ask(*engine, Greedy(prompt, 24)).tokens[0]);
-    }
-  }
-  // Quantising experts as they are read makes small budgets slow.
-  const std::vector<int> percents = GetParam() == Quantize::kNone
-                                        ? std::vector<int>{100, 50, 25, 10, 0}
-                                        : std::vector<int>{100, 25};
-  for (const int percent : percents) {
-    for (const int threads : {1, 2}) {
-      SCOPED_TRACE(testing::Message() << percent << "% of the experts, " << threads << " threads");
-      options.threads = threads;
-      // 0: one slot. A chunk of 48 rows cuts the longer prompts.
-      options.expert_memory_bytes = std::max<uint64_t>(all_experts * percent / 100, 200 << 10);
-      options.step_tokens = threads == 1 ? 512 : 48;
-      auto engine = Load("sample-moe", options);
-      ASSERT_NE(engine, nullptr);
-      EXPECT_EQ(AskAllAtOnce(*engine, 24), alone);
-      const ExpertCacheStats cache = engine->stats().experts;
-      EXPECT_EQ(cache.pinned_slots, 0);
-      EXPECT_LE(cache.resident_bytes, options.expert_memory_bytes);
-      if (percent == 100) {
-        EXPECT_EQ(cache.evictions, 0u);
-      }
-    }
-  }
-}
-
 TEST(DecodeWidthTest, TurnsChangeNoToken) {
   EngineOptions options;
   options.memory_bytes = uint64_t{1} << 30;
@@ -206,7 +125,7 @@ TEST(DecodeWidthTest, TurnsChangeNoToken) {
     options.decode_width = width;
     options.max_decode_wait_ms = width == 1 ? 1 : 50;
     if (width > 0) options.expert_memory_bytes = 2 << 20;
-    auto engine = Load("sample-moe", options);
+    auto engine = LoadSample("sample-moe", options);
     ASSERT_NE(engine, nullptr);
     const auto tokens = AskAllAtOnce(*engine, 24);
     if (width == 0) all = tokens;
@@ -223,17 +142,12 @@ TEST(DecodeWidthTest, TurnsChangeNoToken) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Weights, SameTokensTest, ::testing::Values(Quantize::kNone, Quantize::kQ8),
-                         [](const auto& info) {
-                           return info.param == Quantize::kNone ? "AsStored" : "Q8";
-                         });
-
 class EngineTest : public ::testing::Test {
  protected:
   void SetUp() override {
     EngineOptions options;
     options.memory_bytes = uint64_t{1} << 30;
-    engine_ = Load("sample-moe", options);
+    engine_ = LoadSample("sample-moe", options);
     ASSERT_NE(engine_, nullptr);
   }
 
@@ -356,7 +270,7 @@ TEST(EngineTemplateTest, AFilesTemplateStandsInForTheModelsOwn) {
   std::ofstream(file) << "<{{ messages[0].content }}>";
   EngineOptions options = Precise();
   options.chat_template = file;
-  const auto engine = Load("sample-dense", options);
+  const auto engine = LoadSample("sample-dense", options);
   ASSERT_NE(engine, nullptr);
   GenerateRequest request;
   ChatPrompt chat;
@@ -414,10 +328,10 @@ TEST_F(EngineTest, DrainEndsWhatRunsTooLong) {
 TEST(EngineMemoryTest, PreemptionChangesNoToken) {
   EngineOptions options;
   options.memory_bytes = uint64_t{1} << 30;
-  auto roomy = Load("sample-moe", options);
+  auto roomy = LoadSample("sample-moe", options);
   options.max_context = 256;
   options.kv_memory_bytes = 2 << 20;  // about 512 tokens for 16 sequences
-  auto tight = Load("sample-moe", options);
+  auto tight = LoadSample("sample-moe", options);
   ASSERT_TRUE(roomy != nullptr && tight != nullptr);
   EXPECT_EQ(AskAllAtOnce(*tight, 100), AskAllAtOnce(*roomy, 100));
   EXPECT_GT(tight->stats().preemptions, 0u);
@@ -433,10 +347,10 @@ EngineOptions Budget(uint64_t mib) {
 }
 
 TEST(EngineMemoryTest, MovingTheSplitChangesNoToken) {
-  auto plain = Load("sample-moe", Budget(1024));
+  auto plain = LoadSample("sample-moe", Budget(1024));
   ASSERT_NE(plain, nullptr);
   const auto expected = AskAllAtOnce(*plain, 24);
-  auto engine = Load("sample-moe", Budget(48));
+  auto engine = LoadSample("sample-moe", Budget(48));
   ASSERT_NE(engine, nullptr);
   const MemoryPlan before = engine->memory();
   ASSERT_LT(before.experts, before.all_experts);
@@ -481,7 +395,7 @@ TEST(EngineMemoryTest, MovingTheSplitChangesNoToken) {
 }
 
 TEST(EngineMemoryTest, ADenseModelHasNoSplit) {
-  auto engine = Load("sample-dense", Budget(1024));
+  auto engine = LoadSample("sample-dense", Budget(1024));
   ASSERT_NE(engine, nullptr);
   EXPECT_EQ(engine->SetExpertMemory(1).status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_FALSE(engine->experts().has_value());

@@ -111,6 +111,7 @@ absl::Status ServedExperts::Start(uint64_t bytes) {
 
 absl::StatusOr<std::unique_ptr<Reader>> ServedExperts::OpenReader() const {
   auto reader = NewReader(weights_.files(), reads_);
+  if (reader.ok() && options_.wrap_reader) return options_.wrap_reader(*std::move(reader));
   if (reader.status().code() != absl::StatusCode::kUnimplemented) return reader;
   return absl::UnimplementedError(
       fmt::format("the experts cannot be read as expert_io or expert_direct_io ask: {}",

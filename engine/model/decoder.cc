@@ -51,6 +51,7 @@ class Decoder : public Model {
     Norm input_norm, mixer_output_norm, ffn_norm, ffn_output_norm;
     std::unique_ptr<Mixer> mixer;
     std::unique_ptr<FeedForward> ffn;
+    bool moe = false;
   };
 
   Norm BindNorm(const std::string& name, TensorBinder& binder) const;
@@ -127,6 +128,7 @@ std::vector<StoredExperts> Decoder::BindAll(TensorBinder& binder) {
       layer.ffn = std::make_unique<GatedMlp>(config_.dense, prefix + config_.dense_name, binder);
       continue;
     }
+    layer.moe = true;
     experts.push_back(BindExperts(config_.expert_names, config_.moe.experts, config_.dim,
                                   config_.expert_ffn, config_.expert_activation,
                                   prefix + config_.moe_name, binder));
@@ -253,7 +255,9 @@ void Decoder::Forward(const StepBatch& batch, const ModelMemory& memory, StepRes
   const Mat normed = normed_.first_rows(batch.rows()), out = out_.first_rows(batch.rows());
   backend_.Embed(embedding_, batch.tokens, x);
   if (config_.embedding_scale != 1) backend_.Scale(config_.embedding_scale, x);
+  int moe_layers = 0;
   for (const Layer& layer : layers_) {
+    if (layer.moe) step.ReadAhead(moe_layers++, GateLookahead::From::kOwnInput);
     layer.input_norm.Forward(backend_, x, normed);
     layer.mixer->Forward(step, normed, out);
     AddResidual(layer.mixer_output_norm, out, x);

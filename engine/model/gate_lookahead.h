@@ -1,9 +1,11 @@
-// Guesses what the next MoE layer will choose: its gate is asked about the
-// hidden state that the layer before it sees, which residual connections make
-// much like the one to come (Eliseev & Mazur 2023, "Fast Inference of
-// Mixture-of-Experts Language Models with Offloading", section 3.2).
+// Guesses what an MoE layer will choose: its gate is asked about the hidden state
+// that the MoE layer before it sees, and again about the one that enters the layer
+// itself, which residual connections make much like the one to come (Eliseev & Mazur
+// 2023, "Fast Inference of Mixture-of-Experts Language Models with Offloading",
+// section 3.2). The second guess comes later and is much better.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <span>
 #include <vector>
@@ -32,32 +34,44 @@ class GateLookahead {
   // Takes its work matrices; `choices`: logits of a row.
   void Place(WorkArena& arena, int64_t dim, int64_t choices);
 
+  // Where the hidden states come from that a guess is made of.
+  enum class From { kLayerBefore, kOwnInput };
+
   // Guesses for MoE layer `layer`, likeliest first, from hidden states
-  // [rows, dim] of an earlier place of the same step. A guess's chance is how
-  // often guesses of that rank came true in that layer. Valid until the next
-  // call. A layer past the last: no guesses.
-  std::span<const ExpertGuess> Guess(Backend& backend, int layer, Mat hidden);
+  // [rows, dim] of the same step. A guess's chance is how often guesses of that
+  // rank and origin came true in that layer. Valid until the next call. A layer
+  // past the last: no guesses.
+  std::span<const ExpertGuess> Guess(Backend& backend, int layer, From from, Mat hidden);
 
   // What `layer` chose for the rows that were guessed of; learns from it.
   void Learn(int layer, const ExpertSelection& chosen);
 
  private:
+  static constexpr size_t kOrigins = 2;
+
+  // How often guesses of each rank came true.
+  struct Record {
+    std::vector<float> chance;
+    int lessons = 0;  // capped
+  };
   struct Layer {
     Gate gate;
-    std::vector<float> chance;  // by rank
-    int lessons = 0;            // capped
+    std::array<Record, kOrigins> records;
+  };
+  // The last guess of an origin.
+  struct Guessed {
+    int layer = -1;
+    std::vector<int32_t> rows;  // of the step, those asked about
+    ExpertSelection selection;
   };
 
-  void Rank(const Layer& layer, int layer_index, double copies);
+  void Rank(const Guessed& guessed, const Record& record, double copies);
 
   std::vector<Layer> layers_;
   int experts_ = 0;
   Mat hidden_, logits_;
 
-  // The last guess.
-  int guessed_layer_ = -1;
-  std::vector<int32_t> rows_;  // of the step, those asked about
-  ExpertSelection selection_;
+  std::array<Guessed, kOrigins> guessed_;
   std::vector<float> missed_;  // [experts], chance that no row wants it
   std::vector<ExpertGuess> guesses_;
 };

@@ -10,6 +10,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
+using From = GateLookahead::From;
 
 // Gates that choose for a hidden state [1, a, b] the experts a and b.
 class GateLookaheadTest : public ::testing::Test {
@@ -44,10 +45,11 @@ class GateLookaheadTest : public ::testing::Test {
   }
 
   // (expert, chance in per cent), of layer 1.
-  std::vector<std::pair<int, int>> Guess(std::vector<float> hidden, int layer = 1) {
+  std::vector<std::pair<int, int>> Guess(std::vector<float> hidden, int layer = 1,
+                                         From from = From::kLayerBefore) {
     std::vector<std::pair<int, int>> guesses;
     const Mat x{hidden.data(), static_cast<int64_t>(hidden.size()) / 2, 2};
-    for (const ExpertGuess& guess : lookahead_.Guess(*backend_, layer, x)) {
+    for (const ExpertGuess& guess : lookahead_.Guess(*backend_, layer, from, x)) {
       EXPECT_EQ(guess.key.layer, layer);
       guesses.emplace_back(guess.key.expert, static_cast<int>(guess.chance * 100 + 0.5f));
     }
@@ -76,6 +78,18 @@ TEST_F(GateLookaheadTest, LearnsHowOftenEachRankIsRight) {
   EXPECT_NEAR(guesses[1].second, 25, 3);
   EXPECT_THAT(Guess({2, 4}, 0), ElementsAre(std::pair(2, 50), std::pair(4, 50)))
       << "each layer by itself";
+}
+
+TEST_F(GateLookaheadTest, LearnsOfEachOriginByItself) {
+  for (int i = 0; i < 200; ++i) {
+    Guess({3, 6}, 1, From::kLayerBefore);
+    Guess({3, 7}, 1, From::kOwnInput);
+    lookahead_.Learn(1, Chosen({7, 3}));
+  }
+  const auto before = Guess({2, 4}), own = Guess({2, 4}, 1, From::kOwnInput);
+  ASSERT_TRUE(before.size() == 2 && own.size() == 2);
+  EXPECT_LT(before[1].second, 2);
+  EXPECT_GT(own[1].second, 98);
 }
 
 TEST_F(GateLookaheadTest, AnExpertThatMoreRowsWantIsLikelier) {

@@ -23,6 +23,12 @@ struct StepContext {
   Mat residual;              // [rows, dim], the stream that layers read and add to
   StepResult* result;
   Mat gate_logits;  // [rows, choices], of the MoE layer before; for gate_residual
+
+  // Lets the cache read what MoE layer `layer` may choose, if it would.
+  void ReadAhead(int layer, GateLookahead::From from) const {
+    if (lookahead == nullptr || !cache->WantsGuesses()) return;
+    cache->Prefetch(lookahead->Guess(backend, layer, from, residual));
+  }
 };
 
 // Weights are bound at construction; immutable but for its work space.

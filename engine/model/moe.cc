@@ -206,9 +206,7 @@ void MoeLayer::ForwardExperts(const StepContext& step, Mat x) {
   ExpertCache::Acquisition acquisition = step.cache->Acquire(
       {index_, groups_.wanted(), groups_.selection.offsets, groups_.selection.experts,
        static_cast<int>(step.batch.sequences.size())});
-  if (step.lookahead != nullptr && step.cache->WantsGuesses()) {
-    step.cache->Prefetch(step.lookahead->Guess(step.backend, index_ + 1, step.residual));
-  }
+  step.ReadAhead(index_ + 1, GateLookahead::From::kLayerBefore);
   for (std::span<const AcquiredExpert> ready = acquisition.Next(); !ready.empty();
        ready = acquisition.Next()) {
     std::vector<ExpertTask>& tasks = groups_.tasks();
