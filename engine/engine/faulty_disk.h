@@ -64,6 +64,7 @@ class ReadFaults {
 
     std::string_view name() const override { return reader_->name(); }
     int depth() const override { return reader_->depth(); }
+    bool direct() const override { return reader_->direct(); }
     void Start(int id, std::span<const Extent> extents, std::span<std::byte> out) override {
       reads_[id] = {faults_->Fails(extents), extents.front().offset, out};
       reader_->Start(id, extents, out);

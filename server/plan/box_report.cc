@@ -140,7 +140,7 @@ Finding ExamineDisk(const std::string& path) {
   if (file.empty()) {
     return {Level::kGood, "disk", fmt::format("{}: holds no file to try", path), ""};
   }
-  const auto files = OpenFiles::Open({&file, 1}, /*direct=*/true);
+  const auto files = OpenFiles::Open({&file, 1}, DirectIo::kAuto);
   if (!files.ok()) {
     return {Level::kProblem, "disk", std::string(files.status().message()),
             "the model's files must be there and readable"};

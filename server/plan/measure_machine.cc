@@ -151,10 +151,9 @@ absl::Status MeasureDisk(const MeasureOptions& options, MachineProfile* profile)
                            NewReader({&file->path(), 1}, reads));
   const SlotClass slot{kReadBytes.back(), reads.depth};
   HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<Tier> slots, NewDramTier({&slot, 1}));
-  HOSTLER_ASSIGN_OR_RETURN(const OpenFiles files, OpenFiles::Open({&file->path(), 1}, true));
   profile->disk_path = options.disk;
   profile->reader = reader->name();
-  profile->past_page_cache = files.direct(0);
+  profile->past_page_cache = reader->direct();
   for (const uint64_t bytes : kReadBytes) {
     for (const int depth : kDepths) {
       HOSTLER_ASSIGN_OR_RETURN(
