@@ -5,9 +5,9 @@ its own, which is asked for the greedy answers of the first one.
     bench/same_tokens.py [--model models/sample-moe] [--quick]
 
 The first row has all experts in memory, one thread and one client. The others vary,
-each with the rest in turn: the share of experts in memory, what is read ahead, the
-policy that evicts and how experts are read (where this build has the flags), threads,
-and clients at once. At least 512 tokens in all are generated for each row. Ends with 1
+each share of experts in memory with all that can be read ahead, and with threads,
+clients at once, the policy that evicts and how experts are read (where this build has
+the flags) drawn by lot. At least 512 tokens in all are generated for each row. Ends with 1
 where a byte differs.
 """
 
@@ -16,11 +16,12 @@ import concurrent.futures
 import http.client
 import itertools
 import json
+import random
 import subprocess
 import sys
 import time
 
-from harness import MiB, ROOT, SHARED, Failed, Server, inspect, say, table
+from harness import ROOT, SHARED, Failed, Server, inspect, say, table
 
 FIRST = {"experts": 100, "prefetch": "off", "threads": 1, "clients": 1}
 POLICIES = ["lru", "lfru", "ema", "forward_distance", "learned"]
@@ -33,16 +34,16 @@ def rows(flags, quick):
         optional["policy"] = POLICIES
     if "--expert-io" in flags:
         optional["io"] = ["uring", "pread"]
-    turns = {"threads": [2, 1], "clients": [16, 4, 1, 8], **optional}
-    cycles = {name: itertools.cycle(values) for name, values in turns.items()}
+    others = {"threads": [1, 2], "clients": [1, 2, 4, 8, 16], **optional}
+    rng = random.Random(1)
+    draw = lambda: {name: rng.choice(values) for name, values in others.items()}
     yield {**FIRST, **{name: "-" for name in optional}}
     shares = [50, 10] if quick else [50, 25, 10, 0]
     for share, prefetch in itertools.product(shares, ["off", "auto", "gate", "transitions"]):
-        yield {"experts": share, "prefetch": prefetch, **{n: next(c) for n, c in cycles.items()}}
-    if "policy" in optional:  # what the turns left out
+        yield {"experts": share, "prefetch": prefetch, **draw()}
+    if "policy" in optional:  # each for certain
         for policy, prefetch in itertools.product(POLICIES, ["off"] if quick else ["off", "gate"]):
-            yield {"experts": 25, "prefetch": prefetch,
-                   **{n: next(c) for n, c in cycles.items()}, "policy": policy}
+            yield {"experts": 25, "prefetch": prefetch, **draw(), "policy": policy}
 
 
 def prompts(text, count):
