@@ -107,6 +107,7 @@ class Setup:
         return [self.args.hostler, "serve", "--model", f"m={model}", "--port", "{port}",
                 "--grpc-port", "off", "--threads", str(self.args.threads), "--memory", *memory,
                 "--kv-memory", f"{max(kv, 1)}MiB", "--max-context", str(context),
+                "--expert-popularity", "off",  # every run starts as cold as the others
                 "--log-level", "warn"]
 
     def read_all_experts(self, server):

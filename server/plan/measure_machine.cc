@@ -17,7 +17,6 @@
 #include <utility>
 #include <vector>
 
-#include "cache/read_plan.h"
 #include "cache/reader.h"
 #include "cache/tier.h"
 #include "engine/base/status.h"
