@@ -106,6 +106,7 @@ class ExpertCache::Impl {
     ready_.reserve(most);
     delivered_.reserve(most);
     decoded_.reserve(most);
+    of_decodes_.resize(most);
     guessed_.reserve(most);
     predicted_.reserve(most);
   }
@@ -280,25 +281,22 @@ class ExpertCache::Impl {
     StartReads();
   }
 
-  // Beside decodes, a prompt passes: what is worth keeping is what they use. They
-  // are a step's first rows, one of each sequence; where several prompts are in it,
-  // a first row of all but one counts with them.
+  // Beside decodes, a prompt passes: what is worth keeping is what they use.
   void TellPolicy(const ExpertRequest& request) {
-    const int decodes = request.sequences - 1;
-    if (!prompt_ || decodes == 0) {
+    if (request.decodes == 0 || request.decodes >= request.num_tokens()) {
       parts_.policy->OnRequest(request);
       return;
     }
     ExpertRequest part = request;
-    part.offsets = request.offsets.first(size_t(decodes) + 1);
+    part.offsets = request.offsets.first(size_t(request.decodes) + 1);
     part.chosen = request.chosen.first(size_t(part.offsets.back()));
-    part.sequences = decodes;
+    part.sequences = request.decodes;
+    for (const int expert : part.chosen) of_decodes_[expert] = true;
     decoded_.clear();
     for (const int expert : request.experts) {
-      if (std::find(part.chosen.begin(), part.chosen.end(), expert) != part.chosen.end()) {
-        decoded_.push_back(expert);
-      }
+      if (of_decodes_[expert]) decoded_.push_back(expert);
     }
+    for (const int expert : part.chosen) of_decodes_[expert] = false;
     part.experts = decoded_;
     parts_.policy->OnRequest(decoded_.empty() ? request : part);
   }
@@ -597,8 +595,9 @@ class ExpertCache::Impl {
   int layer_ = 0;
   size_t asked_ = 0, undelivered_ = 0;
   size_t released_ = 0;
-  std::vector<int> decoded_;  // that its decodes chose
-  std::vector<int> waiting_;  // missing experts; from next_waiting_ on without a slot
+  std::vector<int> decoded_;      // that its decodes chose
+  std::vector<bool> of_decodes_;  // [experts], all false between requests
+  std::vector<int> waiting_;      // missing experts; from next_waiting_ on without a slot
   size_t next_waiting_ = 0;
   std::vector<AcquiredExpert> ready_;
   std::vector<AcquiredExpert> delivered_;  // pinned until the following Next()

@@ -50,7 +50,6 @@ class MissRatioEstimator {
 
   static int BinOf(float score);
   void Count(int bin);
-  void Move(int from, int to, uint64_t bytes);
   void Age();
   double ShadowHits(uint64_t bytes) const;
 

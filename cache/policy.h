@@ -27,6 +27,7 @@ struct ExpertRequest {
   std::span<const int> offsets;
   std::span<const int> chosen;
   int sequences = 1;  // that the tokens belong to
+  int decodes = 0;    // the first tokens, one of each sequence that generates, where prompts follow
 
   int num_tokens() const { return offsets.empty() ? 1 : static_cast<int>(offsets.size()) - 1; }
   std::span<const int> token(int t) const {

@@ -41,8 +41,8 @@ class ScanResistanceTest : public ::testing::Test {
         const Choices choices = Choose(layer, prompt);
         const uint64_t before = cache_->stats().hits;
         std::vector<int> asked = choices.wanted;
-        ExpertCache::Acquisition acquisition =
-            cache_->Acquire({layer, asked, choices.offsets, choices.chosen, prompt ? 3 : 2});
+        ExpertCache::Acquisition acquisition = cache_->Acquire(
+            {layer, asked, choices.offsets, choices.chosen, prompt ? 3 : 2, prompt ? 2 : 0});
         if (!prompt) hits += static_cast<int>(cache_->stats().hits - before);
         lookups += static_cast<int>(asked.size());
         while (!acquisition.Next().empty()) {

@@ -284,6 +284,11 @@ class Backend {
   virtual void ExpertFfn(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x,
                          Mat out) = 0;
 
+  // Bytes that ExpertFfn takes of its own, at most, for `entries` (rows times the
+  // experts that each chose) of `experts` experts.
+  virtual size_t ExpertScratchBytes(const ExpertLayout& layout, int64_t entries,
+                                    int64_t experts) const = 0;
+
   // y[r] += Σ weights[e] * x[e] over row r's entries e, in their order.
   virtual void CombineExperts(const ExpertSelection& selection, Mat x, Mat y) = 0;
 

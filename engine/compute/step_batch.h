@@ -1,6 +1,7 @@
 // What one engine step computes: rows (tokens) of several sequences.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -19,12 +20,19 @@ struct StepBatch {
     int32_t state = -1;  // its slot of recurrent state, if the model has any
   };
 
-  std::vector<int32_t> tokens;     // [rows]
-  std::vector<int32_t> positions;  // [rows]
-  std::vector<Sequence> sequences;
+  std::vector<int32_t> tokens;      // [rows]
+  std::vector<int32_t> positions;   // [rows]
+  std::vector<Sequence> sequences;  // those that generate first
   std::vector<int32_t> logit_rows;  // rows whose logits are wanted, ascending
 
   int rows() const { return static_cast<int>(tokens.size()); }
+  // Of `sequences`, the first ones, which generate.
+  int decodes() const {
+    const auto prompt = std::find_if(sequences.begin(), sequences.end(), [](const Sequence& s) {
+      return s.rows != 1 || s.first_position < s.prompt_tokens;
+    });
+    return static_cast<int>(prompt - sequences.begin());
+  }
 };
 
 }  // namespace hostler

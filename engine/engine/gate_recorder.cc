@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <span>
+#include <system_error>
 #include <utility>
 
 #include "cache/expert_store.h"
@@ -47,8 +48,12 @@ absl::StatusOr<std::unique_ptr<GateRecorder>> GateRecorder::Create(const Options
   const TraceHeader header = HeaderOf(model);
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<TraceWriter> writer,
                            TraceWriter::Create(options.path, header));
-  return std::unique_ptr<GateRecorder>(
-      new GateRecorder(options, header.layers, header.topk, std::move(writer)));
+  try {
+    return std::unique_ptr<GateRecorder>(
+        new GateRecorder(options, header.layers, header.topk, std::move(writer)));
+  } catch (const std::system_error& error) {
+    return absl::ResourceExhaustedError(fmt::format("no thread to record with: {}", error.what()));
+  }
 }
 
 uint64_t GateRecorder::RingBytes(const Model& model, int step_rows) {

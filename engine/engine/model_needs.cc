@@ -1,12 +1,10 @@
 #include "engine/engine/model_needs.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <memory>
-#include <thread>
 #include <utility>
 
+#include "engine/base/cores.h"
 #include "engine/base/status.h"
 
 namespace hostler {
@@ -23,10 +21,7 @@ int LogitRows(const EngineOptions& options, int vocab) {
 }  // namespace
 
 int ThreadsFor(const EngineOptions& options) {
-  if (options.threads > 0) return options.threads;
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return options.threads > 0 ? options.threads : UsableCores();
 }
 
 StepLimits StepLimitsFor(const Model& model, const EngineOptions& options) {
@@ -45,7 +40,7 @@ MemoryNeeds NeedsOf(Model& model, const ServedExperts* experts, const EngineOpti
   MemoryNeeds needs;
   needs.weights = model.weight_bytes();
   // Logits are held twice: in the backend's memory and on the host.
-  needs.work_space = model.WorkspaceBytes(limits) +
+  needs.work_space = model.WorkspaceBytes(limits) + model.ScratchBytes(limits) +
                      sizeof(float) * uint64_t(limits.logit_rows) * model.info().vocab +
                      model.state_bytes() * options.max_sequences;
   needs.kv_block = layout.block_bytes();

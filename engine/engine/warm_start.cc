@@ -9,6 +9,7 @@
 #include <iterator>
 #include <numeric>
 #include <span>
+#include <system_error>
 #include <utility>
 
 #include "engine/base/checksum.h"
@@ -81,6 +82,9 @@ absl::Status WritePopularity(const std::string& path, const Popularity& populari
                                               std::as_bytes(std::span(popularity.rate))};
   RunningChecksum checksum;
   const std::string temporary = path + ".new";
+  // Two engines may serve one store.
+  static std::mutex one_at_a_time;
+  const std::lock_guard lock(one_at_a_time);
   // One that a killed process left.
   unlink(temporary.c_str());
   HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<PackFile> file, PackFile::Create(temporary));
@@ -180,7 +184,12 @@ void WarmStart::KeepSaving(std::function<Popularity()> now) {
   if (!writable_) return;
   now_ = std::move(now);
   saved_ = now_().rate;
-  thread_ = std::thread([this] { Run(); });
+  try {
+    thread_ = std::thread([this] { Run(); });
+  } catch (const std::system_error& error) {
+    options_.warn(
+        fmt::format("which experts are popular is saved on drain only: {}", error.what()));
+  }
 }
 
 void WarmStart::Run() {

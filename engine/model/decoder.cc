@@ -42,6 +42,7 @@ class Decoder : public Model {
   size_t state_bytes() const override { return state_bytes_; }
   const ExpertStore* experts() const override { return experts_.get(); }
   uint64_t weight_bytes() const override { return weight_bytes_; }
+  uint64_t ScratchBytes(const StepLimits& limits) const override;
   uint64_t WorkspaceBytes(const StepLimits& limits) override;
   absl::Status AllocateWorkspace(const StepLimits& limits) override;
   void Forward(const StepBatch& batch, const ModelMemory& memory, StepResult* result) override;
@@ -219,6 +220,14 @@ void Decoder::Place(WorkArena& arena, const StepLimits& limits) {
   arena.Rewind(mark);
   last_ = arena.Matrix(limits.logit_rows, config_.dim);
   logits_ = arena.Matrix(limits.logit_rows, config_.vocab);
+}
+
+uint64_t Decoder::ScratchBytes(const StepLimits& limits) const {
+  size_t most = 0;
+  for (const Layer& layer : layers_) {
+    most = std::max(most, layer.ffn->ScratchBytes(backend_, limits.rows));
+  }
+  return most;
 }
 
 uint64_t Decoder::WorkspaceBytes(const StepLimits& limits) {

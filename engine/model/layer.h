@@ -45,6 +45,8 @@ class FeedForward {
  public:
   virtual ~FeedForward() = default;
   virtual void Place(WorkArena& arena, int64_t rows) = 0;
+  // What the backend takes of its own for so many rows.
+  virtual size_t ScratchBytes(const Backend& /*backend*/, int64_t /*rows*/) const { return 0; }
   // out = ffn(x), both [rows, dim].
   virtual void Forward(const StepContext& step, Mat x, Mat out) = 0;
   // An MoE layer's gate by itself: what it would choose for x, through

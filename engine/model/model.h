@@ -71,6 +71,8 @@ class Model {
   // Bytes of weights held in memory outside the expert cache.
   virtual uint64_t weight_bytes() const = 0;
 
+  // Bytes that the backend takes of its own for steps so large.
+  virtual uint64_t ScratchBytes(const StepLimits& limits) const = 0;
   // Bytes AllocateWorkspace will take.
   virtual uint64_t WorkspaceBytes(const StepLimits& limits) = 0;
   virtual absl::Status AllocateWorkspace(const StepLimits& limits) = 0;

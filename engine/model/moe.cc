@@ -110,6 +110,7 @@ class MoeLayer : public FeedForward {
            const std::string& prefix, TensorBinder& binder);
 
   void Place(WorkArena& arena, int64_t rows) override;
+  size_t ScratchBytes(const Backend& backend, int64_t rows) const override;
   void Forward(const StepContext& step, Mat x, Mat out) override;
   void Choose(Backend& backend, Mat x, Mat logits, ExpertSelection* selection) override;
 
@@ -182,12 +183,16 @@ void MoeLayer::BindConstants(const std::string& prefix, TensorBinder& binder) {
 void MoeLayer::Place(WorkArena& arena, int64_t rows) {
   const int64_t entries = rows * config_.gate.top_k;
   logits_ = arena.Matrix(rows, config_.choices());
-  if (gate_map_.data != nullptr) mapped_ = arena.Matrix(rows, config_.choices());
+  if (gate_map_.rows > 0) mapped_ = arena.Matrix(rows, config_.choices());
   mix_ = arena.Matrix(rows, 2 * config_.constants);
   shared_logit_ = arena.Matrix(rows, 1);
   expert_outputs_ = arena.Matrix(entries, config_.dim);
   if (shared_ != nullptr) shared_->Place(arena, rows);
   groups_.Reserve(static_cast<int>(rows), static_cast<int>(entries), config_.experts);
+}
+
+size_t MoeLayer::ScratchBytes(const Backend& backend, int64_t rows) const {
+  return backend.ExpertScratchBytes(layout_, rows * config_.gate.top_k, config_.experts);
 }
 
 void MoeLayer::ForwardShared(const StepContext& step, Mat x, Mat out) {
@@ -205,7 +210,7 @@ void MoeLayer::ForwardShared(const StepContext& step, Mat x, Mat out) {
 void MoeLayer::ForwardExperts(const StepContext& step, Mat x) {
   ExpertCache::Acquisition acquisition = step.cache->Acquire(
       {index_, groups_.wanted(), groups_.selection.offsets, groups_.selection.experts,
-       static_cast<int>(step.batch.sequences.size())});
+       static_cast<int>(step.batch.sequences.size()), step.batch.decodes()});
   step.ReadAhead(index_ + 1, GateLookahead::From::kLayerBefore);
   for (std::span<const AcquiredExpert> ready = acquisition.Next(); !ready.empty();
        ready = acquisition.Next()) {

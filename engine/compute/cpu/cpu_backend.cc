@@ -134,6 +134,10 @@ class CpuBackend : public Backend {
     CpuSelectExperts(context_, spec, logits, selection);
   }
 
+  size_t ExpertScratchBytes(const ExpertLayout& layout, int64_t entries,
+                            int64_t experts) const override {
+    return expert_ffn_.ScratchBytes(layout, entries, experts);
+  }
   void ExpertFfn(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x,
                  Mat out) override {
     expert_ffn_.Run(layout, tasks, x, out);

@@ -214,6 +214,25 @@ void CpuExpertFfn::Run(const ExpertLayout& layout, std::span<const ExpertTask> t
   });
 }
 
+size_t CpuExpertFfn::ScratchBytes(const ExpertLayout& layout, int64_t entries,
+                                  int64_t experts) const {
+  const KernelTable& kernels = context_.kernels();
+  const size_t hidden = sizeof(float) * static_cast<size_t>(entries * layout.ffn);
+  if (!UsesIntegers(kernels, layout.gate_type) && !UsesIntegers(kernels, layout.up_type) &&
+      !UsesIntegers(kernels, layout.down_type)) {
+    return hidden;
+  }
+  // Few tokens of an expert are converted each by itself, more in tiles, of which
+  // the last need not be full.
+  const int64_t cols = std::max(layout.dim, layout.ffn);
+  const IntegerInputs single(*kernels.integers, 1, cols);
+  const IntegerInputs tile(*kernels.integers, std::max(kInputTile, kernels.integers->tile_from),
+                           cols);
+  const size_t tiles = static_cast<size_t>(entries / kInputTile + std::min(entries, experts));
+  return hidden +
+         std::max(static_cast<size_t>(entries) * single.unit_bytes, tiles * tile.unit_bytes);
+}
+
 int64_t CpuExpertFfn::Plan(const ExpertLayout& layout, std::span<const ExpertTask> tasks,
                            int64_t rows, int64_t cols) {
   chunks_.clear();

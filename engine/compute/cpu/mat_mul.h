@@ -17,6 +17,8 @@ class CpuExpertFfn {
  public:
   explicit CpuExpertFfn(CpuContext& context) : context_(context) {}
   void Run(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x, Mat out);
+  // See Backend::ExpertScratchBytes.
+  size_t ScratchBytes(const ExpertLayout& layout, int64_t entries, int64_t experts) const;
 
  private:
   // Weight rows [row, row + rows) times a task's tokens [token, token + tokens).

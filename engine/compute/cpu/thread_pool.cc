@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <system_error>
 
+#include "engine/base/cores.h"
+
 namespace hostler {
 
 namespace {
@@ -20,8 +22,7 @@ inline void Pause() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads)
-    : spins_(threads <= static_cast<int>(std::thread::hardware_concurrency())) {
+ThreadPool::ThreadPool(int threads) : spins_(threads <= UsableCores()) {
   workers_.reserve(static_cast<size_t>(std::max(threads - 1, 0)));
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { Work(i); });
