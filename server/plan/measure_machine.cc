@@ -211,13 +211,16 @@ absl::Status MeasureKernels(const MeasureOptions& options, Backend& backend,
   HOSTLER_ASSIGN_OR_RETURN(const auto weights, backend.Allocate(kMemoryBytes));
   HOSTLER_ASSIGN_OR_RETURN(const auto x, backend.Allocate(kRows.back() * dim * sizeof(float)));
   HOSTLER_ASSIGN_OR_RETURN(const auto y, backend.Allocate(kRows.back() * dim * sizeof(float)));
-  // In every type an ordinary number, also where it is a block's scale.
-  std::memset(weights->data(), 0x11, weights->bytes());
+  // An ordinary number in every other type, also where it is a block's scale:
+  // denormal products would be slow.
+  constexpr int kWeightByte = 0x11;
   std::fill_n(AsMat(*x, 1, 1).data, kRows.back() * dim, 0.5f);
   for (int i = 0; i < kDTypes; ++i) {
     const DType type = static_cast<DType>(i);
     // FP8 is held as bf16.
     if (!IsWeightType(type) || type == DType::kF8E4M3) continue;
+    // As MXFP4's scale 0x11 is 2^-110, 0x77 is 2^-8.
+    std::memset(weights->data(), type == DType::kMXFP4 ? 0x77 : kWeightByte, weights->bytes());
     const size_t bytes = RowBytes(type, dim) * dim;
     const size_t matrices = weights->bytes() / bytes;
     for (const int rows : kRows) {
