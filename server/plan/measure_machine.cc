@@ -58,7 +58,7 @@ double CallsPerSecond(double seconds, Call call) {
 // -- The disk -----------------------------------------------------------------
 
 // A file to read from: the one given, or one of its own in the folder given,
-// which goes with the object.
+// which has no name and goes with the object, however this process ends.
 class DiskFile {
  public:
   static absl::StatusOr<std::unique_ptr<DiskFile>> Open(const std::string& path, uint64_t bytes) {
@@ -69,7 +69,7 @@ class DiskFile {
     } else {
       file->path_ = path;
     }
-    file->bytes_ = std::filesystem::file_size(file->path_, error);
+    file->bytes_ = std::filesystem::file_size(file->path_, error);  // of files alone
     if (error) return absl::NotFoundError(fmt::format("{}: {}", path, error.message()));
     if (file->bytes_ < 64 * kMiB) {
       return absl::FailedPreconditionError(
@@ -78,7 +78,7 @@ class DiskFile {
     return file;
   }
   ~DiskFile() {
-    if (own_) unlink(path_.c_str());
+    if (own_ >= 0) close(own_);
   }
 
   const std::string& path() const { return path_; }
@@ -88,20 +88,20 @@ class DiskFile {
   DiskFile() = default;
 
   absl::Status Write(const std::string& folder, uint64_t bytes) {
-    path_ = folder + "/hostler-profile-XXXXXX";
-    const int file = mkstemp(path_.data());
-    if (file < 0) return absl::UnavailableError(fmt::format("{}: cannot be written", folder));
-    own_ = true;
+    std::string name = folder + "/hostler-profile-XXXXXX";
+    own_ = mkostemp(name.data(), O_CLOEXEC);
+    if (own_ < 0) return absl::UnavailableError(fmt::format("{}: cannot be written", folder));
+    unlink(name.c_str());
+    path_ = fmt::format("/proc/self/fd/{}", own_);
     // Not zeros, which some file systems do not store.
     std::vector<uint64_t> block(kMiB / sizeof(uint64_t));
     std::mt19937_64 random(1);
     bool written = true;
     for (uint64_t at = 0; at < bytes && written; at += kMiB) {
       for (uint64_t& word : block) word = random();
-      written = write(file, block.data(), kMiB) == static_cast<ssize_t>(kMiB);
+      written = write(own_, block.data(), kMiB) == static_cast<ssize_t>(kMiB);
     }
-    written = fsync(file) == 0 && written;
-    close(file);
+    written = fsync(own_) == 0 && written;
     return written ? absl::OkStatus()
                    : absl::UnavailableError(
                          fmt::format("{}: {} MiB cannot be written", folder, bytes / kMiB));
@@ -109,7 +109,7 @@ class DiskFile {
 
   std::string path_;
   uint64_t bytes_ = 0;
-  bool own_ = false;
+  int own_ = -1;  // the descriptor of a file of its own
 };
 
 // Random reads of one size, so many at once.
