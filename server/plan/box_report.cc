@@ -65,7 +65,7 @@ Finding ExamineMemoryLimit() {
     finding.level = Level::kHint;
     finding.advice =
         "a cgroup limits this process; --memory must stay below that limit, page "
-        "cache and the process itself (some 100 MiB) included";
+        "cache and the process itself (allow 100 MiB) included";
   }
   return finding;
 }
