@@ -42,7 +42,7 @@ struct Plan {
   std::optional<ExpertTrace> trace;
   double resident_share = 1;  // of all experts
   int context = 0;
-  int most_sequences = 1;  // that decode together
+  int most_sequences = 1;                 // that decode together
   std::vector<DecodePrediction> decode;   // 1, 2, 4, ... clients
   std::vector<DecodePrediction> typical;  // one client at the lowest and highest rate
   StepPrediction prompt;
@@ -89,8 +89,7 @@ absl::Status ReadPlanTrace(const std::string& path, Plan* plan) {
 // Clients beyond what the trace has tokens for would replay nothing.
 int MostClients(const PlanFlags& flags, const Plan& plan) {
   if (!plan.trace.has_value()) return flags.clients;
-  return static_cast<int>(
-      std::clamp<int64_t>(DecodeTokens(*plan.trace) / 2, 1, flags.clients));
+  return static_cast<int>(std::clamp<int64_t>(DecodeTokens(*plan.trace) / 2, 1, flags.clients));
 }
 
 // Budgets that hold more of the experts than the one before.
