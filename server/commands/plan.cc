@@ -154,7 +154,7 @@ std::vector<std::string> Assumptions(const Plan& plan) {
       fmt::format("the machine is as the profile says: {}, {} threads, {}", machine.backend,
                   machine.threads, machine.disk_path),
       "nothing else uses the disk or the cores",
-      fmt::format("sequences are {} tokens long; KV and --max-sequences hold {} of them",
+      fmt::format("sequences are {} tokens long; KV and max_sequences hold {} of them",
                   plan.context, plan.most_sequences)};
   if (plan.resident_share >= 1) return list;
   list.push_back(plan.trace.has_value()
