@@ -3,15 +3,13 @@
 namespace hostler {
 
 ExpertCacheStats CacheCounters::Read() const {
+  // Each is loaded once, and sums are made of what was loaded: a sum less its
+  // other parts is then a counter that never falls, though steps go on meanwhile.
   ExpertCacheStats stats;
-  stats.hits = hits();
-  stats.misses = misses();
   stats.evictions = evictions;
   stats.read_errors = read_errors;
   stats.read_retries = read_retries;
   stats.stall_seconds = static_cast<double>(stall_ns) * 1e-9;
-  stats.reads = reads();
-  stats.read_bytes = read_bytes();
   stats.speculative_reads = speculative_reads;
   stats.speculative_bytes = speculative_bytes;
   stats.speculative_hits = speculative_hits;
@@ -21,6 +19,10 @@ ExpertCacheStats CacheCounters::Read() const {
   stats.speculative_useful_bytes = speculative_useful_bytes;
   stats.preload_reads = preload_reads;
   stats.preload_bytes = preload_bytes;
+  stats.hits = demand_hits + stats.speculative_hits;
+  stats.misses = demand_misses + stats.speculative_late;
+  stats.reads = demand_reads + stats.speculative_reads + stats.preload_reads;
+  stats.read_bytes = demand_bytes + stats.speculative_bytes + stats.preload_bytes;
   stats.preloads_left = preloads_left;
   stats.preloads_in_flight = preloads_in_flight;
   stats.reads_in_flight = reads_in_flight;

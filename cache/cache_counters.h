@@ -34,7 +34,6 @@ struct CacheCounters {
 
   uint64_t hits() const { return demand_hits + speculative_hits; }
   uint64_t misses() const { return demand_misses + speculative_late; }
-  uint64_t reads() const { return demand_reads + speculative_reads + preload_reads; }
   uint64_t read_bytes() const { return demand_bytes + speculative_bytes + preload_bytes; }
 
   // All but what slots say: resident_bytes, model_bytes, locked.

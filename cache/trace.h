@@ -33,6 +33,7 @@ struct TraceHeader {
   bool weights = false;
   std::vector<uint64_t> expert_bytes;  // [layers], or empty: not known
   std::vector<uint64_t> dense_bytes;   // [layers], or empty: not known
+  bool bytes_assumed = false;          // expert_bytes_from says other than "recorded"
 };
 
 struct TraceLine {

@@ -219,6 +219,7 @@ absl::StatusOr<TraceAnalysis> AnalyzeTrace(const ExpertTrace& trace) {
   for (const uint64_t bytes : trace.header.expert_bytes) {
     analysis.all_bytes += bytes * trace.header.experts;
   }
+  analysis.bytes_assumed = trace.header.bytes_assumed;
   for (const double capacity : kCapacities) {
     auto policy = NewEvictionPolicy("default", requests.shape());
     if (!policy.ok()) return policy.status();
@@ -251,10 +252,14 @@ std::string Verdict(const TraceAnalysis& analysis) {
       suits, 100 * at_fifth, 100 * most);
   text += fmt::format(" One token asks for {:.1f}% of all experts; never give less.",
                       100 * analysis.cycle);
-  const double gib = analysis.budget * static_cast<double>(analysis.all_bytes) / (1 << 30);
-  text +=
-      fmt::format(" Give {:.0f}% of the experts{}: {:.0f}% hits.", 100 * analysis.budget,
-                  analysis.all_bytes > 0 ? fmt::format(" ({:.1f} GiB)", gib) : "", 100 * at_budget);
+  std::string size;
+  if (analysis.all_bytes > 0) {
+    const double mib = analysis.budget * static_cast<double>(analysis.all_bytes) / (1 << 20);
+    size = mib < 1024 ? fmt::format(" ({:.1f} MiB", mib) : fmt::format(" ({:.1f} GiB", mib / 1024);
+    size += analysis.bytes_assumed ? ", their size being assumed)" : ")";
+  }
+  text += fmt::format(" Give {:.0f}% of the experts{}: {:.0f}% hits.", 100 * analysis.budget, size,
+                      100 * at_budget);
   if (analysis.tokens < 256) {
     text += fmt::format(" These are {} tokens of one conversation: a longer trace says more.",
                         analysis.tokens);

@@ -51,6 +51,7 @@ struct TraceAnalysis {
   std::vector<Hits> hits;  // by rising capacity
   double cycle = 0;        // the experts of one token, of all experts
   uint64_t all_bytes = 0;  // of all experts; 0: not known
+  bool bytes_assumed = false;
 
   // The smallest capacity of `hits` with kGoodShare of the last one's hits: the
   // rest are first uses, or cost much memory each.

@@ -88,6 +88,8 @@ class Parser {
         header.weights = weights == 1;
       } else if (name == "expert_bytes") {
         good = ParseList(value, &header.expert_bytes);
+      } else if (name == "expert_bytes_from") {
+        header.bytes_assumed = value != "recorded";
       } else if (name == "dense_bytes") {
         good = ParseList(value, &header.dense_bytes);
       }

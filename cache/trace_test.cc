@@ -40,6 +40,7 @@ TEST_F(TraceTest, ReadsHeaderAndLines) {
   EXPECT_EQ(trace->header.model, "toy");
   EXPECT_EQ(trace->header.layers, 2);
   EXPECT_EQ(trace->header.experts, 4);
+  EXPECT_FALSE(trace->header.bytes_assumed);
   EXPECT_EQ(trace->header.expert_bytes, (std::vector<uint64_t>{100, 200}));
   ASSERT_EQ(trace->lines.size(), 3);
   EXPECT_FALSE(trace->lines[1].decode);

@@ -51,6 +51,7 @@ nlohmann::ordered_json ToJson(const TraceHeader& header, const TraceAnalysis& an
           {"hits", hits},
           {"cycle", analysis.cycle},
           {"expert_bytes", analysis.all_bytes},
+          {"expert_bytes_assumed", analysis.bytes_assumed},
           {"budget", analysis.budget},
           {"verdict", Verdict(analysis)}};
 }

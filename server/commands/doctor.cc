@@ -83,6 +83,7 @@ int Profile(const DoctorFlags& flags) {
   if (path.empty()) {
     return Fail(absl::InvalidArgumentError("no home folder for the profile: give --output"));
   }
+  if (absl::Status status = CheckProfilePath(path); !status.ok()) return FailRunning(status);
   absl::StatusOr<MachineProfile> profile;
   {
     ProgressLine line;

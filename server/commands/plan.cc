@@ -29,6 +29,7 @@ struct PlanFlags {
 
 struct MoreMemory {
   uint64_t bytes = 0;
+  bool usable = true;  // this machine has as much
   double resident_share = 0;
   DecodePrediction decode;
 };
@@ -41,6 +42,7 @@ struct Plan {
   std::optional<ExpertTrace> trace;
   double resident_share = 1;  // of all experts
   int context = 0;
+  int most_sequences = 1;                 // that decode together
   std::vector<DecodePrediction> decode;   // 1, 2, 4, ... clients
   std::vector<DecodePrediction> typical;  // one client at the lowest and highest rate
   StepPrediction prompt;
@@ -51,10 +53,10 @@ double ShareOf(const MemoryPlan& plan) {
   return plan.all_experts == 0 ? 1 : static_cast<double>(plan.experts) / plan.all_experts;
 }
 
-// For steps of 1, 2, 4, ... `most` sequences; nothing in between.
+// For steps of 1, 2, 4, ... and `most` sequences; nothing in between.
 std::vector<HitRate> Rates(const Plan& plan, double share, int most) {
   std::vector<HitRate> rates(most);
-  for (int rows = 1; rows <= most; rows *= 2) {
+  for (int rows = 1; rows <= most; rows = rows == most ? rows + 1 : std::min(2 * rows, most)) {
     const bool uniform = share >= 1 || !plan.trace.has_value();
     rates[rows - 1] =
         uniform ? UniformHitRate(plan.work, rows, share) : TraceHitRate(*plan.trace, rows, share);
@@ -62,14 +64,24 @@ std::vector<HitRate> Rates(const Plan& plan, double share, int most) {
   return rates;
 }
 
+int64_t DecodeTokens(const ExpertTrace& trace) {
+  return std::count_if(trace.lines.begin(), trace.lines.end(),
+                       [](const TraceLine& line) { return line.decode && line.layer == 0; });
+}
+
 absl::Status ReadPlanTrace(const std::string& path, Plan* plan) {
   HOSTLER_ASSIGN_OR_RETURN(plan->trace, ReadExpertTrace(path));
   const TraceHeader& header = plan->trace->header;
   const ModelInfo& info = plan->model.sketch.info;
-  if (header.layers != info.moe_layers || header.experts != info.experts) {
-    return absl::InvalidArgumentError(
-        fmt::format("{} is of {} layers of {} experts, the model has {} of {}", path, header.layers,
-                    header.experts, info.moe_layers, info.experts));
+  if (header.layers != info.moe_layers || header.experts != info.experts ||
+      header.topk != info.experts_per_token) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{} is of {} layers of {} experts, {} for a token; the model has {} of {}, {} for a token",
+        path, header.layers, header.experts, header.topk, info.moe_layers, info.experts,
+        info.experts_per_token));
+  }
+  if (DecodeTokens(*plan->trace) == 0) {
+    return absl::InvalidArgumentError(fmt::format("{}: the trace has no decode tokens", path));
   }
   return absl::OkStatus();
 }
@@ -77,25 +89,25 @@ absl::Status ReadPlanTrace(const std::string& path, Plan* plan) {
 // Clients beyond what the trace has tokens for would replay nothing.
 int MostClients(const PlanFlags& flags, const Plan& plan) {
   if (!plan.trace.has_value()) return flags.clients;
-  int64_t tokens = 0;
-  for (const TraceLine& line : plan.trace->lines) tokens += line.decode && line.layer == 0;
-  return static_cast<int>(std::clamp<int64_t>(tokens / 2, 1, flags.clients));
+  return static_cast<int>(std::clamp<int64_t>(DecodeTokens(*plan.trace) / 2, 1, flags.clients));
 }
 
+// Budgets that hold more of the experts than the one before.
 absl::Status PredictMore(Plan* plan) {
+  if (plan->model.options.expert_memory_bytes > 0) return absl::OkStatus();
+  double held = plan->resident_share;
   for (const double factor : {1.25, 1.5, 2.0, 3.0, 4.0, 8.0}) {
-    if (ShareOf(plan->model.memory.plan) >= 1 ||
-        (!plan->more.empty() && plan->more.back().resident_share >= 1)) {
-      break;
-    }
+    if (held >= 1) break;
     EngineOptions options = plan->model.options;
     options.memory_bytes = static_cast<uint64_t>(plan->model.memory.plan.budget * factor);
     HOSTLER_ASSIGN_OR_RETURN(
         const DividedMemory memory,
         DivideMemory(plan->model.needs, options, plan->model.sketch.info.max_positions));
     const double share = ShareOf(memory.plan);
+    if (share <= held) continue;
+    held = share;
     plan->more.push_back(
-        {options.memory_bytes, share,
+        {options.memory_bytes, options.memory_bytes <= UsableMemoryBytes(), share,
          PredictClients(plan->work, plan->machine, 1, plan->context, Rates(*plan, share, 1))});
   }
   return absl::OkStatus();
@@ -110,9 +122,16 @@ absl::StatusOr<Plan> MakePlan(const PlanFlags& flags) {
   if (!flags.trace.empty()) HOSTLER_RETURN_IF_ERROR(ReadPlanTrace(flags.trace, &plan));
   plan.work = WorkOf(plan.model);
   plan.resident_share = ShareOf(plan.model.memory.plan);
+  if (plan.resident_share < 1 && plan.machine.disk.empty()) {
+    return absl::FailedPreconditionError(
+        "not all experts fit in memory, and the machine profile does not say how fast they are "
+        "read: measure again with `hostler doctor --profile --disk PATH`");
+  }
   plan.context = std::min(flags.prompt_tokens, plan.model.memory.max_context);
   const int most = MostClients(flags, plan);
-  const std::vector<HitRate> rates = Rates(plan, plan.resident_share, most);
+  plan.most_sequences = MostSequences(plan.model, plan.context);
+  const std::vector<HitRate> rates =
+      Rates(plan, plan.resident_share, std::min(most, plan.most_sequences));
   for (int clients = 1; clients <= most; clients *= 2) {
     plan.decode.push_back(PredictClients(plan.work, plan.machine, clients, plan.context, rates));
   }
@@ -135,7 +154,8 @@ std::vector<std::string> Assumptions(const Plan& plan) {
       fmt::format("the machine is as the profile says: {}, {} threads, {}", machine.backend,
                   machine.threads, machine.disk_path),
       "nothing else uses the disk or the cores",
-      fmt::format("sequences are {} tokens long", plan.context)};
+      fmt::format("sequences are {} tokens long; KV and max_sequences hold {} of them",
+                  plan.context, plan.most_sequences)};
   if (plan.resident_share >= 1) return list;
   list.push_back(plan.trace.has_value()
                      ? "the gates choose as in the trace; several clients as its stretches side by "
@@ -176,6 +196,7 @@ nlohmann::ordered_json ToJson(const Plan& plan) {
                                    {"all_experts", memory.all_experts},
                                    {"max_context", plan.model.memory.max_context}}},
                                  {"resident_share", plan.resident_share},
+                                 {"most_sequences", plan.most_sequences},
                                  {"hit_rate_from", plan.trace.has_value() ? "trace" : "uniform"}};
   for (const DecodePrediction& decode : plan.decode) json["decode"].push_back(ToJson(decode));
   for (const DecodePrediction& decode : plan.typical) json["typical"].push_back(ToJson(decode));
@@ -185,6 +206,7 @@ nlohmann::ordered_json ToJson(const Plan& plan) {
   json["more_memory"] = nlohmann::ordered_json::array();
   for (const MoreMemory& more : plan.more) {
     json["more_memory"].push_back({{"memory", more.bytes},
+                                   {"usable", more.usable},
                                    {"resident_share", more.resident_share},
                                    {"hit_rate", more.decode.rate.hits},
                                    {"tokens_per_second", more.decode.tokens_per_s}});
@@ -214,12 +236,15 @@ void Print(const Plan& plan) {
   fmt::print("prefill   {:.1f} tokens/s for a prompt of {} tokens, limit {}\n\n",
              plan.context / plan.prompt.seconds, plan.context, plan.prompt.limit());
   for (const MoreMemory& more : plan.more) {
-    fmt::print("with {:<9} {:.0f}% of the experts, {:.0f}% hits, {:.1f} tokens/s for one client\n",
-               FormatBytes(more.bytes) + ":", 100 * more.resident_share,
-               100 * more.decode.rate.hits, more.decode.tokens_per_s);
+    fmt::print(
+        "with {:<9} {:.0f}% of the experts, {:.0f}% hits, {:.1f} tokens/s for one client{}\n",
+        FormatBytes(more.bytes) + ":", 100 * more.resident_share, 100 * more.decode.rate.hits,
+        more.decode.tokens_per_s, more.usable ? "" : " (more than may be used here)");
   }
-  if (plan.more.empty() && info.moe_layers > 0) {
+  if (plan.resident_share >= 1 && info.moe_layers > 0) {
     fmt::print("all experts fit: more memory makes nothing faster\n");
+  } else if (plan.model.options.expert_memory_bytes > 0) {
+    fmt::print("--expert-memory is fixed: a larger --memory holds no more experts\n");
   }
   fmt::print("\nassumed:\n");
   for (const std::string& line : Assumptions(plan)) fmt::print("- {}\n", line);

@@ -68,8 +68,11 @@ absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakePolicy(const std::string& na
   if (name == "belady" || name == "belady_bypass") {
     return NewBeladyPolicy(requests, cold, name == "belady_bypass");
   }
-  HOSTLER_ASSIGN_OR_RETURN(auto policy, NewEvictionPolicy(name, requests.shape()));
-  return policy;
+  absl::StatusOr<std::unique_ptr<EvictionPolicy>> policy =
+      NewEvictionPolicy(name, requests.shape());
+  if (policy.ok()) return policy;
+  return absl::InvalidArgumentError(fmt::format("{}; replay also has belady, belady_bypass",
+                                                std::string(policy.status().message())));
 }
 
 absl::StatusOr<ReplayTiming> MakeTiming(const ReplayFlags& flags, const TraceHeader& header) {

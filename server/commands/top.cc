@@ -71,7 +71,8 @@ struct Size {
 Size TerminalSize() {
   winsize size = {};
   if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return {};
-  return {size.ws_col, size.ws_row};
+  // Some terminals do not tell their rows.
+  return {size.ws_col, size.ws_row == 0 ? kUnlimited : size.ws_row};
 }
 
 bool SpeaksUtf8() { return std::string_view(nl_langinfo(CODESET)) == "UTF-8"; }
@@ -104,9 +105,10 @@ class Screen {
     std::istringstream lines(text);
     int row = 0;
     for (std::string line; row < rows && std::getline(lines, line); ++row) {
-      out += (row > 0 ? "\r\n" : "") + line + "\033[K";
+      // Cleared before: behind a line that fills the row its last column would go.
+      out += (row > 0 ? "\r\n\033[K" : "\033[K") + line;
     }
-    Write(out + "\033[J");
+    Write(out + (row < rows ? "\r\n\033[J" : ""));
   }
 
  private:
@@ -166,17 +168,23 @@ class Events {
   bool keys_ = isatty(STDIN_FILENO) != 0;
 };
 
-std::string Heading(const TopFlags& flags) {
-  return fmt::format("hostler top   {}   {:%H:%M:%S}\n", flags.url,
-                     fmt::localtime(std::time(nullptr)));
+// A line of ASCII, no longer than the terminal is wide.
+std::string CutLine(const std::string& text, int columns) {
+  return Printable(text).substr(0, columns) + "\n";
+}
+
+std::string Heading(const TopFlags& flags, int columns) {
+  return CutLine(
+      fmt::format("hostler top   {}   {:%H:%M:%S}", flags.url, fmt::localtime(std::time(nullptr))),
+      columns);
 }
 
 std::string Frame(const TopFlags& flags, const std::optional<Answer>& before, const Answer& now,
                   const FrameOptions& options) {
   const std::chrono::duration<double> seconds =
       before.has_value() ? now.at - before->at : Clock::duration();
-  return Heading(flags) + RenderFrame(before.has_value() ? before->caches : json(), now.caches,
-                                      seconds.count(), options);
+  return Heading(flags, options.width) + RenderFrame(before.has_value() ? before->caches : json(),
+                                                     now.caches, seconds.count(), options);
 }
 
 int ShowOnce(const TopFlags& flags, const ServerAddress& server, const Answer& before) {
@@ -199,8 +207,10 @@ int Watch(const TopFlags& flags, const ServerAddress& server, Answer answer) {
   for (;;) {
     const Size size = TerminalSize();
     const FrameOptions options{size.columns, terminal, SpeaksUtf8()};
-    const std::string frame = trouble.empty() ? Frame(flags, before, answer, options)
-                                              : Heading(flags) + trouble + "; trying again\n";
+    const std::string frame =
+        trouble.empty()
+            ? Frame(flags, before, answer, options)
+            : Heading(flags, size.columns) + CutLine(trouble + "; trying again", size.columns);
     if (screen != nullptr) {
       screen->Draw(frame, size.rows);
     } else {

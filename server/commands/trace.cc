@@ -4,6 +4,7 @@
 #include <memory>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/base/bytes.h"
@@ -42,15 +43,12 @@ class Runner {
   const ExpertStore* experts() const { return model_.model->experts(); }
   const Tokenizer* tokenizer() const { return model_.text.tokenizer.get(); }
 
+  int context() const { return context_; }
+
   // The prompt's tokens, then up to `max_tokens` more until one ends the text.
+  // REQUIRES: all fit the context.
   absl::Status Run(const std::vector<int32_t>& prompt, int max_tokens, GateRecorder* recorder) {
     const int length = static_cast<int>(prompt.size());
-    if (length + max_tokens > context_) {
-      return absl::InvalidArgumentError(
-          fmt::format("a prompt of {} tokens and {} more exceed the context of {}; see "
-                      "--max-context",
-                      length, max_tokens, context_));
-    }
     result_.trace = recorder_ = recorder;
     int32_t next = 0;
     for (int at = 0; at < length; at += step_tokens_) {
@@ -137,25 +135,58 @@ class Runner {
   int context_ = 0;
 };
 
+struct TokenizedPrompt {
+  int line = 0;  // of the file, from 1
+  std::vector<int32_t> ids;
+};
+
+// All of them, before the first is answered. Errors: InvalidArgument naming the
+// line.
+absl::StatusOr<std::vector<TokenizedPrompt>> TokenizePrompts(const Runner& runner,
+                                                             const std::string& text,
+                                                             int max_tokens) {
+  std::vector<TokenizedPrompt> prompts;
+  std::istringstream lines(text);
+  int number = 0;
+  for (std::string line; std::getline(lines, line);) {
+    ++number;
+    if (line.ends_with('\r')) line.pop_back();
+    if (line.empty()) continue;
+    TokenizedPrompt prompt{
+        number, runner.tokenizer()->Encode(line, {.parse_special = true, .add_special = true})};
+    if (prompt.ids.empty()) continue;
+    if (prompt.ids.size() + max_tokens > static_cast<size_t>(runner.context())) {
+      return absl::InvalidArgumentError(
+          fmt::format("line {}: a prompt of {} tokens and {} more exceed the context of {}; see "
+                      "--max-context",
+                      number, prompt.ids.size(), max_tokens, runner.context()));
+    }
+    prompts.push_back(std::move(prompt));
+  }
+  return prompts;
+}
+
 absl::Status RecordPrompts(const TraceFlags& flags, const std::string& prompts) {
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Runner> runner, Runner::Load(flags.model));
   if (runner->tokenizer() == nullptr) {
     return absl::FailedPreconditionError("the model has no tokenizer beside its weights");
   }
+  HOSTLER_ASSIGN_OR_RETURN(const std::vector<TokenizedPrompt> tokenized,
+                           TokenizePrompts(*runner, prompts, flags.max_tokens));
   HOSTLER_ASSIGN_OR_RETURN(
       std::unique_ptr<GateRecorder> recorder,
       GateRecorder::Create({.path = flags.output, .step_rows = runner->step_tokens(), .wait = true},
                            runner->model()));
   ProgressLine line;
-  std::istringstream lines(prompts);
   int number = 0;
-  for (std::string prompt; std::getline(lines, prompt);) {
-    if (prompt.empty()) continue;
-    line.Show(fmt::format("prompt {}, {} lines written", ++number, recorder->counts().written));
-    const std::vector<int32_t> ids =
-        runner->tokenizer()->Encode(prompt, {.parse_special = true, .add_special = true});
-    if (ids.empty()) continue;
-    HOSTLER_RETURN_IF_ERROR(runner->Run(ids, flags.max_tokens, recorder.get()));
+  for (const TokenizedPrompt& prompt : tokenized) {
+    line.Show(fmt::format("prompt {} of {}, {} lines written", ++number, tokenized.size(),
+                          recorder->counts().written));
+    if (absl::Status status = runner->Run(prompt.ids, flags.max_tokens, recorder.get());
+        !status.ok()) {
+      return absl::Status(status.code(), fmt::format("the prompt of line {}: {}", prompt.line,
+                                                     std::string(status.message())));
+    }
   }
   return recorder->Finish();
 }

@@ -16,8 +16,8 @@ absl::Status CheckAdminAccess(AdminAccess access, const HttpRequest& request) {
     why = "this request came from elsewhere";
   } else if (request.proxied) {
     why = "this request came through a proxy";
-  } else if (!request.addressed) {
-    why = "this request's Host is neither an address nor localhost";
+  } else if (!request.local_host) {
+    why = "this request's Host is neither localhost nor a loopback address";
   } else {
     return absl::OkStatus();
   }

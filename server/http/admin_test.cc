@@ -123,18 +123,27 @@ TEST_F(AdminTest, RefusesWhatItCannotMove) {
 
 TEST_F(AdminTest, IsForThisMachineUnlessTheSettingSaysOtherwise) {
   StartServer();
-  for (const char* host : {"localhost:8000", "LOCALHOST", "127.0.0.1", "[::1]:8000", "10.1.2.3"}) {
+  for (const char* host :
+       {"localhost:8000", "LOCALHOST", "127.0.0.1", "[::1]:8000", "127.1.2.3", ""}) {
     EXPECT_EQ(Get("/admin/cache", std::string("Host: ") + host + "\r\n").status, 200) << host;
   }
   for (const char* headers :
-       {"Host: evil.example\r\n", "Host: localhost.evil.example:8000\r\n",
-        "Host: localhost\r\nX-Forwarded-For: 8.8.8.8\r\n", "Host: localhost\r\nVia: 1.1 p\r\n"}) {
+       {"Host: evil.example\r\n", "Host: localhost.evil.example:8000\r\n", "Host: 10.1.2.3\r\n",
+        "Host: [::2]\r\n", "Host: [::1].evil.example\r\n",
+        "Host: localhost\r\nX-Forwarded-For: 8.8.8.8\r\n",
+        "Host: localhost\r\nX-Forwarded-Host: box.example\r\n",
+        "Host: localhost\r\nX-Forwarded-Proto: https\r\n", "Host: localhost\r\nVia: 1.1 p\r\n"}) {
     for (const char* path : {"/admin/cache", "/admin/cache?model=small", "/%61dmin/cache"}) {
       const TestResponse refused = Get(path, headers);
       EXPECT_EQ(refused.status, 403) << path << headers;
       EXPECT_THAT(refused.body, HasSubstr("the setting admin is local"));
     }
   }
+}
+
+TEST_F(AdminTest, TwoHostsAreRefused) {
+  StartServer();
+  EXPECT_EQ(Get("/admin/cache", "Host: localhost\r\nHost: evil.example\r\n").status, 400);
 }
 
 TEST_F(AdminTest, IsForEveryoneWhereTheSettingIsOn) {
@@ -152,7 +161,7 @@ TEST_F(AdminTest, IsForNobodyWhereTheSettingIsOff) {
 
 TEST(AdminAccessTest, WhoComesFromElsewhereIsRefused) {
   HttpRequest request;
-  request.addressed = true;
+  request.local_host = true;
   EXPECT_TRUE(absl::IsPermissionDenied(CheckAdminAccess(AdminAccess::kLocal, request)));
   request.loopback = true;
   EXPECT_TRUE(CheckAdminAccess(AdminAccess::kLocal, request).ok());

@@ -128,6 +128,10 @@ Task<bool> Connection::ReadRequest() {
   error_code ec;
   stream_.expires_after(options.header_timeout);
   co_await http::async_read_header(stream_, buffer_, parser, Redirect(&ec));
+  if (!ec && parser.get().count(http::field::host) > 1) {
+    co_await RefuseUnread(ErrorReply(400, "the request has more than one Host"));
+    co_return false;
+  }
   if (!ec && !parser.is_done()) {
     if (!ReserveBody(parser)) {
       co_await RefuseUnread(

@@ -19,9 +19,10 @@ struct HttpRequest {
   bool cross_origin = false;  // a browser sent it for a page of another site
   bool loopback = false;      // the peer is on this machine
   bool proxied = false;       // a proxy says that it passes it on
-  // Its Host is an address or "localhost": a page of another site that has its
-  // own name resolve to this machine (DNS rebinding) sends that name.
-  bool addressed = false;
+  // Its Host is a loopback address or "localhost", or there is none: a page of
+  // another site that has its own name resolve to this machine (DNS rebinding)
+  // sends that name.
+  bool local_host = false;
 };
 
 using Headers = std::vector<std::pair<std::string, std::string>>;

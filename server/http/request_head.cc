@@ -1,5 +1,8 @@
 #include "server/http/request_head.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 #include <algorithm>
 
 namespace hostler {
@@ -51,15 +54,18 @@ bool IsCrossOrigin(const http::request<http::string_body>& request) {
 
 // "[::1]:8000", "127.0.0.1:8000", "localhost"; or none at all, as only a client
 // that is no browser sends it.
-bool IsAddress(std::string_view host) {
-  if (host.starts_with('[')) return true;
+bool IsThisMachine(std::string_view host) {
+  if (host.starts_with('[')) return host == "[::1]" || host.starts_with("[::1]:");
   host = host.substr(0, host.find(':'));
-  return host.find_first_not_of("0123456789.") == host.npos ||
-         beast::iequals({host.data(), host.size()}, "localhost");
+  if (host.empty() || beast::iequals({host.data(), host.size()}, "localhost")) return true;
+  in_addr address = {};
+  return inet_pton(AF_INET, std::string(host).c_str(), &address) == 1 &&
+         ntohl(address.s_addr) >> 24 == IN_LOOPBACKNET;
 }
 
 bool IsProxied(const http::request<http::string_body>& request) {
-  for (const char* name : {"Forwarded", "Via", "X-Forwarded-For", "X-Real-IP"}) {
+  for (const char* name : {"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host",
+                           "X-Forwarded-Proto", "X-Real-IP"}) {
     if (request.find(name) != request.end()) return true;
   }
   return false;
@@ -76,7 +82,7 @@ HttpRequest ReadHead(const http::request<http::string_body>& request) {
   if (query != target.npos) head.query = std::string(target.substr(query + 1));
   head.cross_origin = IsCrossOrigin(request);
   head.proxied = IsProxied(request);
-  head.addressed = IsAddress(View(request[http::field::host]));
+  head.local_host = IsThisMachine(View(request[http::field::host]));
   const std::string_view id = View(request["x-request-id"]);
   if (IsSaneRequestId(id)) head.request_id = std::string(id);
   return head;

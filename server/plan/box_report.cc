@@ -65,7 +65,7 @@ Finding ExamineMemoryLimit() {
     finding.level = Level::kHint;
     finding.advice =
         "a cgroup limits this process; --memory must stay below that limit, page "
-        "cache and the process itself (some 100 MiB) included";
+        "cache and the process itself (allow 100 MiB) included";
   }
   return finding;
 }
@@ -121,24 +121,41 @@ Finding ExamineUring() {
           "threads in pread take its place"};
 }
 
-// The largest file of a folder, or the file itself.
-std::string FileToOpen(const std::string& path) {
+// The largest file at or below a folder, also what a link there leads to; "" when
+// there is none. Looks at some thousands and not below links to folders.
+std::string LargestFile(const std::string& folder) {
+  namespace fs = std::filesystem;
+  constexpr int kMostEntries = 20000, kMostDepth = 6;
   std::error_code error;
-  if (!std::filesystem::is_directory(path, error)) return path;
   std::string largest;
   uint64_t most = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
-    if (!entry.is_regular_file(error) || entry.file_size(error) <= most) continue;
-    most = entry.file_size(error);
-    largest = entry.path();
+  fs::recursive_directory_iterator it(folder, fs::directory_options::skip_permission_denied, error);
+  for (int entries = 0; !error && it != fs::end(it) && entries < kMostEntries; ++entries) {
+    std::error_code unreadable;  // a link that leads nowhere, say
+    const uint64_t bytes = it->is_regular_file(unreadable) ? it->file_size(unreadable) : 0;
+    if (!unreadable && bytes > most) {
+      most = bytes;
+      largest = it->path();
+    }
+    if (it.depth() >= kMostDepth) it.disable_recursion_pending();
+    it.increment(error);
   }
   return largest;
 }
 
 Finding ExamineDisk(const std::string& path) {
-  const std::string file = FileToOpen(path);
+  std::error_code error;
+  const auto type = std::filesystem::status(path, error).type();
+  const bool folder = type == std::filesystem::file_type::directory;
+  if (!folder && type != std::filesystem::file_type::regular &&
+      type != std::filesystem::file_type::not_found) {
+    return {Level::kProblem, "disk", fmt::format("{}: is neither a file nor a folder", path),
+            "give the file or folder that models lie in"};
+  }
+  const std::string file = folder ? LargestFile(path) : path;
   if (file.empty()) {
-    return {Level::kGood, "disk", fmt::format("{}: holds no file to try", path), ""};
+    return {Level::kHint, "disk", fmt::format("{}: holds no file to try", path),
+            "give the file or folder that models lie in"};
   }
   const auto files = OpenFiles::Open({&file, 1}, DirectIo::kAuto);
   if (!files.ok()) {

@@ -65,6 +65,23 @@ TEST_F(BoxReportTest, AModelThatIsNotThereIsAProblem) {
   EXPECT_NE(Find("disk").state.find("nothing"), std::string::npos);
 }
 
+TEST_F(BoxReportTest, TheLargestFileIsTriedAlsoBelowAndBehindLinks) {
+  Write("/models/one/two/middle.bin", "xx");
+  EXPECT_NE(Find("disk").state.find("middle.bin"), std::string::npos);
+  Write("/blobs/large", "xxx");
+  std::filesystem::create_symlink("../../blobs/large", root_ + "/models/one/link.bin");
+  std::filesystem::create_symlink("nowhere", root_ + "/models/one/broken");
+  EXPECT_NE(Find("disk").state.find("link.bin"), std::string::npos);
+}
+
+TEST_F(BoxReportTest, WhatHoldsNoFileIsNotGood) {
+  disk_ = root_ + "/empty";
+  std::filesystem::create_directory(disk_);
+  EXPECT_EQ(Find("disk").level, Finding::Level::kHint);
+  disk_ = "/dev/null";
+  EXPECT_EQ(Find("disk").level, Finding::Level::kProblem);
+}
+
 TEST_F(BoxReportTest, AdviceComesWithWhatIsNotGood) {
   for (const Finding& finding : ExamineBox({root_ + "/models", root_})) {
     EXPECT_EQ(finding.advice.empty(), finding.level == Finding::Level::kGood) << finding.name;

@@ -50,7 +50,11 @@ absl::StatusOr<MachineProfile> ParseMachineProfile(std::string_view text);
 
 // $XDG_CACHE_HOME/hostler/profile.json, or below ~/.cache. "" without either.
 std::string DefaultProfilePath();
-// Makes the folders above `path`. Errors: Unavailable.
+// Makes the folders above `path` and tries to write beside it. Errors: as
+// WriteMachineProfile.
+absl::Status CheckProfilePath(const std::string& path);
+// Makes the folders above `path`; replaces the file when all is written. Errors:
+// those of PackFile, naming the file.
 absl::Status WriteMachineProfile(const MachineProfile& profile, const std::string& path);
 // Errors: NotFound that says how to make one; ParseMachineProfile's.
 absl::StatusOr<MachineProfile> ReadMachineProfile(const std::string& path);

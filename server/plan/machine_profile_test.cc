@@ -31,7 +31,16 @@ TEST(MachineProfileTest, ComesBackFromItsFile) {
   const auto read = ReadMachineProfile(path);
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(ToJson(*read), ToJson(Profile()));
+  EXPECT_TRUE(CheckProfilePath(path).ok());
+  EXPECT_TRUE(ReadMachineProfile(path).ok()) << "trying leaves it alone";
+  EXPECT_FALSE(std::filesystem::exists(path + ".new"));
   std::filesystem::remove_all(std::filesystem::path(path).parent_path());
+}
+
+TEST(MachineProfileTest, APlaceThatCannotBeWrittenIsToldBeforehand) {
+  EXPECT_FALSE(CheckProfilePath("/proc/nothing/p.json").ok());
+  EXPECT_FALSE(CheckProfilePath(::testing::TempDir()).ok());
+  EXPECT_FALSE(WriteMachineProfile(Profile(), ::testing::TempDir()).ok());
 }
 
 TEST(MachineProfileTest, AMissingOneSaysHowToMakeIt) {

@@ -58,7 +58,7 @@ double CallsPerSecond(double seconds, Call call) {
 // -- The disk -----------------------------------------------------------------
 
 // A file to read from: the one given, or one of its own in the folder given,
-// which goes with the object.
+// which has no name and goes with the object, however this process ends.
 class DiskFile {
  public:
   static absl::StatusOr<std::unique_ptr<DiskFile>> Open(const std::string& path, uint64_t bytes) {
@@ -69,7 +69,7 @@ class DiskFile {
     } else {
       file->path_ = path;
     }
-    file->bytes_ = std::filesystem::file_size(file->path_, error);
+    file->bytes_ = std::filesystem::file_size(file->path_, error);  // of files alone
     if (error) return absl::NotFoundError(fmt::format("{}: {}", path, error.message()));
     if (file->bytes_ < 64 * kMiB) {
       return absl::FailedPreconditionError(
@@ -78,7 +78,7 @@ class DiskFile {
     return file;
   }
   ~DiskFile() {
-    if (own_) unlink(path_.c_str());
+    if (own_ >= 0) close(own_);
   }
 
   const std::string& path() const { return path_; }
@@ -88,20 +88,20 @@ class DiskFile {
   DiskFile() = default;
 
   absl::Status Write(const std::string& folder, uint64_t bytes) {
-    path_ = folder + "/hostler-profile-XXXXXX";
-    const int file = mkstemp(path_.data());
-    if (file < 0) return absl::UnavailableError(fmt::format("{}: cannot be written", folder));
-    own_ = true;
+    std::string name = folder + "/hostler-profile-XXXXXX";
+    own_ = mkostemp(name.data(), O_CLOEXEC);
+    if (own_ < 0) return absl::UnavailableError(fmt::format("{}: cannot be written", folder));
+    unlink(name.c_str());
+    path_ = fmt::format("/proc/self/fd/{}", own_);
     // Not zeros, which some file systems do not store.
     std::vector<uint64_t> block(kMiB / sizeof(uint64_t));
     std::mt19937_64 random(1);
     bool written = true;
     for (uint64_t at = 0; at < bytes && written; at += kMiB) {
       for (uint64_t& word : block) word = random();
-      written = write(file, block.data(), kMiB) == static_cast<ssize_t>(kMiB);
+      written = write(own_, block.data(), kMiB) == static_cast<ssize_t>(kMiB);
     }
-    written = fsync(file) == 0 && written;
-    close(file);
+    written = fsync(own_) == 0 && written;
     return written ? absl::OkStatus()
                    : absl::UnavailableError(
                          fmt::format("{}: {} MiB cannot be written", folder, bytes / kMiB));
@@ -109,7 +109,7 @@ class DiskFile {
 
   std::string path_;
   uint64_t bytes_ = 0;
-  bool own_ = false;
+  int own_ = -1;  // the descriptor of a file of its own
 };
 
 // Random reads of one size, so many at once.
@@ -211,13 +211,16 @@ absl::Status MeasureKernels(const MeasureOptions& options, Backend& backend,
   HOSTLER_ASSIGN_OR_RETURN(const auto weights, backend.Allocate(kMemoryBytes));
   HOSTLER_ASSIGN_OR_RETURN(const auto x, backend.Allocate(kRows.back() * dim * sizeof(float)));
   HOSTLER_ASSIGN_OR_RETURN(const auto y, backend.Allocate(kRows.back() * dim * sizeof(float)));
-  // In every type an ordinary number, also where it is a block's scale.
-  std::memset(weights->data(), 0x11, weights->bytes());
+  // An ordinary number in every other type, also where it is a block's scale:
+  // denormal products would be slow.
+  constexpr int kWeightByte = 0x11;
   std::fill_n(AsMat(*x, 1, 1).data, kRows.back() * dim, 0.5f);
   for (int i = 0; i < kDTypes; ++i) {
     const DType type = static_cast<DType>(i);
     // FP8 is held as bf16.
     if (!IsWeightType(type) || type == DType::kF8E4M3) continue;
+    // As MXFP4's scale 0x11 is 2^-110, 0x77 is 2^-8.
+    std::memset(weights->data(), type == DType::kMXFP4 ? 0x77 : kWeightByte, weights->bytes());
     const size_t bytes = RowBytes(type, dim) * dim;
     const size_t matrices = weights->bytes() / bytes;
     for (const int rows : kRows) {

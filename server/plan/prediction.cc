@@ -69,6 +69,12 @@ ModelWork WorkOf(const PlannedModel& planned) {
   return work;
 }
 
+int MostSequences(const PlannedModel& planned, int context) {
+  const int block = KvLayoutFor(*planned.sketch.decoder.model, planned.options).block_tokens;
+  const int blocks = std::max(1, (context + block - 1) / block);
+  return std::max(1, std::min(planned.options.max_sequences, planned.memory.kv_blocks / blocks));
+}
+
 HitRate UniformHitRate(const ModelWork& work, int rows, double resident_share) {
   return {resident_share, UniformUnion(work, rows)};
 }
@@ -149,8 +155,9 @@ StepPrediction PredictStep(const ModelWork& work, const MachineProfile& machine,
 DecodePrediction PredictClients(const ModelWork& work, const MachineProfile& machine, int clients,
                                 int context, const std::vector<HitRate>& rates) {
   DecodePrediction best;
-  for (int width = 1; width <= clients;
-       width = width == clients ? width + 1 : std::min(2 * width, clients)) {
+  const int most = std::min(clients, static_cast<int>(rates.size()));
+  for (int width = 1; width <= most;
+       width = width == most ? width + 1 : std::min(2 * width, most)) {
     const HitRate& rate = rates[width - 1];
     const StepPrediction step = PredictStep(work, machine, width, width, context, rate);
     const double tokens_per_s = width / step.seconds;

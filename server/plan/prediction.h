@@ -28,6 +28,10 @@ struct ModelWork {
 };
 ModelWork WorkOf(const PlannedModel& planned);
 
+// Sequences of `context` tokens that can decode together: what max_sequences
+// and KV allow, one at least.
+int MostSequences(const PlannedModel& planned, int context);
+
 // What the steps of so many sequences find in memory.
 struct HitRate {
   double hits = 1;              // of a step's lookups
@@ -67,8 +71,9 @@ struct DecodePrediction {
   HitRate rate;
   StepPrediction step;
 };
-// With the width that gives most, as the scheduler chooses it; `rates[rows - 1]` for
-// the widths tried: powers of two, and all.
+// With the width that gives most, as the scheduler chooses it, of up to
+// rates.size() sequences; `rates[rows - 1]` for the widths tried: powers of two,
+// and all.
 DecodePrediction PredictClients(const ModelWork& work, const MachineProfile& machine, int clients,
                                 int context, const std::vector<HitRate>& rates);
 

@@ -81,6 +81,21 @@ TEST(PredictionTest, ClientsDecodeTogetherWhereThatPays) {
   EXPECT_EQ(turns.clients, 8);
   // Also at numbers that are no power of two.
   EXPECT_EQ(PredictClients(work, Machine(), 7, 0, alike).width, 7);
+  // Not more than there are rates for.
+  alike.resize(5);
+  EXPECT_EQ(PredictClients(work, Machine(), 8, 0, alike).width, 5);
+}
+
+TEST(PredictionTest, SequencesAreThoseThatKvHolds) {
+  EngineOptions options;
+  options.memory_bytes = uint64_t{256} << 20;
+  options.kv_memory_bytes = uint64_t{8} << 20;
+  options.max_sequences = 6;
+  const auto planned = PlanModel(HOSTLER_SOURCE_DIR "/models/sample-moe", options);
+  ASSERT_TRUE(planned.ok()) << planned.status();
+  EXPECT_EQ(MostSequences(*planned, 1), 6);
+  EXPECT_EQ(MostSequences(*planned, planned->memory.kv_blocks / 3 * KvLayout().block_tokens), 3);
+  EXPECT_EQ(MostSequences(*planned, 1 << 24), 1);
 }
 
 TEST(PredictionTest, APromptReadsEachMissingExpertOnceAStep) {

@@ -133,6 +133,14 @@ def test_plan_divides_memory_as_the_server_does_and_says_what_more_buys(tmp_path
                      "phase,step,layer,e0\n1,0,0,1\n")
     done = hostler(*args, "--trace", str(trace), check=False)
     assert done.returncode == 1 and "the model has" in done.stderr
+    # Prefill alone tells nothing of decoding.
+    trace.write_text("# expert-trace v1\n# model=x layers=8 experts=32 topk=4 weights=0\n"
+                     "phase,step,layer,e0,e1,e2,e3\n0,0,0,0,1,2,3\n")
+    done = hostler(*args, "--trace", str(trace), check=False)
+    assert done.returncode == 1 and "no decode tokens" in done.stderr
+    # What is fixed does not grow.
+    fixed = hostler_json(*args, "--expert-memory", "6MiB")
+    assert fixed["more_memory"] == []
 
 
 def test_doctor_advises_where_something_is_not_good():
@@ -206,3 +214,15 @@ def test_memory_that_is_not_enough_is_refused_with_the_numbers():
     done = hostler("run", "--model", MOE, "--prompt", "a", "--memory", "4MiB", check=False)
     assert done.returncode == 1
     assert "4.00 MiB" in done.stderr and "KV" in done.stderr, done.stderr
+
+
+def test_trace_names_the_line_of_a_prompt_that_is_too_long(tmp_path):
+    prompts, trace = tmp_path / "prompts.txt", tmp_path / "trace.csv"
+    prompts.write_bytes(b"A fox.\r\n\n" + b"word " * 100 + b"\n")
+    args = ["trace", MOE, "--prompts", prompts, "-o", trace, "--max-tokens", "2"]
+    done = hostler(*args, "--max-context", "64", check=False)
+    assert done.returncode == 1 and "line 3: a prompt of" in done.stderr
+    assert not trace.exists(), "told before anything is recorded"
+    hostler(*args)
+    done = hostler("replay", trace, "--policy", "foo", check=False)
+    assert done.returncode == 1 and "belady_bypass" in done.stderr
