@@ -7,9 +7,11 @@
 #include <utility>
 #include <vector>
 
+#include "cache/store_sizes.h"
 #include "engine/base/bytes.h"
 #include "engine/base/status.h"
 #include "engine/engine/gate_recorder.h"
+#include "engine/engine/model_needs.h"
 #include "engine/engine/served_experts.h"
 #include "engine/model/loader.h"
 #include "fmt/format.h"
@@ -70,16 +72,16 @@ class Runner {
     options.expert_trace.clear();  // the one that is asked for is another
     options.on_warning = PrintWarning;
     HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
-                             NewCpuBackend(options.threads > 0 ? options.threads : 1));
+                             NewCpuBackend(ThreadsFor(options), options.precise ? "f32" : ""));
     HOSTLER_ASSIGN_OR_RETURN(
-        model_, LoadModel(flags.path, {options.quantize == Quantize::kQ8}, std::move(backend)));
+        model_, LoadModel(flags.path, {options.quantize == Quantize::kQ8, options.precise},
+                          std::move(backend)));
     Model& model = *model_.model;
     if (experts() == nullptr) return absl::InvalidArgumentError("the model has no experts");
     step_tokens_ = options.step_tokens;
     context_ = std::min(options.max_context > 0 ? options.max_context : 4096, info().max_positions);
     HOSTLER_RETURN_IF_ERROR(model.AllocateWorkspace({step_tokens_, 1}));
-    layout_ = model.kv_layout();
-    layout_.dtype = options.precise ? DType::kF32 : DType::kF16;
+    layout_ = KvLayoutFor(model, options);
     const int blocks = (context_ + layout_.block_tokens - 1) / layout_.block_tokens;
     HOSTLER_ASSIGN_OR_RETURN(kv_, model_.backend->Allocate(layout_.block_bytes() * blocks));
     HOSTLER_ASSIGN_OR_RETURN(state_,
@@ -89,12 +91,10 @@ class Runner {
   }
 
   absl::Status StartCache(const EngineOptions& options) {
-    uint64_t bytes = 0;
-    for (int layer = 0; layer < experts()->num_layers(); ++layer) {
-      bytes += experts()->slot_bytes(layer) * experts()->num_experts(layer);
-    }
+    HOSTLER_ASSIGN_OR_RETURN(const StoreSizes sizes, MeasureStore(*experts()));
     const uint64_t most = options.memory_bytes > 0 ? options.memory_bytes : UsableMemoryBytes() / 2;
-    bytes = options.expert_memory_bytes > 0 ? options.expert_memory_bytes : std::min(bytes, most);
+    const uint64_t bytes = options.expert_memory_bytes > 0 ? options.expert_memory_bytes
+                                                           : std::min(sizes.all_slots_bytes, most);
     HOSTLER_ASSIGN_OR_RETURN(served_,
                              ServedExperts::Create(*model_.model, *model_.weights, options));
     return served_->Start(bytes);
