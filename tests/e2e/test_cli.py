@@ -225,4 +225,4 @@ def test_trace_names_the_line_of_a_prompt_that_is_too_long(tmp_path):
     assert not trace.exists(), "told before anything is recorded"
     hostler(*args)
     done = hostler("replay", trace, "--policy", "foo", check=False)
-    assert done.returncode == 1 and "belady_bypass" in done.stderr
+    assert done.returncode == 2 and "belady_bypass" in done.stderr
