@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -81,12 +82,17 @@ class Mover {
   std::thread thread_;
 };
 
-class SameTokensTest : public ::testing::TestWithParam<Quantize> {};
+struct Memory {
+  Quantize quantize;
+  int percent;
+};
+
+class SameTokensTest : public ::testing::TestWithParam<Memory> {};
 
 TEST_P(SameTokensTest, WhateverTheSpeedSettings) {
   EngineOptions options;
   options.memory_bytes = uint64_t{1} << 30;
-  options.quantize = GetParam();
+  options.quantize = GetParam().quantize;
   options.threads = 1;
   std::vector<std::vector<int32_t>> alone;
   uint64_t all_experts = 0;
@@ -97,8 +103,9 @@ TEST_P(SameTokensTest, WhateverTheSpeedSettings) {
     alone = AskInGroups(*engine, 1);
   }
   for (const Speed& speed : Speeds()) {
+    if (speed.percent != GetParam().percent) continue;
     // Quantising experts as they are read makes small budgets slow.
-    if (GetParam() != Quantize::kNone && (speed.percent < 25 || speed.moving)) continue;
+    if (GetParam().quantize != Quantize::kNone && speed.moving) continue;
     SCOPED_TRACE(testing::Message()
                  << speed.percent << "% of the experts, prefetch " << int(speed.prefetch) << ", "
                  << speed.threads << " threads, " << speed.clients << " at once, steps of "
@@ -130,9 +137,15 @@ TEST_P(SameTokensTest, WhateverTheSpeedSettings) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Weights, SameTokensTest, ::testing::Values(Quantize::kNone, Quantize::kQ8),
+INSTANTIATE_TEST_SUITE_P(Memory, SameTokensTest,
+                         ::testing::Values(Memory{Quantize::kNone, 100},
+                                           Memory{Quantize::kNone, 50}, Memory{Quantize::kNone, 25},
+                                           Memory{Quantize::kNone, 10}, Memory{Quantize::kNone, 0},
+                                           Memory{Quantize::kQ8, 100}, Memory{Quantize::kQ8, 50},
+                                           Memory{Quantize::kQ8, 25}),
                          [](const auto& info) {
-                           return info.param == Quantize::kNone ? "AsStored" : "Q8";
+                           return (info.param.quantize == Quantize::kNone ? "AsStored" : "Q8") +
+                                  std::to_string(info.param.percent);
                          });
 
 }  // namespace
