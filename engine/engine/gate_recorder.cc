@@ -14,9 +14,7 @@
 namespace hostler {
 namespace {
 
-uint64_t RingLines(const Model& model, int step_rows) {
-  return uint64_t{2} * step_rows * model.experts()->num_layers();
-}
+uint64_t RingLines(int layers, int step_rows) { return uint64_t{2} * step_rows * layers; }
 
 TraceHeader HeaderOf(const Model& model) {
   const ModelInfo& info = model.info();
@@ -57,7 +55,7 @@ absl::StatusOr<std::unique_ptr<GateRecorder>> GateRecorder::Create(const Options
 }
 
 uint64_t GateRecorder::RingBytes(const Model& model, int step_rows) {
-  return RingLines(model, step_rows) *
+  return RingLines(model.experts()->num_layers(), step_rows) *
          (sizeof(Line) + model.info().experts_per_token * (sizeof(int) + sizeof(float)));
 }
 
@@ -66,7 +64,7 @@ GateRecorder::GateRecorder(const Options& options, int layers, int topk,
     : options_(options),
       layers_(layers),
       topk_(topk),
-      capacity_(uint64_t{2} * options.step_rows * layers),
+      capacity_(RingLines(layers, options.step_rows)),
       writer_(std::move(writer)),
       lines_(capacity_),
       experts_(capacity_ * topk),
