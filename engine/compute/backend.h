@@ -16,6 +16,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/base/dtype.h"
+#include "engine/compute/interleave.h"
 #include "engine/compute/step_batch.h"
 #include "engine/kv/layout.h"
 
@@ -40,6 +41,7 @@ struct Weight {
   int64_t rows = 0;
   int64_t cols = 0;
   const std::byte* data = nullptr;
+  bool interleaved = false;  // its rows are, see interleave.h
 
   size_t bytes() const { return RowBytes(dtype, cols) * static_cast<size_t>(rows); }
 };
@@ -189,13 +191,20 @@ struct ExpertLayout {
   size_t gate_offset = 0, up_offset = 0, down_offset = 0;
   size_t gate_bias = kNone, up_bias = kNone, down_bias = kNone;  // [ffn], [ffn], [dim]
   size_t bytes = 0;
+  bool interleaved = false;  // the matrices whose types can be, see interleave.h
 
   // gate|up|down, one after another, and gate|up|down biases after them.
   static ExpertLayout Packed(int64_t dim, int64_t ffn, DType gate, DType up, DType down,
                              bool biases = false);
-  Weight gate(const std::byte* slot) const { return {gate_type, ffn, dim, slot + gate_offset}; }
-  Weight up(const std::byte* slot) const { return {up_type, ffn, dim, slot + up_offset}; }
-  Weight down(const std::byte* slot) const { return {down_type, dim, ffn, slot + down_offset}; }
+  Weight gate(const std::byte* slot) const {
+    return {gate_type, ffn, dim, slot + gate_offset, interleaved && CanInterleave(gate_type)};
+  }
+  Weight up(const std::byte* slot) const {
+    return {up_type, ffn, dim, slot + up_offset, interleaved && CanInterleave(up_type)};
+  }
+  Weight down(const std::byte* slot) const {
+    return {down_type, dim, ffn, slot + down_offset, interleaved && CanInterleave(down_type)};
+  }
 };
 
 // One expert's work in a step.
@@ -214,6 +223,11 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
+
+  // Whether products with weights of the type are faster if these are interleaved.
+  // Interleaved weights are for MatMul, HeadMatMul with heads of whole panels,
+  // ExpertFfn and Embed, and where this says so only.
+  virtual bool Interleaves(DType type) const = 0;
 
   // Zeroed memory, 64-byte aligned, that is taken as it is written. Errors:
   // ResourceExhausted.

@@ -26,15 +26,26 @@ class CpuBackend : public Backend {
 
   std::string_view name() const override { return name_; }
 
+  bool Interleaves(DType type) const override {
+    return kernels().integers != nullptr && kernels().integers->has(type);
+  }
+
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override {
     return AllocateHostMemory(bytes);
   }
 
   void Embed(const Weight& table, std::span<const int32_t> ids, Mat out) override {
     const size_t row_bytes = RowBytes(table.dtype, table.cols);
-    ForRows(out, [&](int64_t i, int) {
-      const size_t id = static_cast<size_t>(ids[static_cast<size_t>(i)]);
-      kernels().to_f32(table.dtype, table.data + id * row_bytes, table.cols, out.row(i));
+    if (table.interleaved) context_.ReserveScratch(row_bytes / sizeof(float) + 1);
+    ForRows(out, [&](int64_t i, int thread) {
+      const int64_t id = ids[static_cast<size_t>(i)];
+      const std::byte* row = table.data + static_cast<size_t>(id) * row_bytes;
+      if (table.interleaved) {
+        std::byte* stored = reinterpret_cast<std::byte*>(context_.scratch(thread));
+        DeinterleaveRow(table.dtype, table.rows, table.cols, table.data, id, stored);
+        row = stored;
+      }
+      kernels().to_f32(table.dtype, row, table.cols, out.row(i));
     });
   }
 
