@@ -10,6 +10,7 @@
 
 #include "benchmark/benchmark.h"
 #include "engine/compute/backend.h"
+#include "engine/compute/interleave.h"
 #include "engine/compute/quantize.h"
 
 #if defined(__x86_64__)
@@ -37,6 +38,15 @@ std::unique_ptr<Buffer> RandomBuffer(Backend& backend, DType type, int64_t n) {
   ConvertRows(DType::kF32, type, reinterpret_cast<const std::byte*>(values.data()), n,
               buffer->data());
   return buffer;
+}
+
+// A matrix as the backend wants it.
+std::unique_ptr<Buffer> RandomMatrix(Backend& backend, DType type, int64_t rows, int64_t cols) {
+  std::unique_ptr<Buffer> stored = RandomBuffer(backend, type, rows * cols);
+  if (!backend.Interleaves(type)) return stored;
+  std::unique_ptr<Buffer> interleaved = *backend.Allocate(stored->bytes());
+  InterleaveRows(type, rows, cols, stored->data(), interleaved->data());
+  return interleaved;
 }
 
 Mat AsMat(Buffer& buffer, int64_t rows, int64_t cols) {
@@ -138,12 +148,12 @@ void ReportShare(benchmark::State& state, double flops, int threads) {
 void MatMul(benchmark::State& state, std::string isa, DType type, int threads) {
   constexpr int64_t kDim = 2048;
   const int64_t tokens = state.range(0);
-  const int64_t matrices = tokens <= 8 ? 32 : 1;
+  const int64_t matrices = tokens <= 16 ? 32 : 1;
   auto created = NewCpuBackend(threads, isa);
   if (!created.ok()) return state.SkipWithError("not on this CPU");
   Backend& backend = **created;
   const size_t bytes = RowBytes(type, kDim * kDim);
-  const auto one = RandomBuffer(backend, type, kDim * kDim);
+  const auto one = RandomMatrix(backend, type, kDim, kDim);
   const auto w = *backend.Allocate(bytes * matrices);
   for (int64_t i = 0; i < matrices; ++i) {
     std::copy_n(one->data(), bytes, w->data() + static_cast<size_t>(i) * bytes);
@@ -153,7 +163,8 @@ void MatMul(benchmark::State& state, std::string isa, DType type, int threads) {
   int64_t next = 0;
   for (auto _ : state) {
     const std::byte* data = w->data() + static_cast<size_t>(next) * bytes;
-    backend.MatMul({type, kDim, kDim, data}, AsMat(*x, tokens, kDim), AsMat(*y, tokens, kDim));
+    backend.MatMul({type, kDim, kDim, data, backend.Interleaves(type)}, AsMat(*x, tokens, kDim),
+                   AsMat(*y, tokens, kDim));
     next = (next + 1) % matrices;
   }
   Report(state, 2.0 * tokens * kDim * kDim, static_cast<double>(bytes));
@@ -202,8 +213,10 @@ void ExpertFfn(benchmark::State& state, std::string isa, DType type) {
   auto created = NewCpuBackend(2, isa);
   if (!created.ok()) return state.SkipWithError("not on this CPU");
   Backend& backend = **created;
-  const ExpertLayout layout = ExpertLayout::Packed(kDim, kFfn, type, type, type);
-  const auto one = RandomBuffer(backend, type, 3 * kDim * kFfn);
+  ExpertLayout layout = ExpertLayout::Packed(kDim, kFfn, type, type, type);
+  layout.interleaved = backend.Interleaves(type);
+  // What is right for gate and up serves for down.
+  const auto one = RandomMatrix(backend, type, 3 * kFfn, kDim);
   const auto slots = *backend.Allocate(layout.bytes * kExperts);
   for (int e = 0; e < kExperts; ++e) {
     std::copy_n(one->data(), layout.bytes, slots->data() + e * layout.bytes);
@@ -240,7 +253,10 @@ void RegisterAll() {
                             [=](benchmark::State& state) { MatMul(state, isa, type, threads); })
                             ->ArgName("tokens")
                             ->Arg(1)
+                            ->Arg(2)
+                            ->Arg(4)
                             ->Arg(8)
+                            ->Arg(16)
                             ->Arg(64)
                             ->Arg(512);
         if (threads > 1) mat_mul->UseRealTime();
@@ -250,6 +266,7 @@ void RegisterAll() {
           ->ArgName("tokens")
           ->Arg(1)
           ->Arg(8)
+          ->Arg(16)
           ->Arg(512)
           ->UseRealTime();
       if (GetDTypeInfo(type).block_elements > 1) continue;

@@ -126,8 +126,7 @@ struct Q5_KRows {
     SharedNibblesFromPanel(quants, part % 2 * 4, row, block + 48 + part / 2 * 32);
     for (int k = 0; k < 8; ++k) {
       const uint32_t four = std::to_integer<uint32_t>(quants[256 + k * 8 + row / 2]) >> row % 2 * 4;
-      const uint32_t bits =
-          (four & 1) | (four & 2) << 7 | (four & 4) << 14 | (four & 8) << 21;
+      const uint32_t bits = (four & 1) | (four & 2) << 7 | (four & 4) << 14 | (four & 8) << 21;
       OrWord(bits << part, block + 16 + k * 4);
     }
   }
@@ -231,8 +230,8 @@ void ToPanel(int64_t cols, const std::byte* in, std::byte* panel) {
   const PanelShape<T> shape(cols);
   for (int64_t b = 0; b < shape.blocks; ++b) {
     for (int row = 0; row < kRows; ++row) {
-      const std::byte* block = in + static_cast<size_t>(row) * shape.row_bytes() +
-                               static_cast<size_t>(b) * T::kBytes;
+      const std::byte* block =
+          in + static_cast<size_t>(row) * shape.row_bytes() + static_cast<size_t>(b) * T::kBytes;
       for (int part = 0; part < shape.kParts; ++part) {
         T::ToPanel(block, part, row, panel + shape.quants(b, part));
       }
@@ -296,8 +295,7 @@ void DeinterleaveRow(DType type, int64_t rows, int64_t cols, const std::byte* in
   });
 }
 
-void DeinterleaveRows(DType type, int64_t rows, int64_t cols, const std::byte* in,
-                      std::byte* out) {
+void DeinterleaveRows(DType type, int64_t rows, int64_t cols, const std::byte* in, std::byte* out) {
   const size_t row_bytes = RowBytes(type, cols);
   for (int64_t row = 0; row < rows; ++row) {
     DeinterleaveRow(type, rows, cols, in, row, out + static_cast<size_t>(row) * row_bytes);

@@ -42,8 +42,7 @@ TEST_P(InterleaveTest, RowsAfterTheLastPanelStay) {
 
 INSTANTIATE_TEST_SUITE_P(Types, InterleaveTest,
                          testing::Values(DType::kQ4_0, DType::kQ8_0, DType::kMXFP4, DType::kIQ4_NL,
-                                         DType::kIQ4_XS, DType::kQ4_K, DType::kQ5_K,
-                                         DType::kQ6_K),
+                                         DType::kIQ4_XS, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K),
                          [](const auto& info) {
                            return std::string(GetDTypeInfo(info.param).name);
                          });

@@ -24,16 +24,17 @@ class MatMulTest : public testing::EveryIsa {
     OwnedMat y(tokens, rows, 3);
     backend.MatMul(w.weight, x.mat, y.mat);
     for (int64_t t = 0; t < tokens; ++t) {
+      const std::vector<float> taken = testing::AsTaken(x.mat.row(t), cols, MostQuant(type));
       for (int64_t r = 0; r < rows; ++r) {
-        double sum = 0;
-        double magnitude = 0;
+        double sum = 0, sum_of_taken = 0, magnitude = 0;
         for (int64_t c = 0; c < cols; ++c) {
-          const double product =
-              double{x.mat.row(t)[c]} * w.values[static_cast<size_t>(r * cols + c)];
-          sum += product;
-          magnitude += std::fabs(product);
+          const double weight = w.values[static_cast<size_t>(r * cols + c)];
+          sum += x.mat.row(t)[c] * weight;
+          sum_of_taken += taken[static_cast<size_t>(c)] * weight;
+          magnitude += std::fabs(x.mat.row(t)[c] * weight);
         }
         ASSERT_NEAR(y.mat.row(t)[r], sum, Tolerance(type) * magnitude + 1e-12) << t << "," << r;
+        ASSERT_NEAR(y.mat.row(t)[r], sum_of_taken, kRounding * magnitude + 1e-12) << t << "," << r;
       }
     }
   }
@@ -200,23 +201,29 @@ TEST(MatMulIsaTest, TheWideInstructionSetsAgreeBitForBit) {
   EXPECT_EQ(avx2.values, avx512.values);
 }
 
-TEST(MatMulIsaTest, IntegerProductsAgreeBitForBit) {
-  if (!Supports("amx")) GTEST_SKIP() << "this CPU lacks AMX";
-  const auto amx = testing::NewBackend(2, "amx"), vnni = testing::NewBackend(1, "avx512vnni");
+// The integer kernels' shapes: one token, several at once, tiles and what is left over.
+class IntegerMatMulTest : public testing::EveryIsa {};
+
+TEST_P(IntegerMatMulTest, InterleavedRowsAndNeighboursGiveTheSameBits) {
   for (DType type : testing::kAllWeightTypes) {
-    if (!testing::UsesIntegers("amx", type)) continue;
-    for (int64_t cols : {32, 64, 96, 128, 160, 256, 512, 1120, 2304}) {
+    if (!one_->Interleaves(type)) continue;
+    for (int64_t cols : {32, 96, 128, 160, 256, 512, 1120, 2304}) {
       if (cols % GetDTypeInfo(type).block_elements != 0) continue;
       for (int64_t rows : {1, 15, 16, 17, 70}) {
         const OwnedWeight w(type, rows, cols, 1);
-        for (int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 15, 16, 17, 130}) {
-          const OwnedMat x(tokens, cols, 2);
-          OwnedMat tiles(tokens, rows), vectors(tokens, rows);
-          amx->MatMul(w.weight, x.mat, tiles.mat);
-          vnni->MatMul(w.weight, x.mat, vectors.mat);
-          ASSERT_EQ(std::memcmp(tiles.values.data(), vectors.values.data(),
-                                tiles.values.size() * sizeof(float)),
-                    0)
+        std::vector<std::byte> interleaved(w.bytes.size());
+        InterleaveRows(type, rows, cols, w.bytes.data(), interleaved.data());
+        const OwnedMat all(130, cols, 2);
+        OwnedMat alone(130, rows);
+        for (int64_t t = 0; t < 130; ++t) {
+          one_->MatMul(w.weight, {all.mat.row(t), 1, cols}, {alone.mat.row(t), 1, rows});
+        }
+        for (int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 15, 16, 17, 40, 130}) {
+          OwnedMat y(tokens, rows);
+          two_->MatMul({type, rows, cols, interleaved.data(), true}, all.mat.first_rows(tokens),
+                       y.mat);
+          ASSERT_EQ(
+              std::memcmp(y.values.data(), alone.values.data(), y.values.size() * sizeof(float)), 0)
               << GetDTypeInfo(type).name << " tokens " << tokens << " rows " << rows << " cols "
               << cols;
         }
@@ -224,6 +231,22 @@ TEST(MatMulIsaTest, IntegerProductsAgreeBitForBit) {
     }
   }
 }
+
+TEST_P(IntegerMatMulTest, EmbedReadsInterleavedRows) {
+  for (DType type : testing::kAllWeightTypes) {
+    if (!one_->Interleaves(type)) continue;
+    const OwnedWeight w(type, 37, 512, 1);
+    std::vector<std::byte> interleaved(w.bytes.size());
+    InterleaveRows(type, 37, 512, w.bytes.data(), interleaved.data());
+    const std::vector<int32_t> ids = {0, 15, 16, 36, 5};
+    OwnedMat plain(5, 512), out(5, 512);
+    two_->Embed(w.weight, ids, plain.mat);
+    two_->Embed({type, 37, 512, interleaved.data(), true}, ids, out.mat);
+    EXPECT_EQ(out.values, plain.values) << GetDTypeInfo(type).name;
+  }
+}
+
+HOSTLER_FOR_EVERY_ISA(IntegerMatMulTest);
 
 }  // namespace
 }  // namespace hostler

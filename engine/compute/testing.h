@@ -2,6 +2,7 @@
 // with the values they stand for.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -123,21 +124,61 @@ inline std::unique_ptr<Backend> NewBackend(int threads, std::string_view isa) {
   return *std::move(backend);
 }
 
-// Whether an instruction set's kernels multiply weights of a type in integers: their
-// inputs then have 16 bits (cpu/integer.h).
-inline bool UsesIntegers(std::string_view isa, DType type) {
-  for (const KernelTable* table : SupportedKernels()) {
-    if (table->isa == isa) return table->integers != nullptr && table->integers->has(type);
+// The largest magnitude of an input's integer where an instruction set's kernels
+// multiply weights of a type in integers (cpu/integer.h); 0 where they do not.
+inline int MostQuant(std::string_view isa, DType type) {
+  const bool integers = [&] {
+    for (const KernelTable* table : SupportedKernels()) {
+      if (table->isa == isa) return table->integers != nullptr && table->integers->has(type);
+    }
+    return false;
+  }();
+  if (!integers) return 0;
+  if (isa != "amx") return 127;
+  const auto most = [](int shift) { return (127 << shift) + (1 << (shift - 1)) - 1; };
+  switch (type) {
+    case DType::kQ4_0:
+    case DType::kQ4_K:
+      return most(4);
+    case DType::kQ5_K:
+    case DType::kMXFP4:
+      return most(3);
+    case DType::kQ6_K:
+      return most(2);
+    default:
+      return most(8);
   }
-  return false;
+}
+
+inline bool UsesIntegers(std::string_view isa, DType type) { return MostQuant(isa, type) > 0; }
+
+// What such kernels take a row of inputs for; the inputs themselves if `most` is 0.
+inline std::vector<float> AsTaken(const float* x, int64_t cols, int most) {
+  std::vector<float> taken(x, x + cols);
+  for (int64_t first = 0; most > 0 && first < cols; first += kInputGroup) {
+    const int64_t end = std::min<int64_t>(first + kInputGroup, cols);
+    float largest = 0;
+    for (int64_t c = first; c < end; ++c) largest = std::max(largest, std::fabs(x[c]));
+    const float scale = largest * (1.0f / static_cast<float>(most));
+    const float inverse = largest >= 1e-30f ? static_cast<float>(most) / largest : 0;
+    for (int64_t c = first; c < end; ++c) {
+      taken[static_cast<size_t>(c)] = std::nearbyint(x[c] * inverse) * scale;
+    }
+  }
+  return taken;
 }
 
 // A test that runs with every instruction set that this machine has.
 class EveryIsa : public ::testing::TestWithParam<std::string> {
  protected:
   bool UsesIntegers(DType type) const { return testing::UsesIntegers(GetParam(), type); }
-  // How far a product may be off, as a share of the sum of its terms' magnitudes.
-  double Tolerance(DType type) const { return UsesIntegers(type) ? 2e-5 : 1e-6; }
+  int MostQuant(DType type) const { return testing::MostQuant(GetParam(), type); }
+  // How far a product may be off, as a share of the sum of its terms' magnitudes: of
+  // inputs as they are taken, and as they are.
+  static constexpr double kRounding = 1e-6;
+  double Tolerance(DType type) const {
+    return UsesIntegers(type) ? 1.0 / MostQuant(type) + kRounding : kRounding;
+  }
 
   std::unique_ptr<Backend> one_ = NewBackend(1, GetParam());
   std::unique_ptr<Backend> two_ = NewBackend(2, GetParam());

@@ -1,15 +1,17 @@
 // Products of quantised weights in integers.
 //
-// An input is cut into blocks of 32 values x = scale * q with |q| <= 32639, which
-// keeps it to about 16 bits; q = 256 * high + low, two signed bytes, so that
-// instructions that multiply bytes apply. A block's products with a weight block
-// are summed exactly; then
+// Inputs are cut into groups of 128 columns x = scale * q. For AMX q has up to 16 bits,
+// as many as the weight type leaves room for: q = (high << shift) + low, two signed
+// bytes, and the weights' products with `high` are summed shifted. For VNNI alone q is
+// one byte. The products of a block of 32 columns (16 for types with a scale for every
+// 16) are summed exactly; then for a group
 //
-//   sums[b % 4] = fma(float(Σ w q), weight scale * input scale, sums[b % 4])
+//   part = fma(float(Σ w q), weight scale, part) for its blocks in order
+//   sum = fma(part, input scale, sum)            for groups in order
 //
-// for blocks b in order, and the result is (sums[0] + sums[2]) + (sums[1] +
-// sums[3]). All kernels do just that, for one token or many, so all give the
-// same bits. As in kernels.h, nothing inline from other headers.
+// where types with minima also have part = fma(-min, float(Σ q), part) after each block.
+// All kernels of a table do just that, for one token or many, so all give the same bits.
+// As in kernels.h, nothing inline from other headers.
 #pragma once
 
 #include <cstddef>
@@ -20,61 +22,43 @@
 namespace hostler {
 
 inline constexpr int kInputBlock = 32;
-inline constexpr int kInputTile = 16;  // tokens
-
-// One token's columns [128 g, 128 g + 128): blocks b of 4. Column 32 b + 16 h + i
-// is byte 16 b + i of half h. What there is of a block is in lanes [4 b, 4 b + 4),
-// four times. Blocks after the
-// last column are zero.
-struct alignas(64) InputGroup {
-  int8_t high[2][64];
-  int8_t low[2][64];
-  float scale[16];
-  float scaled_sum[16];  // scale * Σ q
-  int32_t sum[2][16];    // Σ q of each half
-};
-
-// A block of 16 tokens: column 4 k + i of token t is byte [k][t][i]. Tokens that
-// there are not are zero.
-struct alignas(64) InputTileBlock {
-  int8_t high[8][kInputTile][4];
-  int8_t low[8][kInputTile][4];
-  float scale[kInputTile];
-  float scaled_sum[kInputTile];
-  int32_t sum[2][kInputTile];
-};
+inline constexpr int kInputGroup = 128;
+// Inputs are converted in units of up to so many tokens.
+inline constexpr int kUnitTokens = 16;
+// The most tokens of a task.
+inline constexpr int kMaxIntegerTokens = 128;
 
 // y[t][r] = x[t] · row r of w, for t < tokens and r < rows.
 struct IntegerTask {
   DType type = DType::kF32;
   const std::byte* w = nullptr;
+  bool interleaved = false;  // w is at the first row of a panel
   size_t row_bytes = 0;
   int64_t rows = 0;
   int64_t cols = 0;
-  // Of every token its InputGroups, or of every 16 tokens their InputTileBlocks.
-  const void* x = nullptr;
+  // Units of 16 tokens one after another, of which the last may have fewer.
+  const std::byte* x = nullptr;
   float* const* y = nullptr;
-  int64_t tokens = 0;
-  std::byte* scratch = nullptr;  // by tiles: IntegerScratchBytes(cols), 64-byte aligned
+  int64_t tokens = 0;            // at most kMaxIntegerTokens
+  std::byte* scratch = nullptr;  // IntegerScratchBytes(cols), 64-byte aligned
 };
 
-inline int64_t InputGroups(int64_t cols) { return (cols + 127) / 128; }
-
-// 16 weight rows as bytes, and their scales.
+// The panel at hand: its bytes as multiplied and its scales; and, of rows that are not
+// interleaved, they and their panel.
 inline size_t IntegerScratchBytes(int64_t cols) {
-  return static_cast<size_t>(InputGroups(cols)) * 4 * (16 * 32 + 2 * 64);
+  constexpr size_t kPrepared = 1024 + 2 * 64, kRowBlock = 34;
+  return static_cast<size_t>(cols / kInputBlock) * (kPrepared + 2 * 16 * kRowBlock) + 64;
 }
 
 struct IntegerKernels {
-  // The fewest tokens that are better multiplied as tiles.
-  int tile_from;
   bool (*has)(DType type);
-  // A row of `cols` values, in whole blocks; the same of up to 16 rows.
-  void (*to_groups)(const float* x, int64_t cols, InputGroup* out);
-  void (*to_tile)(const float* const* x, int tokens, int64_t cols, InputTileBlock* out);
-  // By groups and by tiles.
+  // What a unit of `tokens` inputs of `cols` values, whole blocks, takes.
+  size_t (*unit_bytes)(int64_t tokens, int64_t cols);
+  // Makes a unit for weights of the type.
+  void (*to_unit)(DType type, const float* const* x, int64_t tokens, int64_t cols, std::byte* out);
+  // Makes a unit of the tokens of units that have one each.
+  void (*gather)(const std::byte* const* units, int64_t tokens, int64_t cols, std::byte* out);
   void (*multiply)(const IntegerTask& task);
-  void (*multiply_tiles)(const IntegerTask& task);
 };
 
 extern const IntegerKernels kVnniIntegerKernels;

@@ -13,9 +13,10 @@ constexpr int64_t kMostChunkRows = 64;
 
 int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// The most tokens in a chunk whose products are of integers.
-constexpr int64_t kMaxIntegerTokens = 128;
-constexpr int64_t kMaxChunkTokens = std::max<int64_t>(kMaxTaskTokens, kMaxIntegerTokens);
+constexpr int64_t kMaxChunkTokens = std::max(kMaxTaskTokens, kMaxIntegerTokens);
+
+// Entries a row from which on it is converted once and copied for each.
+constexpr int64_t kGatherFrom = 2;
 
 // Tokens a chunk takes: even shares of at most `most`, in whole tiles.
 int64_t ChunkTokens(int64_t tokens, int64_t tile_tokens, int64_t most) {
@@ -35,50 +36,35 @@ bool UsesIntegers(const KernelTable& kernels, DType type) {
   return kernels.integers != nullptr && kernels.integers->has(type);
 }
 
-// How `tokens` inputs of `cols` values are converted to integers: each by itself,
-// or in tiles.
+// How `tokens` inputs of `cols` values are converted to integers: in units.
 struct IntegerInputs {
   IntegerInputs(const IntegerKernels& integers, int64_t token_count, int64_t columns)
       : kernels(integers),
         tokens(token_count),
         cols(columns),
-        tiles(tokens >= integers.tile_from),
-        unit_tokens(tiles ? kInputTile : 1),
-        unit_bytes(tiles ? static_cast<size_t>(cols / kInputBlock) * sizeof(InputTileBlock)
-                         : static_cast<size_t>(InputGroups(cols)) * sizeof(InputGroup)) {}
+        full_bytes(kernels.unit_bytes(kUnitTokens, cols)) {}
 
-  int64_t units() const { return (tokens + unit_tokens - 1) / unit_tokens; }
-  // Where a token's unit begins.
-  size_t offset(int64_t token) const {
-    return static_cast<size_t>(token / unit_tokens) * unit_bytes;
-  }
-  size_t bytes() const { return static_cast<size_t>(units()) * unit_bytes; }
+  int64_t units() const { return (tokens + kUnitTokens - 1) / kUnitTokens; }
   int64_t tokens_of(int64_t unit) const {
-    return std::min(unit_tokens, tokens - unit * unit_tokens);
+    return std::min<int64_t>(kUnitTokens, tokens - unit * kUnitTokens);
   }
-  // Converts a unit of n tokens.
-  void Convert(const float* const* x, int64_t n, std::byte* out) const {
-    if (tiles) {
-      kernels.to_tile(x, static_cast<int>(n), cols, reinterpret_cast<InputTileBlock*>(out));
-    } else {
-      kernels.to_groups(x[0], cols, reinterpret_cast<InputGroup*>(out));
-    }
+  // Where a unit begins.
+  size_t offset(int64_t unit) const { return static_cast<size_t>(unit) * full_bytes; }
+  size_t bytes() const {
+    const int64_t rest = tokens % kUnitTokens;
+    return offset(tokens / kUnitTokens) + (rest == 0 ? 0 : kernels.unit_bytes(rest, cols));
   }
 
   const IntegerKernels& kernels;
   int64_t tokens, cols;
-  bool tiles;
-  int64_t unit_tokens;
-  size_t unit_bytes;
+  size_t full_bytes;
 };
 
-// A chunk's inputs: as they are and, for types that use integers, converted, of
-// an operation or expert with `all_tokens` of them.
+// A chunk's inputs: as they are and, for types that use integers, converted.
 struct ChunkInputs {
   const float* rows[kMaxChunkTokens];
   const std::byte* converted = nullptr;
   int64_t tokens = 0;
-  int64_t all_tokens = 0;
 };
 
 // Floats of scratch that products of w take.
@@ -103,20 +89,16 @@ void MultiplyRows(const KernelTable& kernels, const Weight& w, int64_t row, int6
                             .tokens = x.tokens,
                             .scratch = scratch});
   }
-  const IntegerTask task = {.type = w.dtype,
-                            .w = data,
-                            .row_bytes = row_bytes,
-                            .rows = rows,
-                            .cols = w.cols,
-                            .x = x.converted,
-                            .y = y,
-                            .tokens = x.tokens,
-                            .scratch = reinterpret_cast<std::byte*>(scratch)};
-  if (x.all_tokens >= kernels.integers->tile_from) {
-    kernels.integers->multiply_tiles(task);
-  } else {
-    kernels.integers->multiply(task);
-  }
+  kernels.integers->multiply({.type = w.dtype,
+                              .w = data,
+                              .interleaved = w.interleaved,
+                              .row_bytes = row_bytes,
+                              .rows = rows,
+                              .cols = w.cols,
+                              .x = x.converted,
+                              .y = y,
+                              .tokens = x.tokens,
+                              .scratch = reinterpret_cast<std::byte*>(scratch)});
 }
 
 // Adds entries [first, first + n) of the f32 vector at `offset` in a slot, if any.
@@ -132,27 +114,26 @@ void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y) {
   if (x.rows == 0 || w.rows == 0) return;
   const KernelTable& kernels = context.kernels();
   const bool integers = UsesIntegers(kernels, w.dtype);
-  size_t head_bytes = 0, unit_bytes = 0;
-  int64_t unit_tokens = 1;
   std::byte* converted = nullptr;
+  size_t head_bytes = 0, unit_bytes = 0;
   if (integers) {
     const IntegerInputs inputs(*kernels.integers, x.rows, w.cols);
-    converted = context.ReserveInputs(static_cast<size_t>(heads) * inputs.bytes());
+    head_bytes = inputs.bytes();
+    unit_bytes = inputs.full_bytes;
+    converted = context.ReserveInputs(static_cast<size_t>(heads) * head_bytes);
     context.For(heads * inputs.units(), x.rows * x.cols, [&](int64_t i, int) {
       const int64_t head = i / inputs.units(), unit = i % inputs.units();
-      const float* rows[kInputTile];
+      const float* rows[kUnitTokens];
       for (int64_t t = 0; t < inputs.tokens_of(unit); ++t) {
-        rows[t] = x.row(unit * inputs.unit_tokens + t) + head * w.cols;
+        rows[t] = x.row(unit * kUnitTokens + t) + head * w.cols;
       }
-      inputs.Convert(rows, inputs.tokens_of(unit),
-                     converted + static_cast<size_t>(i) * inputs.unit_bytes);
+      kernels.integers->to_unit(
+          w.dtype, rows, inputs.tokens_of(unit), w.cols,
+          converted + static_cast<size_t>(head) * head_bytes + inputs.offset(unit));
     });
-    head_bytes = inputs.bytes();
-    unit_bytes = inputs.unit_bytes;
-    unit_tokens = inputs.unit_tokens;
   }
   const int64_t head_rows = w.rows / heads;
-  const int64_t chunk_tokens = integers ? ChunkTokens(x.rows, kInputTile, kMaxIntegerTokens)
+  const int64_t chunk_tokens = integers ? ChunkTokens(x.rows, kUnitTokens, kMaxIntegerTokens)
                                         : ChunkTokens(x.rows, kernels.tile_tokens, kMaxTaskTokens);
   const int64_t chunk_rows = ChunkRows(head_rows, context.threads());
   const int64_t row_chunks = (head_rows + chunk_rows - 1) / chunk_rows;
@@ -166,9 +147,8 @@ void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y) {
     const int64_t token = chunk / row_chunks % token_chunks * chunk_tokens;
     ChunkInputs inputs;
     inputs.tokens = std::min(chunk_tokens, x.rows - token);
-    inputs.all_tokens = x.rows;
     inputs.converted = converted + static_cast<size_t>(head) * head_bytes +
-                       static_cast<size_t>(token / unit_tokens) * unit_bytes;
+                       static_cast<size_t>(token / kUnitTokens) * unit_bytes;
     float* outputs[kMaxChunkTokens];
     for (int64_t t = 0; t < inputs.tokens; ++t) {
       inputs.rows[t] = x.row(token + t) + head * w.cols;
@@ -194,22 +174,20 @@ void CpuExpertFfn::Run(const ExpertLayout& layout, std::span<const ExpertTask> t
   const int64_t work = entries * layout.ffn * layout.dim;
 
   ScaleInputs(tasks, entries, x);
-  int64_t chunks = Plan(layout, tasks, layout.ffn, layout.dim);
-  if (UsesIntegers(kernels, layout.gate_type) || UsesIntegers(kernels, layout.up_type)) {
-    ConvertInputs(tasks, layout.dim, [&](const ExpertTask& task, int64_t entry, int64_t token) {
-      return InputOf(task, entry, token, x);
-    });
-  }
-  context_.For(chunks, 2 * work, [&](int64_t i, int thread) {
+  const bool scales = std::any_of(tasks.begin(), tasks.end(),
+                                  [](const ExpertTask& task) { return !task.in_scales.empty(); });
+  // Rows that several experts take are converted once.
+  const bool integers =
+      UsesIntegers(kernels, layout.gate_type) || UsesIntegers(kernels, layout.up_type);
+  const bool gathers = integers && !scales && entries >= kGatherFrom * x.rows;
+  Plan(layout, tasks, layout.ffn, layout.dim, gathers ? x.rows : 0);
+  ConvertGateUp(layout, gathers, x);
+  context_.For(static_cast<int64_t>(chunks_.size()), 2 * work, [&](int64_t i, int thread) {
     GateUp(layout, chunks_[static_cast<size_t>(i)], x, context_.scratch(thread));
   });
-  chunks = Plan(layout, tasks, layout.dim, layout.ffn);
-  if (UsesIntegers(kernels, layout.down_type)) {
-    ConvertInputs(tasks, layout.ffn, [&](const ExpertTask&, int64_t entry, int64_t) {
-      return hidden_.data() + entry * layout.ffn;
-    });
-  }
-  context_.For(chunks, work, [&](int64_t i, int thread) {
+  Plan(layout, tasks, layout.dim, layout.ffn, 0);
+  ConvertDown(layout);
+  context_.For(static_cast<int64_t>(chunks_.size()), work, [&](int64_t i, int thread) {
     Down(layout, chunks_[static_cast<size_t>(i)], out, context_.scratch(thread));
   });
 }
@@ -222,83 +200,118 @@ size_t CpuExpertFfn::ScratchBytes(const ExpertLayout& layout, int64_t entries,
       !UsesIntegers(kernels, layout.down_type)) {
     return hidden;
   }
-  // Few tokens of an expert are converted each by itself, more in tiles, of which
-  // the last need not be full.
   const int64_t cols = std::max(layout.dim, layout.ffn);
-  const IntegerInputs single(*kernels.integers, 1, cols);
-  const IntegerInputs tile(*kernels.integers, std::max(kInputTile, kernels.integers->tile_from),
-                           cols);
-  const size_t tiles = static_cast<size_t>(entries / kInputTile + std::min(entries, experts));
-  return hidden +
-         std::max(static_cast<size_t>(entries) * single.unit_bytes, tiles * tile.unit_bytes);
+  // Every expert's last unit need not be full.
+  const size_t units = static_cast<size_t>(entries / kUnitTokens + std::min(entries, experts));
+  const size_t singles = static_cast<size_t>(entries / kGatherFrom);
+  const size_t sets = layout.gate_type == layout.up_type ? 1 : 2;
+  return hidden + sets * (units * kernels.integers->unit_bytes(kUnitTokens, cols) +
+                          singles * kernels.integers->unit_bytes(1, cols));
 }
 
-int64_t CpuExpertFfn::Plan(const ExpertLayout& layout, std::span<const ExpertTask> tasks,
-                           int64_t rows, int64_t cols) {
+void CpuExpertFfn::Plan(const ExpertLayout& layout, std::span<const ExpertTask> tasks, int64_t rows,
+                        int64_t cols, int64_t singles) {
   chunks_.clear();
+  units_.clear();
   const KernelTable& kernels = context_.kernels();
   int integer_types = 0;
   for (DType type : {layout.gate_type, layout.up_type, layout.down_type}) {
     integer_types += UsesIntegers(kernels, type) ? 1 : 0;
   }
-  const int64_t tile_tokens = integer_types > 0 ? kInputTile : kernels.tile_tokens;
+  const bool integers = integer_types > 0;
+  const int64_t tile_tokens = integers ? kUnitTokens : kernels.tile_tokens;
   const int64_t most_tokens = integer_types == 3 ? kMaxIntegerTokens : kMaxTaskTokens;
-  int64_t entry = 0;
-  size_t bytes = 0;
   const int64_t chunk_rows = ChunkRows(rows, context_.threads());
+  const size_t single_bytes = singles > 0 ? kernels.integers->unit_bytes(1, cols) : 0;
+  int64_t entry = 0;
+  set_bytes_ = static_cast<size_t>(singles) * single_bytes;
   for (const ExpertTask& task : tasks) {
     const int64_t tokens = static_cast<int64_t>(task.in_rows.size());
+    size_t inputs = set_bytes_;
+    if (singles > 0 && tokens == 1) {
+      inputs = static_cast<size_t>(task.in_rows[0]) * single_bytes;
+    } else if (integers) {
+      const IntegerInputs converted(*kernels.integers, tokens, cols);
+      for (int64_t unit = 0; unit < converted.units(); ++unit) {
+        units_.push_back({.task = &task,
+                          .entry = entry + unit * kUnitTokens,
+                          .token = unit * kUnitTokens,
+                          .tokens = converted.tokens_of(unit),
+                          .inputs = inputs + converted.offset(unit)});
+      }
+      set_bytes_ += converted.bytes();
+    }
     const int64_t step = ChunkTokens(tokens, tile_tokens, most_tokens);
     for (int64_t token = 0; token < tokens; token += step) {
-      size_t inputs = bytes;
-      if (integer_types > 0) inputs += IntegerInputs(*kernels.integers, tokens, cols).offset(token);
+      size_t chunk_inputs = inputs;
+      if (integers) {
+        chunk_inputs += static_cast<size_t>(token / kUnitTokens) *
+                        kernels.integers->unit_bytes(kUnitTokens, cols);
+      }
       for (int64_t row = 0; row < rows; row += chunk_rows) {
-        chunks_.push_back({.task = &task,
-                           .entry = entry + token,
-                           .token = token,
-                           .tokens = std::min(step, tokens - token),
-                           .inputs = inputs,
-                           .row = row,
-                           .rows = std::min(chunk_rows, rows - row)});
+        chunks_.push_back({{.task = &task,
+                            .entry = entry + token,
+                            .token = token,
+                            .tokens = std::min(step, tokens - token),
+                            .inputs = chunk_inputs},
+                           row,
+                           std::min(chunk_rows, rows - row)});
       }
     }
-    if (integer_types > 0) bytes += IntegerInputs(*kernels.integers, tokens, cols).bytes();
     entry += tokens;
   }
-  return static_cast<int64_t>(chunks_.size());
+}
+
+// The first set of inputs is for gate's type, and for up's as well if that is the same.
+void CpuExpertFfn::ConvertGateUp(const ExpertLayout& layout, bool gathers, Mat x) {
+  const KernelTable& kernels = context_.kernels();
+  const DType types[2] = {layout.gate_type, layout.up_type};
+  const int sets = types[0] == types[1] ? 1 : 2;
+  std::byte* const inputs = context_.ReserveInputs(set_bytes_ * static_cast<size_t>(sets));
+  for (int set = 0; set < sets; ++set) {
+    if (!UsesIntegers(kernels, types[set])) continue;
+    std::byte* const out = inputs + static_cast<size_t>(set) * set_bytes_;
+    if (!gathers) {
+      ConvertUnits(types[set], layout.dim, out, [&](const Unit& unit, int64_t t) {
+        return InputOf(*unit.task, unit.entry + t, unit.token + t, x);
+      });
+      continue;
+    }
+    const size_t single_bytes = kernels.integers->unit_bytes(1, layout.dim);
+    context_.For(x.rows, x.rows * x.cols, [&](int64_t i, int) {
+      const float* row = x.row(i);
+      kernels.integers->to_unit(types[set], &row, 1, layout.dim,
+                                out + static_cast<size_t>(i) * single_bytes);
+    });
+    context_.For(static_cast<int64_t>(units_.size()),
+                 static_cast<int64_t>(units_.size()) * kUnitTokens * layout.dim,
+                 [&](int64_t i, int) {
+                   const Unit& unit = units_[static_cast<size_t>(i)];
+                   const std::byte* singles[kUnitTokens];
+                   for (int64_t t = 0; t < unit.tokens; ++t) {
+                     const auto row = unit.task->in_rows[static_cast<size_t>(unit.token + t)];
+                     singles[t] = out + static_cast<size_t>(row) * single_bytes;
+                   }
+                   kernels.integers->gather(singles, unit.tokens, layout.dim, out + unit.inputs);
+                 });
+  }
+}
+
+void CpuExpertFfn::ConvertDown(const ExpertLayout& layout) {
+  if (!UsesIntegers(context_.kernels(), layout.down_type)) return;
+  ConvertUnits(
+      layout.down_type, layout.ffn, context_.ReserveInputs(set_bytes_),
+      [&](const Unit& unit, int64_t t) { return hidden_.data() + (unit.entry + t) * layout.ffn; });
 }
 
 template <typename Source>
-void CpuExpertFfn::ConvertInputs(std::span<const ExpertTask> tasks, int64_t cols, Source source) {
-  const IntegerKernels& integers = *context_.kernels().integers;
-  conversions_.clear();
-  int64_t entry = 0;
-  size_t bytes = 0;
-  for (const ExpertTask& task : tasks) {
-    const int64_t tokens = static_cast<int64_t>(task.in_rows.size());
-    const IntegerInputs inputs(integers, tokens, cols);
-    for (int64_t unit = 0; unit < inputs.units(); ++unit) {
-      const int64_t token = unit * inputs.unit_tokens;
-      conversions_.push_back({.task = &task,
-                              .entry = entry + token,
-                              .token = token,
-                              .tokens = inputs.tokens_of(unit),
-                              .inputs = bytes + inputs.offset(token),
-                              .row = 0,
-                              .rows = 0});
-    }
-    bytes += inputs.bytes();
-    entry += tokens;
-  }
-  std::byte* converted = context_.ReserveInputs(bytes);
-  context_.For(static_cast<int64_t>(conversions_.size()), entry * cols, [&](int64_t i, int) {
-    const Chunk& unit = conversions_[static_cast<size_t>(i)];
-    const float* rows[kInputTile];
-    for (int64_t t = 0; t < unit.tokens; ++t) {
-      rows[t] = source(*unit.task, unit.entry + t, unit.token + t);
-    }
-    IntegerInputs(integers, static_cast<int64_t>(unit.task->in_rows.size()), cols)
-        .Convert(rows, unit.tokens, converted + unit.inputs);
+void CpuExpertFfn::ConvertUnits(DType type, int64_t cols, std::byte* out, Source source) {
+  const int64_t units = static_cast<int64_t>(units_.size());
+  context_.For(units, units * kUnitTokens * cols, [&](int64_t i, int) {
+    const Unit& unit = units_[static_cast<size_t>(i)];
+    const float* rows[kUnitTokens];
+    for (int64_t t = 0; t < unit.tokens; ++t) rows[t] = source(unit, t);
+    context_.kernels().integers->to_unit(type, rows, unit.tokens, cols, out + unit.inputs);
   });
 }
 
@@ -328,7 +341,6 @@ const float* CpuExpertFfn::InputOf(const ExpertTask& task, int64_t entry, int64_
 void CpuExpertFfn::GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x, float* scratch) {
   ChunkInputs inputs;
   inputs.tokens = chunk.tokens;
-  inputs.all_tokens = static_cast<int64_t>(chunk.task->in_rows.size());
   inputs.converted = context_.inputs() + chunk.inputs;
   float* gates[kMaxChunkTokens];
   float* ups[kMaxChunkTokens];
@@ -341,6 +353,7 @@ void CpuExpertFfn::GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x,
   const std::byte* slot = chunk.task->slot;
   float* product_scratch = scratch + kMaxChunkTokens * kMostChunkRows;
   MultiplyRows(kernels, layout.gate(slot), chunk.row, chunk.rows, inputs, gates, product_scratch);
+  if (layout.up_type != layout.gate_type) inputs.converted += set_bytes_;
   MultiplyRows(kernels, layout.up(slot), chunk.row, chunk.rows, inputs, ups, product_scratch);
   for (int64_t t = 0; t < chunk.tokens; ++t) {
     AddSlotBias(kernels, slot, layout.gate_bias, chunk.row, chunk.rows, gates[t]);
@@ -352,7 +365,6 @@ void CpuExpertFfn::GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x,
 void CpuExpertFfn::Down(const ExpertLayout& layout, const Chunk& chunk, Mat out, float* scratch) {
   ChunkInputs inputs;
   inputs.tokens = chunk.tokens;
-  inputs.all_tokens = static_cast<int64_t>(chunk.task->in_rows.size());
   inputs.converted = context_.inputs() + chunk.inputs;
   float* outputs[kMaxChunkTokens];
   for (int64_t t = 0; t < chunk.tokens; ++t) {

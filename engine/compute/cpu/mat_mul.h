@@ -21,30 +21,38 @@ class CpuExpertFfn {
   size_t ScratchBytes(const ExpertLayout& layout, int64_t entries, int64_t experts) const;
 
  private:
-  // Weight rows [row, row + rows) times a task's tokens [token, token + tokens).
-  struct Chunk {
+  // A task's tokens [token, token + tokens).
+  struct Unit {
     const ExpertTask* task;
-    int64_t entry;  // of the chunk's first token; its row of scaled_ and hidden_
+    int64_t entry;  // of the first token; its row of scaled_ and hidden_
     int64_t token, tokens;
-    size_t inputs;  // where the chunk's converted inputs begin, if it has any
+    size_t inputs;  // where they are when converted, in a set of inputs
+  };
+  // Weight rows [row, row + rows) times them.
+  struct Chunk : Unit {
     int64_t row, rows;
   };
-  int64_t Plan(const ExpertLayout& layout, std::span<const ExpertTask> tasks, int64_t rows,
-               int64_t cols);
+  // Cuts products of [rows, cols] weights into chunks_, and what is to be converted for
+  // them into units_. A set of inputs begins with `singles` units of one token each.
+  void Plan(const ExpertLayout& layout, std::span<const ExpertTask> tasks, int64_t rows,
+            int64_t cols, int64_t singles);
   void ScaleInputs(std::span<const ExpertTask> tasks, int64_t entries, Mat x);
   // A row of x as the task of an entry sees it.
   const float* InputOf(const ExpertTask& task, int64_t entry, int64_t token, Mat x) const;
-  // Converts the inputs that `source(task, entry, token)` has to integers.
+  void ConvertGateUp(const ExpertLayout& layout, bool gathers, Mat x);
+  void ConvertDown(const ExpertLayout& layout);
+  // Converts units_, whose token t is source(unit, t), to integers.
   template <typename Source>
-  void ConvertInputs(std::span<const ExpertTask> tasks, int64_t cols, Source source);
+  void ConvertUnits(DType type, int64_t cols, std::byte* out, Source source);
   void GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x, float* scratch);
   void Down(const ExpertLayout& layout, const Chunk& chunk, Mat out, float* scratch);
 
   CpuContext& context_;
   std::vector<Chunk> chunks_;
-  std::vector<Chunk> conversions_;  // without rows
-  Scratch scaled_;                  // [entries, dim]: the inputs of tasks that scale theirs
-  Scratch hidden_;                  // [entries, ffn]: act(gate · x, up · x)
+  std::vector<Unit> units_;
+  size_t set_bytes_ = 0;  // of a set of inputs
+  Scratch scaled_;        // [entries, dim]: the inputs of tasks that scale theirs
+  Scratch hidden_;        // [entries, ffn]: act(gate · x, up · x)
 };
 
 }  // namespace hostler
