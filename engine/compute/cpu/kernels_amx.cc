@@ -274,8 +274,6 @@ class AmxPanel {
     }
   }
 
-  static constexpr int64_t kPrefetchAhead = 4096;
-
   const int64_t blocks_;
   int64_t configured_ = 0;         // tokens
   int64_t first_ = 0, count_ = 0;  // the segment
