@@ -225,9 +225,12 @@ class Backend {
   virtual std::string_view name() const = 0;
 
   // Whether products with weights of the type are faster if these are interleaved.
-  // Interleaved weights are for MatMul, HeadMatMul with heads of whole panels,
-  // ExpertFfn and Embed, and where this says so only.
+  // Interleaved weights are for Embed and, where this says so only, for MatMul,
+  // HeadMatMul with heads of whole panels and ExpertFfn.
   virtual bool Interleaves(DType type) const = 0;
+
+  // ConvertWeight() (convert_weight.h), by all threads.
+  virtual void Convert(const Weight& from, int64_t first, const Weight& to, std::byte* out) = 0;
 
   // Zeroed memory, 64-byte aligned, that is taken as it is written. Errors:
   // ResourceExhausted.

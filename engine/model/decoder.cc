@@ -108,10 +108,14 @@ std::unique_ptr<Mixer> Decoder::BindMixer(const LayerConfig& layer, const std::s
 }
 
 std::vector<StoredExperts> Decoder::BindAll(TensorBinder& binder) {
-  embedding_ = binder.Matrix("model.embed_tokens.weight", config_.vocab, config_.dim);
+  constexpr const char* kEmbedding = "model.embed_tokens.weight";
+  if (config_.tied_embeddings) {
+    embedding_ = head_ = binder.Matrix(kEmbedding, config_.vocab, config_.dim);
+  } else {
+    embedding_ = binder.Table(kEmbedding, config_.vocab, config_.dim);
+    head_ = binder.Matrix("lm_head.weight", config_.vocab, config_.dim);
+  }
   final_norm_ = BindNorm("model.norm", binder);
-  head_ = config_.tied_embeddings ? embedding_
-                                  : binder.Matrix("lm_head.weight", config_.vocab, config_.dim);
   if (config_.head_bias) head_bias_ = binder.Vector("lm_head.bias", config_.vocab);
 
   std::vector<StoredExperts> experts;
@@ -155,7 +159,9 @@ absl::Status Decoder::Bind(const WeightSource* weights, const ModelOptions& opti
 absl::Status Decoder::Sketch(const WeightSource* weights, const ModelOptions& options,
                              DecoderSketch* sketch) {
   std::map<std::string, TensorUse> uses;
-  TensorBinder binder(weights, options.quantize, options.precise, &uses);
+  TensorBinder binder(
+      weights, [this](DType type) { return backend_.Interleaves(type); }, options.quantize,
+      options.precise, &uses);
   std::vector<StoredExperts> experts = BindAll(binder);
   HOSTLER_RETURN_IF_ERROR(binder.status());
   for (const StoredExperts& layer : experts) sketch->experts.push_back(layer.layout);
@@ -297,7 +303,7 @@ absl::StatusOr<DecoderParts> ListDecoderParts(DecoderConfig config, const Weight
                                               const ModelOptions& options) {
   HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, NewCpuBackend(1));
   DecoderParts parts;
-  TensorBinder binder(weights, options.quantize, options.precise, &parts.tensors);
+  TensorBinder binder(weights, CanInterleave, options.quantize, options.precise, &parts.tensors);
   Decoder decoder(std::move(config), ModelInfo(), backend.get());
   parts.experts = decoder.BindAll(binder);
   HOSTLER_RETURN_IF_ERROR(binder.status());

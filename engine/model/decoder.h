@@ -68,7 +68,7 @@ struct ModelOptions {
 // What of a model's files its graph uses.
 struct DecoderParts {
   std::map<std::string, TensorUse> tensors;  // by name; all but the experts
-  std::vector<StoredExperts> experts;        // [MoE layers]; in q8_0 if asked
+  std::vector<StoredExperts> experts;  // [MoE layers]; in q8_0 if asked; interleaved if possible
 };
 
 // Checks what NewDecoder would bind, without converting or allocating any of

@@ -40,6 +40,7 @@ class RenamedSource : public WeightSource {
   std::span<const std::byte> Data(const TensorInfo& tensor) const override {
     return gguf_->Data(tensor);
   }
+  void Release(std::span<const std::byte> data) const override { gguf_->Release(data); }
   absl::Status Health() const override { return gguf_->Health(); }
 
  private:

@@ -52,9 +52,9 @@ LatentAttention::LatentAttention(const MlaConfig& config, int kv_layer, const st
   kv_norm_ = binder.Vector(prefix + "kv_a_layernorm.weight", config.kv_rank);
   if (binder.Has(prefix + "k_b_proj.weight")) {  // split and transposed already
     to_latent_ = binder.Matrix(prefix + "k_b_proj.weight", int64_t{config.heads} * config.kv_rank,
-                               config.nope_dim);
+                               config.nope_dim, config.heads);
     to_value_ = binder.Matrix(prefix + "v_b_proj.weight", int64_t{config.heads} * config.v_dim,
-                              config.kv_rank);
+                              config.kv_rank, config.heads);
   } else {
     AbsorbUpProjection(prefix + "kv_b_proj.weight", binder);
   }
@@ -85,8 +85,8 @@ void LatentAttention::AbsorbUpProjection(const std::string& name, TensorBinder& 
   const DType stored = binder.TypeOf(name);
   const bool plain = GetDTypeInfo(stored).block_elements == 1 && stored != DType::kF8E4M3;
   const DType type = plain ? stored : binder.fp8_type();
-  to_latent_ = binder.MakeMatrix(to_latent, type, config_.heads * rank, nope);
-  to_value_ = binder.MakeMatrix(to_value, type, config_.heads * v_dim, rank);
+  to_latent_ = binder.MakeMatrix(to_latent, type, config_.heads * rank, nope, config_.heads);
+  to_value_ = binder.MakeMatrix(to_value, type, config_.heads * v_dim, rank, config_.heads);
 }
 
 void LatentAttention::Place(WorkArena& arena, int64_t rows) {

@@ -12,7 +12,7 @@
 #include "cache/reader.h"
 #include "engine/base/checksum.h"
 #include "engine/base/status.h"
-#include "engine/compute/quantize.h"
+#include "engine/compute/convert_weight.h"
 #include "engine/model/decoder.h"
 #include "engine/model/model_files.h"
 #include "engine/model/pack_directory.h"
@@ -59,10 +59,13 @@ DType PackedType(PackType type, DType stored, int64_t cols) {
   return served;
 }
 
+// The same on every machine, whatever its kernels read best.
 ExpertLayout PackedLayout(PackType type, const ExpertLayout& from) {
-  return WithTypes(from, PackedType(type, from.gate_type, from.dim),
-                   PackedType(type, from.up_type, from.dim),
-                   PackedType(type, from.down_type, from.ffn));
+  ExpertLayout to = WithTypes(from, PackedType(type, from.gate_type, from.dim),
+                              PackedType(type, from.up_type, from.dim),
+                              PackedType(type, from.down_type, from.ffn));
+  to.interleaved = AnyInterleaves(to);
+  return to;
 }
 
 // A tensor on its way to dense.bin.
@@ -70,6 +73,8 @@ struct PlannedTensor {
   const TensorInfo* from = nullptr;
   const TensorInfo* fp8_scales = nullptr;  // to be applied
   TensorInfo to;
+
+  bool Changes() const { return to.dtype != from->dtype || to.interleaved != from->interleaved; }
 };
 
 class Packer {
@@ -178,9 +183,10 @@ void Packer::PlanTensor(const std::string& name, const TensorUse& use) {
     const PackType type = end && options_.type == PackType::kQ4 ? PackType::kQ8 : options_.type;
     tensor.to.dtype = PackedType(type, tensor.from->dtype, use.cols);
     tensor.fp8_scales = scales;
-    if (tensor.to.dtype != tensor.from->dtype) tensor.to.shape = {use.rows, use.cols};
     tensor.to.bytes = RowBytes(tensor.to.dtype, use.cols) * use.rows;
   }
+  if (use.rows > 1) tensor.to.shape = {use.rows, use.cols};
+  tensor.to.interleaved = LiesInterleaved(tensor.to.dtype, tensor.to.shape);
   tensors_.push_back(std::move(tensor));
   if (scales != nullptr && !use.convertible) tensors_.push_back({scales, nullptr, *scales});
 }
@@ -252,14 +258,13 @@ absl::Status Packer::ConvertTensor(const PlannedTensor& tensor, PackFile* file,
     HOSTLER_RETURN_IF_ERROR(
         Read({tensor.from->file, tensor.from->offset + first * row_bytes, bytes}, &in_));
     out_.resize(out_row_bytes * count);
+    Weight stored{from, count, cols, in_.data(), tensor.from->interleaved};
     if (tensor.fp8_scales != nullptr) {
       ScaleFp8(in_.data(), scales.data() + first / kBandRows * Fp8ScaleBytes(1, cols), count, cols,
                &values_);
-      ConvertRows(DType::kF32, to, reinterpret_cast<const std::byte*>(values_.data()), count * cols,
-                  out_.data());
-    } else {
-      ConvertRows(from, to, in_.data(), count * cols, out_.data());
+      stored = {DType::kF32, count, cols, std::as_bytes(std::span(values_)).data()};
     }
+    ConvertWeight(stored, 0, {to, count, cols, nullptr, tensor.to.interleaved}, out_.data());
     sum->Add(out_);
     HOSTLER_RETURN_IF_ERROR(file->Write(out_));
     HOSTLER_RETURN_IF_ERROR(Wrote(out_.size()));
@@ -273,9 +278,8 @@ absl::Status Packer::WriteDense() {
     HOSTLER_RETURN_IF_ERROR(file->PadTo(kPackedTensorAlignment));
     source_hash_.Add(tensor.from->name);
     RunningChecksum sum;
-    HOSTLER_RETURN_IF_ERROR(tensor.to.dtype == tensor.from->dtype
-                                ? CopyTensor(tensor, file.get(), &sum)
-                                : ConvertTensor(tensor, file.get(), &sum));
+    HOSTLER_RETURN_IF_ERROR(tensor.Changes() ? ConvertTensor(tensor, file.get(), &sum)
+                                             : CopyTensor(tensor, file.get(), &sum));
     manifest_.tensors.push_back(tensor.to);
     manifest_.tensor_checksums.push_back(sum.Get());
   }

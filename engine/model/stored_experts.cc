@@ -1,8 +1,10 @@
 #include "engine/model/stored_experts.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
+#include "engine/compute/convert_weight.h"
 #include "engine/compute/quantize.h"
 #include "engine/weights/packed.h"
 #include "fmt/format.h"
@@ -20,12 +22,43 @@ void ToType(DType type, const float* values, int64_t n, std::byte* out) {
   ConvertRows(DType::kF32, type, reinterpret_cast<const std::byte*>(values), n, out);
 }
 
-// Slots in q8_0 of experts stored as slots of plain types.
-void QuantizeSlots(StoredExperts* experts) {
+// The layout of slots with matrices of these types.
+ExpertLayout SlotLayout(int64_t dim, int64_t ffn, DType gate, DType up, DType down,
+                        const TensorBinder& binder) {
+  ExpertLayout layout = ExpertLayout::Packed(dim, ffn, gate, up, down);
+  layout.interleaved = binder.InterleavesSlots(layout);
+  return layout;
+}
+
+// Writes a matrix of a slot, whose data is not looked at, to `out`: write(i, row) gives
+// row i as stored.
+template <typename Write>
+void WriteRows(const Weight& matrix, std::byte* out, Write write) {
+  const size_t row_bytes = RowBytes(matrix.dtype, matrix.cols);
+  std::vector<std::byte> panel(matrix.interleaved ? kInterleavedRows * row_bytes : 0);
+  for (int64_t first = 0; first < matrix.rows; first += kInterleavedRows) {
+    const int64_t rows = std::min<int64_t>(kInterleavedRows, matrix.rows - first);
+    std::byte* const to = out + first * row_bytes;
+    std::byte* const stored = matrix.interleaved ? panel.data() : to;
+    for (int64_t i = 0; i < rows; ++i) write(first + i, stored + i * row_bytes);
+    if (matrix.interleaved) InterleaveRows(matrix.dtype, rows, matrix.cols, stored, to);
+  }
+}
+
+// Experts that are stored as slots, in the types and order of rows that slots are to
+// have: q8_0 if asked, interleaved or not.
+void ConvertSlots(const TensorBinder& binder, StoredExperts* experts) {
   const ExpertLayout from = experts->layout;
-  const ExpertLayout to =
-      WithTypes(from, QuantizedType(from.gate_type, from.dim),
-                QuantizedType(from.up_type, from.dim), QuantizedType(from.down_type, from.ffn));
+  ExpertLayout to = from;
+  if (binder.quantize()) {
+    to = WithTypes(from, QuantizedType(from.gate_type, from.dim),
+                   QuantizedType(from.up_type, from.dim), QuantizedType(from.down_type, from.ffn));
+  }
+  to.interleaved = binder.InterleavesSlots(to);
+  if (from.gate_type == to.gate_type && from.up_type == to.up_type &&
+      from.down_type == to.down_type && from.interleaved == to.interleaved) {
+    return;
+  }
   experts->layout = to;
   experts->decode = [from, to](std::span<const std::byte> stored, std::byte* slot) {
     ConvertExpert(from, to, stored.data(), slot);
@@ -50,6 +83,7 @@ StoredExperts BindPacked(int count, int64_t dim, int64_t ffn, const std::string&
   }
   experts.layout =
       ExpertLayout::Packed(dim, ffn, layer->gate, layer->up, layer->down, layer->biases);
+  experts.layout.interleaved = source->manifest().interleaved() && AnyInterleaves(experts.layout);
   for (int e = 0; e < count; ++e) {
     experts.extents.push_back(
         {{PackedSource::kExpertsFile, layer->offset + e * layer->stride, layer->bytes}});
@@ -68,7 +102,7 @@ StoredExperts BindFp8(const ExpertNames& names, int count, int64_t dim, int64_t 
   const auto held = [&](int64_t cols) {
     return binder.quantize() ? QuantizedType(plain, cols) : plain;
   };
-  experts.layout = ExpertLayout::Packed(dim, ffn, held(dim), held(dim), held(ffn));
+  experts.layout = SlotLayout(dim, ffn, held(dim), held(dim), held(ffn), binder);
   for (int e = 0; e < count; ++e) {
     auto& extents = experts.extents.emplace_back();
     const std::string base = fmt::format("{}experts.{}.", prefix, e);
@@ -89,7 +123,8 @@ StoredExperts BindFp8(const ExpertNames& names, int count, int64_t dim, int64_t 
     for (const Weight& w : {layout.gate(slot), layout.up(slot), layout.down(slot)}) {
       const std::byte* scales = in + w.rows * w.cols;
       ScaleFp8(in, scales, w.rows, w.cols, &values);
-      ToType(w.dtype, values.data(), w.rows * w.cols, const_cast<std::byte*>(w.data));
+      ConvertWeight({DType::kF32, w.rows, w.cols, std::as_bytes(std::span(values)).data()}, 0, w,
+                    const_cast<std::byte*>(w.data));
       in = scales + Fp8ScaleBytes(w.rows, w.cols);
     }
   };
@@ -199,21 +234,23 @@ StoredExperts BindTransposed(const ExpertNames& names, int count, int64_t dim, i
   }
   const DType to = binder.quantize() ? QuantizedType(type, dim) : type;
   const DType down_to = binder.quantize() ? QuantizedType(type, ffn) : type;
-  const ExpertLayout layout = ExpertLayout::Packed(dim, ffn, to, to, down_to);
+  const ExpertLayout layout = SlotLayout(dim, ffn, to, to, down_to, binder);
   experts.layout = layout;
   experts.decode = [=](std::span<const std::byte> stored, std::byte* slot) {
     const std::byte* down_data = stored.data() + RowBytes(type, dim * 2 * ffn);
     std::vector<float> row(std::max(dim, ffn));
-    for (int64_t i = 0; i < ffn; ++i) {
+    WriteRows(layout.gate(slot), slot + layout.gate_offset, [&](int64_t i, std::byte* out) {
       ReadColumn(stored.data(), type, dim, 2 * ffn, alternate ? 2 * i : i, row.data());
-      ToType(to, row.data(), dim, slot + layout.gate_offset + i * RowBytes(to, dim));
+      ToType(to, row.data(), dim, out);
+    });
+    WriteRows(layout.up(slot), slot + layout.up_offset, [&](int64_t i, std::byte* out) {
       ReadColumn(stored.data(), type, dim, 2 * ffn, alternate ? 2 * i + 1 : ffn + i, row.data());
-      ToType(to, row.data(), dim, slot + layout.up_offset + i * RowBytes(to, dim));
-    }
-    for (int64_t i = 0; i < dim; ++i) {
+      ToType(to, row.data(), dim, out);
+    });
+    WriteRows(layout.down(slot), slot + layout.down_offset, [&](int64_t i, std::byte* out) {
       ReadColumn(down_data, type, ffn, dim, i, row.data());
-      ToType(down_to, row.data(), ffn, slot + layout.down_offset + i * RowBytes(down_to, ffn));
-    }
+      ToType(down_to, row.data(), ffn, out);
+    });
   };
   return experts;
 }
@@ -255,23 +292,23 @@ StoredExperts BindMxfp4(const ExpertNames& names, int count, int64_t dim, int64_
     for (const TensorInfo* part : parts) extents.push_back(PartOf(*part, e, count));
   }
   const ExpertLayout layout =
-      ExpertLayout::Packed(dim, ffn, DType::kMXFP4, DType::kMXFP4, DType::kMXFP4);
+      SlotLayout(dim, ffn, DType::kMXFP4, DType::kMXFP4, DType::kMXFP4, binder);
   experts.layout = layout;
   experts.decode = [=](std::span<const std::byte> stored, std::byte* slot) {
     const std::byte* up_blocks = stored.data();
     const std::byte* up_scales = up_blocks + 2 * ffn * dim / 2;
     const std::byte* down_blocks = up_scales + 2 * ffn * dim / 32;
     const std::byte* down_scales = down_blocks + dim * ffn / 2;
-    const size_t row_bytes = RowBytes(DType::kMXFP4, dim);
-    for (int64_t i = 0; i < 2 * ffn; ++i) {
-      std::byte* out = slot + (i % 2 == 0 ? layout.gate_offset : layout.up_offset);
-      RepackMxfp4Row(up_blocks + i * dim / 2, up_scales + i * dim / 32, dim,
-                     out + i / 2 * row_bytes);
-    }
-    for (int64_t i = 0; i < dim; ++i) {
-      RepackMxfp4Row(down_blocks + i * ffn / 2, down_scales + i * ffn / 32, ffn,
-                     slot + layout.down_offset + i * RowBytes(DType::kMXFP4, ffn));
-    }
+    const auto up_row = [&](int64_t i, std::byte* out) {
+      RepackMxfp4Row(up_blocks + i * dim / 2, up_scales + i * dim / 32, dim, out);
+    };
+    WriteRows(layout.gate(slot), slot + layout.gate_offset,
+              [&](int64_t i, std::byte* out) { up_row(2 * i, out); });
+    WriteRows(layout.up(slot), slot + layout.up_offset,
+              [&](int64_t i, std::byte* out) { up_row(2 * i + 1, out); });
+    WriteRows(layout.down(slot), slot + layout.down_offset, [&](int64_t i, std::byte* out) {
+      RepackMxfp4Row(down_blocks + i * ffn / 2, down_scales + i * ffn / 32, ffn, out);
+    });
   };
   return experts;
 }
@@ -286,6 +323,7 @@ void AddInterleavedBiases(const ExpertNames& names, int count, const std::string
   if (gate_up == nullptr || down == nullptr || experts->extents.empty()) return;
   ExpertLayout layout = ExpertLayout::Packed(plain.dim, plain.ffn, plain.gate_type, plain.up_type,
                                              plain.down_type, /*biases=*/true);
+  layout.interleaved = plain.interleaved;
   size_t matrix_bytes = 0;
   for (const Extent& extent : experts->extents[0]) matrix_bytes += extent.bytes;
   for (int e = 0; e < count; ++e) {
@@ -371,10 +409,15 @@ StoredExperts BindExperts(const ExpertNames& names, int experts, int64_t dim, in
       bound = BindPacked(experts, dim, ffn, prefix, binder);
       break;
   }
-  if (binder.status().ok() && binder.quantize() && bound.decode == nullptr) QuantizeSlots(&bound);
+  if (binder.status().ok() && bound.decode == nullptr) ConvertSlots(binder, &bound);
   bound.layout.activation = activation;
   bound.name = prefix;
   return bound;
+}
+
+bool AnyInterleaves(const ExpertLayout& layout) {
+  return CanInterleave(layout.gate_type) || CanInterleave(layout.up_type) ||
+         CanInterleave(layout.down_type);
 }
 
 ExpertLayout WithTypes(const ExpertLayout& layout, DType gate, DType up, DType down) {
@@ -386,12 +429,9 @@ ExpertLayout WithTypes(const ExpertLayout& layout, DType gate, DType up, DType d
 
 void ConvertExpert(const ExpertLayout& from, const ExpertLayout& to, const std::byte* in,
                    std::byte* out) {
-  const auto convert = [](const Weight& matrix, DType type, std::byte* to_data) {
-    ConvertRows(matrix.dtype, type, matrix.data, matrix.rows * matrix.cols, to_data);
-  };
-  convert(from.gate(in), to.gate_type, out + to.gate_offset);
-  convert(from.up(in), to.up_type, out + to.up_offset);
-  convert(from.down(in), to.down_type, out + to.down_offset);
+  ConvertWeight(from.gate(in), 0, to.gate(out), out + to.gate_offset);
+  ConvertWeight(from.up(in), 0, to.up(out), out + to.up_offset);
+  ConvertWeight(from.down(in), 0, to.down(out), out + to.down_offset);
   // The biases come last in both.
   if (from.gate_bias != ExpertLayout::kNone) {
     std::memcpy(out + to.gate_bias, in + from.gate_bias, from.bytes - from.gate_bias);

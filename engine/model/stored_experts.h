@@ -39,17 +39,20 @@ struct StoredExperts {
   std::string name;                          // the layer's prefix, "model.layers.3.mlp."
   ExpertLayout layout;                       // of a slot
   std::vector<std::vector<Extent>> extents;  // [experts]
-  // Fills a slot from an expert's extents, concatenated. Null: they are it.
+  // Fills a slot (of `layout`) from an expert's extents, concatenated. Null: they are it.
   std::function<void(std::span<const std::byte> stored, std::byte* slot)> decode;
   // DataLoss unless `stored` is what was written. Null: nothing to compare with.
   std::function<absl::Status(int expert, std::span<const std::byte> stored)> check;
 };
 
-// `layout` with matrices of other types.
+// Whether a matrix of the layout has an interleaved form.
+bool AnyInterleaves(const ExpertLayout& layout);
+
+// `layout` with matrices of other types, their rows as stored.
 ExpertLayout WithTypes(const ExpertLayout& layout, DType gate, DType up, DType down);
 
-// Turns a slot laid out as `from` into one laid out as `to`, which differs in
-// types only.
+// Turns a slot laid out as `from` into one laid out as `to`, which differs in types
+// and order of rows only.
 void ConvertExpert(const ExpertLayout& from, const ExpertLayout& to, const std::byte* in,
                    std::byte* out);
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "engine/compute/convert_weight.h"
 #include "engine/compute/quantize.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -23,6 +24,14 @@ bool CanCompute(DType type) { return IsWeightType(type) && type != DType::kF8E4M
 constexpr int64_t kFp8Block = 128;
 
 int64_t Fp8Blocks(int64_t n) { return (n + kFp8Block - 1) / kFp8Block; }
+
+// Whether rows [first, first + rows) of a stored matrix are `weight` as they lie.
+bool IsPartOf(const Weight& stored, int64_t first, const Weight& weight) {
+  if (stored.dtype != weight.dtype || stored.interleaved != weight.interleaved) return false;
+  const bool to_the_end = first + weight.rows == stored.rows;
+  return !stored.interleaved || (first % kInterleavedRows == 0 &&
+                                 (to_the_end || weight.rows % kInterleavedRows == 0));
+}
 
 }  // namespace
 
@@ -143,34 +152,59 @@ std::byte* TensorBinder::NewBuffer(size_t bytes) {
   return buffers_.back()->data();
 }
 
-Weight TensorBinder::MatrixRows(const std::string& name, int64_t all_rows, int64_t first,
-                                int64_t rows, int64_t cols) {
-  if (TypeOf(name) == DType::kF8E4M3) return Fp8Rows(name, all_rows, first, rows, cols);
+bool TensorBinder::Interleaves(DType type, int64_t rows, int heads) const {
+  const bool panels = heads == 1 ? rows >= kInterleavedRows : rows / heads % kInterleavedRows == 0;
+  return panels && CanInterleave(type) && interleaves_(type);
+}
+
+bool TensorBinder::InterleavesSlots(const ExpertLayout& layout) const {
+  bool any = false;
+  for (const DType type : {layout.gate_type, layout.up_type, layout.down_type}) {
+    if (!CanInterleave(type)) continue;
+    if (!interleaves_(type)) return false;
+    any = true;
+  }
+  return any;
+}
+
+Weight TensorBinder::BindRows(const std::string& name, int64_t all_rows, int64_t first,
+                              int64_t rows, int64_t cols, int heads, Rows order) {
+  if (TypeOf(name) == DType::kF8E4M3) return Fp8Rows(name, all_rows, first, rows, cols, heads);
   const TensorInfo* tensor = CheckWeight(name, {all_rows, cols});
   if (tensor == nullptr) return {};
   Weight weight{quantize_ ? QuantizedType(tensor->dtype, cols) : tensor->dtype, rows, cols,
                 nullptr};
+  weight.interleaved = order == Rows::kAsTheyLie && weight.dtype == tensor->dtype
+                           ? tensor->interleaved
+                           : Interleaves(weight.dtype, rows, heads);
   Count(weight.dtype, rows, cols);
   if (uses_ != nullptr) {
     Note(tensor, all_rows, cols, !as_stored_);
     return weight;
   }
   const size_t row_bytes = RowBytes(tensor->dtype, cols);
-  const std::byte* data = source_->Data(*tensor).data() + first * row_bytes;
-  if (weight.dtype == tensor->dtype) {
-    weight.data = data;
+  const std::span<const std::byte> data = source_->Data(*tensor);
+  const Weight stored{tensor->dtype, all_rows, cols, data.data(), tensor->interleaved};
+  if (IsPartOf(stored, first, weight)) {
+    weight.data = data.data() + first * row_bytes;
     return weight;
   }
   std::byte* buffer = NewBuffer(weight.bytes());
   if (buffer == nullptr) return {};
-  ConvertRows(tensor->dtype, weight.dtype, data, rows * cols, buffer);
+  backend_->Convert(stored, first, weight, buffer);
+  source_->Release(data.subspan(first * row_bytes, rows * row_bytes));
   weight.data = buffer;
   return weight;
 }
 
+Weight TensorBinder::MatrixRows(const std::string& name, int64_t all_rows, int64_t first,
+                                int64_t rows, int64_t cols) {
+  return BindRows(name, all_rows, first, rows, cols, /*heads=*/1, Rows::kForMatMul);
+}
+
 // Held as bf16, as DeepSeek's own conversion does, unless all digits are asked for.
 Weight TensorBinder::Fp8Rows(const std::string& name, int64_t all_rows, int64_t first, int64_t rows,
-                             int64_t cols) {
+                             int64_t cols, int heads) {
   const TensorInfo* tensor = CheckFp8(name, all_rows, cols);
   const TensorInfo* scales = CheckFp8Scales(name, all_rows, cols);
   if (tensor == nullptr || scales == nullptr) return {};
@@ -183,11 +217,15 @@ Weight TensorBinder::Fp8Rows(const std::string& name, int64_t all_rows, int64_t 
   std::vector<float> values;
   ScaleFp8(source_->Data(*tensor).data(), source_->Data(*scales).data(), all_rows, cols, &values);
   const auto begin = values.begin() + first * cols;
-  return MakeMatrix(std::vector<float>(begin, begin + rows * cols), fp8_type(), rows, cols);
+  return MakeMatrix(std::vector<float>(begin, begin + rows * cols), fp8_type(), rows, cols, heads);
 }
 
-Weight TensorBinder::Matrix(const std::string& name, int64_t rows, int64_t cols) {
-  return MatrixRows(name, rows, 0, rows, cols);
+Weight TensorBinder::Matrix(const std::string& name, int64_t rows, int64_t cols, int heads) {
+  return BindRows(name, rows, 0, rows, cols, heads, Rows::kForMatMul);
+}
+
+Weight TensorBinder::Table(const std::string& name, int64_t rows, int64_t cols) {
+  return BindRows(name, rows, 0, rows, cols, /*heads=*/1, Rows::kAsTheyLie);
 }
 
 Weight TensorBinder::MatrixAsStored(const std::string& name, int64_t rows, int64_t cols) {
@@ -217,8 +255,14 @@ std::vector<float> TensorBinder::ReadFloats(const TensorInfo* tensor) {
   }
   const DTypeInfo& type = GetDTypeInfo(tensor->dtype);
   std::vector<float> values(tensor->bytes / type.block_bytes * type.block_elements);
-  ConvertToF32(tensor->dtype, source_->Data(*tensor).data(), static_cast<int64_t>(values.size()),
-               values.data());
+  Weight stored{tensor->dtype, 1, static_cast<int64_t>(values.size()),
+                source_->Data(*tensor).data(), tensor->interleaved};
+  if (stored.interleaved) {
+    stored.rows = tensor->shape[0];
+    stored.cols = tensor->shape[1];
+  }
+  ConvertWeight(stored, 0, {DType::kF32, stored.rows, stored.cols},
+                reinterpret_cast<std::byte*>(values.data()));
   return values;
 }
 
@@ -257,15 +301,16 @@ Weight TensorBinder::MakeUnquantized(const std::vector<float>& values, DType typ
 }
 
 Weight TensorBinder::MakeMatrix(const std::vector<float>& values, DType type, int64_t rows,
-                                int64_t cols) {
+                                int64_t cols, int heads) {
   if (values.size() != static_cast<size_t>(rows * cols)) return {};  // a problem noted before
   const bool vector = rows == 1;
   Weight weight{quantize_ && !vector ? QuantizedType(type, cols) : type, rows, cols, nullptr};
+  weight.interleaved = Interleaves(weight.dtype, rows, heads);
   Count(weight.dtype, rows, cols);
   std::byte* buffer = NewBuffer(weight.bytes());
   if (buffer == nullptr) return {};
-  ConvertRows(DType::kF32, weight.dtype, reinterpret_cast<const std::byte*>(values.data()),
-              rows * cols, buffer);
+  backend_->Convert({DType::kF32, rows, cols, reinterpret_cast<const std::byte*>(values.data())}, 0,
+                    weight, buffer);
   weight.data = buffer;
   return weight;
 }

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -157,6 +158,16 @@ MappedFile::~MappedFile() {
     munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
   }
   close(fd_);
+}
+
+void MappedFile::Release(std::span<const std::byte> part) const {
+  const auto address = [](const std::byte* p) { return reinterpret_cast<uintptr_t>(p); };
+  const uintptr_t begin = std::max(address(part.data()), address(bytes_.data()));
+  const uintptr_t end =
+      std::min(address(part.data() + part.size()), address(bytes_.data() + bytes_.size()));
+  const uintptr_t first = (begin + g_page_bytes - 1) & ~(g_page_bytes - 1);
+  const uintptr_t last = end & ~(g_page_bytes - 1);
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 absl::Status MappedFile::Health() const {

@@ -34,6 +34,10 @@ class MappedFile {
   const std::string& path() const { return path_; }
   std::span<const std::byte> bytes() const { return bytes_; }
 
+  // Whole pages of `part` that are of this mapping take no memory of the process
+  // until they are read again.
+  void Release(std::span<const std::byte> part) const;
+
   // DataLoss once a page could not be read or the file has become shorter.
   // Stays so from then on.
   absl::Status Health() const;

@@ -18,6 +18,10 @@ std::span<const std::byte> MappedSource::Data(const TensorInfo& tensor) const {
   return files_[tensor.file]->bytes().subspan(tensor.offset, tensor.bytes);
 }
 
+void MappedSource::Release(std::span<const std::byte> data) const {
+  for (const auto& file : files_) file->Release(data);
+}
+
 absl::Status MappedSource::Health() const {
   for (const auto& file : files_) HOSTLER_RETURN_IF_ERROR(file->Health());
   return absl::OkStatus();

@@ -18,6 +18,7 @@ class MappedSource : public WeightSource {
   std::span<const std::string> files() const override { return paths_; }
   const TensorInfo* Find(std::string_view name) const override;
   std::span<const std::byte> Data(const TensorInfo& tensor) const override;
+  void Release(std::span<const std::byte> data) const override;
   absl::Status Health() const override;
 
  protected:

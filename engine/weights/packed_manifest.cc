@@ -9,6 +9,7 @@
 
 #include "engine/base/checksum.h"
 #include "engine/base/status.h"
+#include "engine/compute/interleave.h"
 #include "engine/weights/mapped_source.h"
 
 namespace hostler {
@@ -145,12 +146,13 @@ class Parser {
     }
     const uint64_t version = Number(root, "version", 0, UINT64_MAX);
     const uint64_t layout = Number(root, "kernel_layout", 0, UINT64_MAX);
-    if (version != kPackedVersion || layout != kPackedKernelLayout) {
+    if (version != kPackedVersion || layout < kPackedRows || layout > kPackedInterleaved) {
       Fail(fmt::format("version {} with kernel layout {}; this hostler reads version {} with "
-                       "kernel layout {}. Pack the model again",
-                       version, layout, kPackedVersion, kPackedKernelLayout),
+                       "kernel layouts {} and {}. Pack the model again",
+                       version, layout, kPackedVersion, kPackedRows, kPackedInterleaved),
            absl::StatusCode::kUnimplemented);
     }
+    manifest_.kernel_layout = static_cast<int>(layout);
     return status_;
   }
 
@@ -218,6 +220,8 @@ class Parser {
       tensor.offset = Number(entry, "offset", 0, INT64_MAX);
       tensor.bytes = Number(entry, "bytes", 0, INT64_MAX);
       ReadShape(Get(entry, "shape", json::value_t::array), &tensor);
+      tensor.interleaved =
+          manifest_.interleaved() && LiesInterleaved(tensor.dtype, tensor.shape);
       manifest_.tensor_checksums.push_back(Sum(entry, "xxh3"));
       if (!status_.ok() ||
           !Claim(kPackedDense, kPackedTensorAlignment, tensor.offset, tensor.bytes, &end)) {
@@ -328,6 +332,10 @@ uint64_t PackedLayer::Parameters() const {
   return uint64_t(3) * dim * ffn + (biases ? 2 * ffn + dim : 0);
 }
 
+bool LiesInterleaved(DType type, const std::vector<int64_t>& shape) {
+  return CanInterleave(type) && shape.size() == 2 && shape[0] >= kInterleavedRows;
+}
+
 const PackedFile* PackedManifest::FindFile(std::string_view name) const {
   const auto found = std::find_if(files.begin(), files.end(),
                                   [&](const PackedFile& file) { return file.name == name; });
@@ -339,7 +347,7 @@ std::string WritePackedManifest(const PackedManifest& manifest) {
   ordered_json root = {
       {"format", kFormat},
       {"version", kPackedVersion},
-      {"kernel_layout", kPackedKernelLayout},
+      {"kernel_layout", manifest.kernel_layout},
       {"type", manifest.type},
       {"source", {{"format", manifest.source_format}, {"xxh3_128", manifest.source_hash}}},
       {"config", manifest.config},

@@ -16,9 +16,9 @@
 namespace hostler {
 
 inline constexpr int kPackedVersion = 1;
-// Of what a cache slot holds (ExpertLayout). A kernel that wants slots laid out
-// otherwise raises it.
-inline constexpr int kPackedKernelLayout = 1;
+// How matrices lie, experts' and others'. 1: row after row. 2: interleaved, whatever
+// can be: an expert's matrices and tensors that LiesInterleaved() is true of.
+inline constexpr int kPackedRows = 1, kPackedInterleaved = 2;
 
 inline constexpr const char* kPackedManifest = "manifest.json";
 inline constexpr const char* kPackedManifestSum = "manifest.xxh3";  // the manifest's checksum
@@ -54,7 +54,11 @@ struct PackedLayer {
   uint64_t Parameters() const;  // of an expert
 };
 
+// Whether a store with interleaved matrices has a tensor of this type and shape so.
+bool LiesInterleaved(DType type, const std::vector<int64_t>& shape);
+
 struct PackedManifest {
+  int kernel_layout = kPackedInterleaved;
   std::string type;           // "keep", "bf16", "q8", "q4"
   std::string source_format;  // "safetensors", "gguf", "packed"
   std::string source_hash;    // XXH3-128 over what was read, 32 hexadecimal digits
@@ -64,6 +68,7 @@ struct PackedManifest {
   std::vector<uint64_t> tensor_checksums;  // of each
   std::vector<PackedLayer> layers;         // by offset
 
+  bool interleaved() const { return kernel_layout == kPackedInterleaved; }
   const PackedFile* FindFile(std::string_view name) const;
 };
 
@@ -72,7 +77,8 @@ std::string WritePackedManifest(const PackedManifest& manifest);
 // Reads a manifest: a pure function over hostile bytes. What it returns fits
 // together: every range lies within its file's stated size, none overlap, sizes
 // follow from types and shapes. `path` only appears in errors. Errors:
-// InvalidArgument naming the entry; Unimplemented for a version we do not read.
+// InvalidArgument naming the entry; Unimplemented for a version or kernel layout that
+// we do not read.
 absl::StatusOr<PackedManifest> ParsePackedManifest(std::string_view json, const std::string& path);
 
 }  // namespace hostler

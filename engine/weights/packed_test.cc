@@ -134,8 +134,12 @@ TEST_F(PackedTest, RefusesAManifestThatDoesNotFitTogether) {
   };
   using J = nlohmann::json;
   expect("not a packed store's", [](J& j) { j["format"] = "other"; });
-  expect("version 2 with kernel layout 1", [](J& j) { j["version"] = 2; });
-  expect("version 1 with kernel layout 7", [](J& j) { j["kernel_layout"] = 7; });
+  expect("version 2 with kernel layout 2", [](J& j) { j["version"] = 2; });
+  for (const int layout : {0, 3}) {
+    expect("reads version 1 with kernel layouts 1 and 2",
+           [&](J& j) { j["kernel_layout"] = layout; });
+  }
+  expect("\"kernel_layout\" must be a whole number", [](J& j) { j["kernel_layout"] = "2"; });
   expect("type \"q9\"", [](J& j) { j["type"] = "q9"; });
   expect("\"source\" is missing", [](J& j) { j.erase("source"); });
   expect("\"config\" must be of type object", [](J& j) { j["config"] = 3; });
@@ -179,6 +183,27 @@ TEST_F(PackedTest, RefusesAManifestThatDoesNotFitTogether) {
     second["offset"] = 4096;
     j["expert_layers"].push_back(second);
   });
+}
+
+TEST_F(PackedTest, TheKernelLayoutSaysWhichTensorsLieInterleaved) {
+  const auto interleaved = [&](int layout, const std::vector<int64_t>& shape) {
+    manifest_.kernel_layout = layout;
+    manifest_.tensors[1] = {"w", DType::kQ8_0, shape, 0, 64, 34};
+    for (const int64_t n : shape) manifest_.tensors[1].bytes *= n;
+    manifest_.tensors[1].bytes /= 32;
+    manifest_.files[0].bytes = 64 + manifest_.tensors[1].bytes;
+    const auto manifest = ParsePackedManifest(Json(), "manifest.json");
+    EXPECT_TRUE(manifest.ok()) << manifest.status();
+    EXPECT_EQ(manifest->interleaved(), layout == kPackedInterleaved);
+    EXPECT_FALSE(manifest->tensors[0].interleaved);
+    return manifest->tensors[1].interleaved;
+  };
+  EXPECT_TRUE(interleaved(kPackedInterleaved, {16, 32}));
+  EXPECT_TRUE(interleaved(kPackedInterleaved, {33, 64}));
+  EXPECT_FALSE(interleaved(kPackedInterleaved, {15, 32}));
+  EXPECT_FALSE(interleaved(kPackedInterleaved, {16, 1, 32}));
+  EXPECT_FALSE(interleaved(kPackedInterleaved, {512}));
+  EXPECT_FALSE(interleaved(kPackedRows, {16, 32}));
 }
 
 TEST_F(PackedTest, SurvivesEveryWrongKindOfValue) {

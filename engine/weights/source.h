@@ -22,6 +22,9 @@ struct TensorInfo {
   int file = 0;                // index into WeightSource::files()
   uint64_t offset = 0;         // from the start of the file
   uint64_t bytes = 0;
+  // A matrix whose rows are interleaved (engine/compute/interleave.h); its shape has
+  // two dimensions.
+  bool interleaved = false;
 
   std::string ShapeString() const;  // "[4096, 256]"
 };
@@ -44,6 +47,10 @@ class WeightSource {
   // never kills the process: pages of a file that was truncated meanwhile read
   // as zeros and Health() says so from then on.
   virtual std::span<const std::byte> Data(const TensorInfo& tensor) const = 0;
+
+  // A part of a tensor's Data() that is not needed any longer: it takes no memory
+  // of this process until it is read again.
+  virtual void Release(std::span<const std::byte> data) const = 0;
 
   // DataLoss, naming the file, once a mapped page could not be read. Results
   // computed since the last OK answer may be wrong and must be dropped.

@@ -222,10 +222,11 @@ absl::Status MeasureKernels(const MeasureOptions& options, Backend& backend,
     // As MXFP4's scale 0x11 is 2^-110, 0x77 is 2^-8.
     std::memset(weights->data(), type == DType::kMXFP4 ? 0x77 : kWeightByte, weights->bytes());
     const size_t bytes = RowBytes(type, dim) * dim;
+    const bool interleaved = CanInterleave(type) && backend.Interleaves(type);
     const size_t matrices = weights->bytes() / bytes;
     for (const int rows : kRows) {
       const auto multiply = [&](int turn) {
-        backend.MatMul({type, dim, dim, weights->data() + turn % matrices * bytes},
+        backend.MatMul({type, dim, dim, weights->data() + turn % matrices * bytes, interleaved},
                        AsMat(*x, rows, dim), AsMat(*y, rows, dim));
       };
       const double macs = static_cast<double>(rows) * dim * dim;

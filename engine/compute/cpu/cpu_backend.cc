@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "engine/compute/backend.h"
+#include "engine/compute/convert_weight.h"
 #include "engine/compute/cpu/activation.h"
 #include "engine/compute/cpu/attention.h"
 #include "engine/compute/cpu/context.h"
@@ -28,6 +29,17 @@ class CpuBackend : public Backend {
 
   bool Interleaves(DType type) const override {
     return kernels().integers != nullptr && kernels().integers->has(type);
+  }
+
+  void Convert(const Weight& from, int64_t first, const Weight& to, std::byte* out) override {
+    constexpr int64_t kRows = 4 * kInterleavedRows;
+    const size_t row_bytes = RowBytes(to.dtype, to.cols);
+    context_.For((to.rows + kRows - 1) / kRows, to.rows * to.cols, [&](int64_t chunk, int) {
+      const int64_t row = chunk * kRows;
+      Weight part = to;
+      part.rows = std::min(kRows, to.rows - row);
+      ConvertWeight(from, first + row, part, out + static_cast<size_t>(row) * row_bytes);
+    });
   }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override {
