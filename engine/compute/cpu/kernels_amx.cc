@@ -45,7 +45,7 @@ struct alignas(64) TileConfig {
 
 // So many blocks of a panel are prepared and multiplied at a time that they stay in the
 // first-level cache, and so many units at most.
-constexpr int64_t kSegmentBlocks = 4 * kGroupBlocks;
+constexpr int64_t kSegmentBlocks = 2 * kGroupBlocks;
 constexpr int64_t kMaxUnits = kMaxIntegerTokens / kUnitTokens;
 
 // The products of a panel with units of tokens. A tile of inputs has a token in each row
@@ -71,13 +71,13 @@ class AmxPanel {
       Prepare(panel, first, left < kSegmentBlocks ? left : kSegmentBlocks);
       if (units > 0) {
         Configure(kUnitTokens);
-        MultiplyUnits<true>(x, kUnitTokens, units, sums_[0]);
+        MultiplyUnits<true>(panel, x, kUnitTokens, units, sums_[0]);
       }
       if (rest > 0) {
         Configure(rest);
-        MultiplyUnits<false>(x + static_cast<size_t>(units) * UnitBlock::Bytes(kUnitTokens) *
-                                     static_cast<size_t>(blocks_),
-                             rest, 1, sums_[units]);
+        const size_t unit_bytes = UnitBlock::Bytes(kUnitTokens) * static_cast<size_t>(blocks_);
+        MultiplyUnits<false>(panel, x + static_cast<size_t>(units) * unit_bytes, rest, 1,
+                             sums_[units]);
       }
     }
     for (int64_t t = 0; t < tokens; ++t) {
@@ -111,7 +111,6 @@ class AmxPanel {
     for (int64_t b = 0; b < count; ++b) {
       __m512i quants[8];
       __m512 scales, others = _mm512_setzero_ps();
-      panel.Prefetch(first + b, kPrefetchAhead);
       panel.Quants(first + b, quants);
       panel.Scales(first + b, &scales, &others);
       _mm512_store_ps(scales_[b][0], scales);
@@ -148,9 +147,9 @@ class AmxPanel {
   }
 
   // Adds the segment's products with units of `tokens` each, 16 if kFull, to
-  // sums[tokens][kRows] of each.
+  // sums[tokens][kRows] of each. Meanwhile the next segment is fetched.
   template <bool kFull>
-  void MultiplyUnits(const std::byte* x, int64_t tokens, int64_t units,
+  void MultiplyUnits(const StoredPanel<P>& panel, const std::byte* x, int64_t tokens, int64_t units,
                      float (*sums_of_units)[kRows]) {
     if (kFull) tokens = kUnitTokens;
     const size_t block_bytes = UnitBlock::Bytes(tokens);
@@ -176,6 +175,11 @@ class AmxPanel {
         } else if (unit + 1 < units) {
           x += block_bytes * static_cast<size_t>(blocks_);
           next = group(0);
+        }
+        if (block / kGroupBlocks % units == unit) {
+          for (int64_t b = block; b < block + at.blocks; ++b) {
+            panel.Prefetch(first_ + b, kSegmentBlocks * P::kQuantBytes);
+          }
         }
         const Products* done = products_[turn];
         turn = 1 - turn;
