@@ -1,7 +1,6 @@
 #include "engine/compute/interleave.h"
 
 #include <cstring>
-#include <span>
 
 namespace hostler {
 namespace {
@@ -25,21 +24,28 @@ struct Field {
   int at, bytes, width;
 };
 
-// A type has of a stored block: kElements, kBytes, its kFields; of a panel's block:
-// kQuantBytes. Part p of a stored block is columns [32 p, 32 p + 32). Quants: how words
-// of a row's part go to a panel's block, and back.
+// A word of the same place in 16 rows.
+using Words = uint32_t[kRows];
+
+void StoreWords(const Words& words, std::byte* p) { std::memcpy(p, words, sizeof words); }
+
+// A type has of a stored block: kElements, kBytes, kWords of quants from kQuantsAt on,
+// its other kFields; of a panel's block: kQuantBytes. Part p of a stored block is columns
+// [32 p, 32 p + 32). ToPanel: how the words of 16 rows' part go to a panel's block, in
+// loops over rows that compilers turn into vector code; FromPanel: how those of one row
+// come back.
 
 // Nibbles as a panel has them: byte i is column i and, above it, column 16 + i.
-template <int kBlockBytes, int kQuantsAt>
+template <int kBlockBytes, int kScaleBytes>
 struct PlainNibbles {
   static constexpr int kElements = kBlock;
   static constexpr int kBytes = kBlockBytes;
+  static constexpr int kQuantsAt = kScaleBytes;
+  static constexpr int kWords = (kBlockBytes - kScaleBytes) / 4;
   static constexpr int kQuantBytes = 256;
-  static constexpr Field kFields[] = {{0, kQuantsAt, kQuantsAt}};
-  static void ToPanel(const std::byte* block, int part, int row, std::byte* quants) {
-    for (int k = 0; k < 4; ++k) {
-      std::memcpy(quants + (k * kRows + row) * 4, block + kQuantsAt + part * 16 + k * 4, 4);
-    }
+  static constexpr Field kFields[] = {{0, kScaleBytes, kScaleBytes}};
+  static void ToPanel(const Words* words, int part, std::byte* quants) {
+    for (int k = 0; k < 4; ++k) StoreWords(words[part * 4 + k], quants + k * kRows * 4);
   }
   static void FromPanel(const std::byte* quants, int part, int row, std::byte* block) {
     for (int k = 0; k < 4; ++k) {
@@ -59,12 +65,12 @@ struct IQ4_XSRows : PlainNibbles<136, 8> {
 struct Q8_0Rows {
   static constexpr int kElements = kBlock;
   static constexpr int kBytes = 34;
+  static constexpr int kQuantsAt = 2;
+  static constexpr int kWords = 8;
   static constexpr int kQuantBytes = 512;
   static constexpr Field kFields[] = {{0, 2, 2}};
-  static void ToPanel(const std::byte* block, int, int row, std::byte* quants) {
-    for (int k = 0; k < 8; ++k) {
-      std::memcpy(quants + (k * kRows + row) * 4, block + 2 + k * 4, 4);
-    }
+  static void ToPanel(const Words* words, int, std::byte* quants) {
+    for (int k = 0; k < 8; ++k) StoreWords(words[k], quants + k * kRows * 4);
   }
   static void FromPanel(const std::byte* quants, int, int row, std::byte* block) {
     for (int k = 0; k < 8; ++k) {
@@ -77,11 +83,15 @@ struct Q8_0Rows {
 // ones (shift 4) of the other.
 constexpr uint32_t kLowNibbles = 0x0f0f0f0f;
 
-void SharedNibblesToPanel(const std::byte* bytes, int shift, int row, std::byte* quants) {
+void SharedNibblesToPanel(const Words* words, int shift, std::byte* quants) {
   for (int k = 0; k < 4; ++k) {
-    const uint32_t low = LoadWord(bytes + k * 4) >> shift & kLowNibbles;
-    const uint32_t high = LoadWord(bytes + 16 + k * 4) >> shift & kLowNibbles;
-    StoreWord(low | high << 4, quants + (k * kRows + row) * 4);
+    Words out;
+    for (int row = 0; row < kRows; ++row) {
+      const uint32_t low = words[k][row] >> shift & kLowNibbles;
+      const uint32_t high = words[4 + k][row] >> shift & kLowNibbles;
+      out[row] = low | high << 4;
+    }
+    StoreWords(out, quants + k * kRows * 4);
   }
 }
 
@@ -97,10 +107,12 @@ void SharedNibblesFromPanel(const std::byte* quants, int shift, int row, std::by
 struct Q4_KRows {
   static constexpr int kElements = 256;
   static constexpr int kBytes = 144;
+  static constexpr int kQuantsAt = 16;
+  static constexpr int kWords = 32;
   static constexpr int kQuantBytes = 256;
   static constexpr Field kFields[] = {{0, 4, 2}, {4, 12, 1}};
-  static void ToPanel(const std::byte* block, int part, int row, std::byte* quants) {
-    SharedNibblesToPanel(block + 16 + part / 2 * 32, part % 2 * 4, row, quants);
+  static void ToPanel(const Words* words, int part, std::byte* quants) {
+    SharedNibblesToPanel(words + part / 2 * 8, part % 2 * 4, quants);
   }
   static void FromPanel(const std::byte* quants, int part, int row, std::byte* block) {
     SharedNibblesFromPanel(quants, part % 2 * 4, row, block + 16 + part / 2 * 32);
@@ -110,16 +122,22 @@ struct Q4_KRows {
 struct Q5_KRows {
   static constexpr int kElements = 256;
   static constexpr int kBytes = 176;
+  static constexpr int kQuantsAt = 16;
+  static constexpr int kWords = 8 + 32;
   static constexpr int kQuantBytes = 256 + 64;
   static constexpr Field kFields[] = {{0, 4, 2}, {4, 12, 1}};
-  static void ToPanel(const std::byte* block, int part, int row, std::byte* quants) {
-    SharedNibblesToPanel(block + 48 + part / 2 * 32, part % 2 * 4, row, quants);
+  static void ToPanel(const Words* words, int part, std::byte* quants) {
+    SharedNibblesToPanel(words + 8 + part / 2 * 8, part % 2 * 4, quants);
     for (int k = 0; k < 8; ++k) {
-      // Bit 8 i to bit i.
-      const uint32_t bits = LoadWord(block + 16 + k * 4) >> part & 0x01010101u;
-      const auto four = static_cast<std::byte>(bits * 0x10204080u >> 28 & 15);
-      std::byte& two_rows = quants[256 + k * 8 + row / 2];
-      two_rows = row % 2 == 0 ? four : two_rows | four << 4;
+      Words fours;  // bit 8 i to bit i
+      for (int row = 0; row < kRows; ++row) {
+        const uint32_t bits = words[k][row] >> part & 0x01010101u;
+        fours[row] = (bits | bits >> 7 | bits >> 14 | bits >> 21) & 15;
+      }
+      for (int two = 0; two < kRows / 2; ++two) {
+        quants[256 + k * 8 + two] =
+            static_cast<std::byte>(fours[2 * two] | fours[2 * two + 1] << 4);
+      }
     }
   }
   static void FromPanel(const std::byte* quants, int part, int row, std::byte* block) {
@@ -135,19 +153,24 @@ struct Q5_KRows {
 struct Q6_KRows {
   static constexpr int kElements = 256;
   static constexpr int kBytes = 210;
+  static constexpr int kQuantsAt = 0;
+  static constexpr int kWords = 32 + 16;
   static constexpr int kQuantBytes = 256 + 128;
   static constexpr Field kFields[] = {{208, 2, 2}, {192, 16, 1}};
   static constexpr int LowAt(int part) { return part / 4 * 64 + part % 2 * 32; }
   static constexpr int HighAt(int part) { return 128 + part / 4 * 32; }
-  static void ToPanel(const std::byte* block, int part, int row, std::byte* quants) {
-    SharedNibblesToPanel(block + LowAt(part), part % 4 / 2 * 4, row, quants);
+  static void ToPanel(const Words* words, int part, std::byte* quants) {
+    SharedNibblesToPanel(words + LowAt(part) / 4, part % 4 / 2 * 4, quants);
+    const Words* const high = words + HighAt(part) / 4;
     for (int k = 0; k < 2; ++k) {
-      uint32_t word = 0;
-      for (int f = 0; f < 4; ++f) {
-        const uint32_t two = LoadWord(block + HighAt(part) + (k * 4 + f) * 4) >> part % 4 * 2;
-        word |= (two & 0x03030303u) << 2 * f;
+      Words out;
+      for (int row = 0; row < kRows; ++row) {
+        out[row] = 0;
+        for (int f = 0; f < 4; ++f) {
+          out[row] |= (high[k * 4 + f][row] >> part % 4 * 2 & 0x03030303u) << 2 * f;
+        }
       }
-      StoreWord(word, quants + 256 + (k * kRows + row) * 4);
+      StoreWords(out, quants + 256 + k * kRows * 4);
     }
   }
   static void FromPanel(const std::byte* quants, int part, int row, std::byte* block) {
@@ -212,33 +235,47 @@ struct PanelShape {
   int64_t blocks;
 };
 
-// Calls f(bytes, at, in_panel) for all runs of a row's block that are its scales:
-// `bytes` at `at` of the stored block and at `in_panel` of the panel's.
+// Calls f(width, at, in_panel) for what of a row's block are its scales: `width` bytes at
+// `at` of the stored block and, for row 0, at `in_panel` of the panel's.
 template <typename T, typename F>
-void ForScales(int row, F f) {
+void ForScales(F f) {
   int in_panel = 0;
-  for (const Field& field : std::span(T::kFields)) {
+  for (const Field& field : T::kFields) {
     for (int i = 0; i < field.bytes; i += field.width) {
-      f(field.width, field.at + i, in_panel + row * field.width);
+      f(field.width, field.at + i, in_panel);
       in_panel += kRows * field.width;
     }
   }
 }
 
+// Copies for every row what lies `from` bytes after the one before to `to` bytes after.
+template <int kWidth>
+void CopyRows(const std::byte* in, size_t from, std::byte* out, size_t to) {
+  for (size_t row = 0; row < kRows; ++row) std::memcpy(out + row * to, in + row * from, kWidth);
+}
+
 template <typename T>
 void ToPanel(int64_t cols, const std::byte* in, std::byte* panel) {
   const PanelShape<T> shape(cols);
+  const size_t row_bytes = shape.row_bytes();
   for (int64_t b = 0; b < shape.blocks; ++b) {
+    const std::byte* blocks = in + static_cast<size_t>(b) * T::kBytes;
+    Words words[T::kWords];
     for (int row = 0; row < kRows; ++row) {
-      const std::byte* block =
-          in + static_cast<size_t>(row) * shape.row_bytes() + static_cast<size_t>(b) * T::kBytes;
-      for (int part = 0; part < shape.kParts; ++part) {
-        T::ToPanel(block, part, row, panel + shape.quants(b, part));
-      }
-      ForScales<T>(row, [&](int bytes, int at, int in_panel) {
-        std::memcpy(panel + shape.scales(b) + in_panel, block + at, static_cast<size_t>(bytes));
-      });
+      const std::byte* quants = blocks + static_cast<size_t>(row) * row_bytes + T::kQuantsAt;
+      for (int i = 0; i < T::kWords; ++i) words[i][row] = LoadWord(quants + i * 4);
     }
+    for (int part = 0; part < shape.kParts; ++part) {
+      T::ToPanel(words, part, panel + shape.quants(b, part));
+    }
+    std::byte* const scales = panel + shape.scales(b);
+    ForScales<T>([&](int width, int at, int in_panel) {
+      if (width == 1) {
+        CopyRows<1>(blocks + at, row_bytes, scales + in_panel, 1);
+      } else {
+        CopyRows<2>(blocks + at, row_bytes, scales + in_panel, 2);
+      }
+    });
   }
 }
 
@@ -251,8 +288,10 @@ void RowFromPanel(int64_t cols, const std::byte* panel, int row, std::byte* out)
     for (int part = 0; part < shape.kParts; ++part) {
       T::FromPanel(panel + shape.quants(b, part), part, row, block);
     }
-    ForScales<T>(row, [&](int bytes, int at, int in_panel) {
-      std::memcpy(block + at, panel + shape.scales(b) + in_panel, static_cast<size_t>(bytes));
+    ForScales<T>([&](int width, int at, int in_panel) {
+      const std::byte* scale = panel + shape.scales(b) + in_panel + row * width;
+      block[at] = scale[0];
+      if (width == 2) block[at + 1] = scale[1];
     });
   }
 }

@@ -7,13 +7,17 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "engine/base/checksum.h"
+#include "engine/compute/interleave.h"
 #include "engine/engine/engine.h"
 #include "engine/model/pack.h"
 #include "engine/model/registry.h"
+#include "engine/model/stored_experts.h"
 #include "engine/weights/test_files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -28,11 +32,13 @@ using ::testing::HasSubstr;
 const fs::path kGolden = fs::path(HOSTLER_SOURCE_DIR) / "../shared/golden";
 const std::vector<int32_t> kPrompt = {5, 17, 3, 40, 8, 21, 60, 2, 33, 11, 7, 52};
 
-std::unique_ptr<Engine> Load(const fs::path& model, Quantize quantize = Quantize::kNone) {
+std::unique_ptr<Engine> Load(const fs::path& model, Quantize quantize = Quantize::kNone,
+                             bool precise = false) {
   EngineOptions options;
   options.threads = 2;
   options.memory_bytes = uint64_t{512} << 20;
   options.quantize = quantize;
+  options.precise = precise;
   auto engine = Engine::Load(model.string(), options);
   EXPECT_TRUE(engine.ok()) << engine.status();
   return engine.ok() ? *std::move(engine) : nullptr;
@@ -56,6 +62,71 @@ std::vector<int32_t> Greedy(Engine& engine) {
   return tokens;
 }
 
+std::string Contents(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+void Write(const fs::path& path, const std::string& contents) {
+  std::ofstream(path, std::ios::binary) << contents;
+}
+
+// Converts a part of a store's file.
+void ConvertPart(std::string* file, uint64_t offset, uint64_t bytes,
+                 const std::function<void(const std::byte* in, std::byte* out)>& convert) {
+  const std::string in = file->substr(offset, bytes);
+  convert(reinterpret_cast<const std::byte*>(in.data()),
+          reinterpret_cast<std::byte*>(file->data() + offset));
+}
+
+// Turns a store into what packing wrote before it interleaved rows: kernel layout 1.
+// Returns whether anything lay otherwise.
+bool LayAsRows(const fs::path& store) {
+  PackedManifest manifest = *ParsePackedManifest(Contents(store / kPackedManifest), "");
+  EXPECT_EQ(manifest.kernel_layout, kPackedInterleaved);
+  manifest.kernel_layout = kPackedRows;
+  bool changed = false;
+  std::string dense = Contents(store / kPackedDense), experts = Contents(store / kPackedExperts);
+  for (size_t i = 0; i < manifest.tensors.size(); ++i) {
+    const TensorInfo& tensor = manifest.tensors[i];
+    if (!tensor.interleaved) continue;
+    changed = true;
+    ConvertPart(&dense, tensor.offset, tensor.bytes, [&](const std::byte* in, std::byte* out) {
+      DeinterleaveRows(tensor.dtype, tensor.shape[0], tensor.shape[1], in, out);
+    });
+    manifest.tensor_checksums[i] = Checksum(dense.substr(tensor.offset, tensor.bytes));
+  }
+  std::vector<uint64_t> sums;
+  for (const PackedLayer& layer : manifest.layers) {
+    ExpertLayout rows =
+        ExpertLayout::Packed(layer.dim, layer.ffn, layer.gate, layer.up, layer.down, layer.biases);
+    ExpertLayout panels = rows;
+    panels.interleaved = true;
+    changed = changed || AnyInterleaves(panels);
+    for (int e = 0; e < layer.count; ++e) {
+      const uint64_t offset = layer.offset + e * layer.stride;
+      ConvertPart(&experts, offset, layer.bytes, [&](const std::byte* in, std::byte* out) {
+        ConvertExpert(panels, rows, in, out);
+      });
+      sums.push_back(Checksum(experts.substr(offset, layer.bytes)));
+    }
+  }
+  Write(store / kPackedDense, dense);
+  if (!sums.empty()) {
+    const std::string text(reinterpret_cast<const char*>(sums.data()),
+                           sums.size() * sizeof(uint64_t));
+    Write(store / kPackedExperts, experts);
+    Write(store / kPackedChecksums, text);
+    for (PackedFile& file : manifest.files) {
+      if (file.name == kPackedChecksums) file.checksum = Checksum(text);
+    }
+  }
+  const std::string json = WritePackedManifest(manifest);
+  Write(store / kPackedManifest, json);
+  Write(store / kPackedManifestSum, ChecksumText(Checksum(json)) + "\n");
+  return changed;
+}
+
 class PackedModelTest : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
@@ -75,11 +146,31 @@ class PackedModelTest : public ::testing::TestWithParam<const char*> {
     const auto summary =
         PackModel(source_.string(), store_.string(), {.type = type, .replace = true});
     ASSERT_TRUE(summary.ok()) << summary.status();
-    const auto report = VerifyPacked(store_.string(), [](uint64_t, uint64_t) { return true; });
-    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_EQ(Verify(store_).experts, summary->experts);
+  }
+
+  static PackedReport Verify(const fs::path& store) {
+    const auto report = VerifyPacked(store.string(), [](uint64_t, uint64_t) { return true; });
+    EXPECT_TRUE(report.ok()) << report.status();
+    if (!report.ok()) return {};
     EXPECT_TRUE(report->problems.empty()) << report->problems[0];
-    EXPECT_EQ(report->experts, summary->experts);
-    EXPECT_TRUE(CheckPackedModel(store_.string()).ok());
+    EXPECT_TRUE(CheckPackedModel(store.string()).ok());
+    return *report;
+  }
+
+  // Packs a store once more; expects the bytes of `as`.
+  void ExpectPackedAgainAs(const fs::path& store, const fs::path& as) {
+    const fs::path again = store.string() + "_again";
+    const auto summary = PackModel(store.string(), again.string(), {});
+    ASSERT_TRUE(summary.ok()) << summary.status();
+    for (const char* name : {kPackedDense, kPackedExperts, kPackedChecksums}) {
+      ASSERT_EQ(fs::exists(as / name), fs::exists(again / name));
+      EXPECT_TRUE(Contents(as / name) == Contents(again / name)) << name;
+    }
+    const auto packed = Load(store), packed_again = Load(again);
+    fs::remove_all(again);
+    ASSERT_TRUE(packed != nullptr && packed_again != nullptr);
+    ExpectSame(*packed, *packed_again);
   }
 
   void ExpectSame(Engine& a, Engine& b) {
@@ -118,18 +209,34 @@ TEST_P(PackedModelTest, KeptAndServedInQ8AnswersAsItsSourceDoes) {
 
 TEST_P(PackedModelTest, PackedAgainItIsTheSame) {
   Pack(PackType::kQ8);
-  const fs::path again = store_.string() + "_again";
-  const auto summary = PackModel(store_.string(), again.string(), {});
-  ASSERT_TRUE(summary.ok()) << summary.status();
-  for (const char* name : {"dense.bin", "experts.bin", "checksums.bin"}) {
-    if (!fs::exists(store_ / name)) continue;
-    std::ifstream a(store_ / name, std::ios::binary), b(again / name, std::ios::binary);
-    EXPECT_EQ(std::string(std::istreambuf_iterator<char>(a), {}),
-              std::string(std::istreambuf_iterator<char>(b), {}))
-        << name;
+  ExpectPackedAgainAs(store_, store_);
+}
+
+TEST_P(PackedModelTest, RowAfterRowItAnswersTheSame) {
+  for (const PackType type : {PackType::kKeep, PackType::kQ8}) {
+    Pack(type);
+    const fs::path rows = store_.string() + "_rows";
+    fs::remove_all(rows);
+    fs::copy(store_, rows);
+    EXPECT_TRUE(LayAsRows(rows) || type == PackType::kKeep) << "nothing lies interleaved";
+    Verify(rows);
+    const auto as_rows = Load(rows), packed = Load(store_);
+    ASSERT_TRUE(as_rows != nullptr && packed != nullptr);
+    ExpectSame(*as_rows, *packed);
+    ExpectPackedAgainAs(rows, store_);
+    // For kernels that read rows.
+    const auto precise = Load(store_, Quantize::kNone, true);
+    const auto precise_rows = Load(rows, Quantize::kNone, true);
+    fs::remove_all(rows);
+    ASSERT_TRUE(precise != nullptr && precise_rows != nullptr);
+    ExpectSame(*precise_rows, *precise);
   }
-  const auto source = Load(store_), packed = Load(again);
-  fs::remove_all(again);
+}
+
+TEST_P(PackedModelTest, KeptAndServedPreciselyAnswersAsItsSource) {
+  Pack(PackType::kKeep);
+  const auto source = Load(source_, Quantize::kNone, true);
+  const auto packed = Load(store_, Quantize::kNone, true);
   ASSERT_TRUE(source != nullptr && packed != nullptr);
   ExpectSame(*source, *packed);
 }

@@ -21,6 +21,10 @@ std::vector<int64_t> WithoutOnes(std::vector<int64_t> shape) {
 // FP8 comes with block scales, which take more than the matrix.
 bool CanCompute(DType type) { return IsWeightType(type) && type != DType::kF8E4M3; }
 
+// Matrices share buffers, so that huge pages are filled. What is not written of the last
+// one takes no memory.
+constexpr size_t kBufferBytes = size_t{256} << 20;
+
 constexpr int64_t kFp8Block = 128;
 
 int64_t Fp8Blocks(int64_t n) { return (n + kFp8Block - 1) / kFp8Block; }
@@ -29,8 +33,8 @@ int64_t Fp8Blocks(int64_t n) { return (n + kFp8Block - 1) / kFp8Block; }
 bool IsPartOf(const Weight& stored, int64_t first, const Weight& weight) {
   if (stored.dtype != weight.dtype || stored.interleaved != weight.interleaved) return false;
   const bool to_the_end = first + weight.rows == stored.rows;
-  return !stored.interleaved || (first % kInterleavedRows == 0 &&
-                                 (to_the_end || weight.rows % kInterleavedRows == 0));
+  return !stored.interleaved ||
+         (first % kInterleavedRows == 0 && (to_the_end || weight.rows % kInterleavedRows == 0));
 }
 
 }  // namespace
@@ -143,13 +147,18 @@ void TensorBinder::Count(DType type, int64_t rows, int64_t cols) {
 }
 
 std::byte* TensorBinder::NewBuffer(size_t bytes) {
-  auto buffer = backend_->Allocate(bytes);
-  if (!buffer.ok()) {
-    Fail(buffer.status());
-    return nullptr;
+  // A cache line's multiple.
+  bytes = (bytes + 63) / 64 * 64;
+  if (buffers_.empty() || bytes > buffers_.back()->bytes() - used_of_buffer_) {
+    auto buffer = backend_->Allocate(std::max(bytes, kBufferBytes));
+    if (!buffer.ok()) {
+      Fail(buffer.status());
+      return nullptr;
+    }
+    buffers_.push_back(*std::move(buffer));
+    used_of_buffer_ = 0;
   }
-  buffers_.push_back(*std::move(buffer));
-  return buffers_.back()->data();
+  return buffers_.back()->data() + std::exchange(used_of_buffer_, used_of_buffer_ + bytes);
 }
 
 bool TensorBinder::Interleaves(DType type, int64_t rows, int heads) const {

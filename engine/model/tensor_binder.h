@@ -132,6 +132,7 @@ class TensorBinder {
   std::map<DType, uint64_t> matrix_values_;
   std::set<const TensorInfo*> used_;
   std::vector<std::unique_ptr<Buffer>> buffers_;
+  size_t used_of_buffer_ = 0;  // of the last one
   absl::Status status_;
 };
 

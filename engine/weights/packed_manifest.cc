@@ -220,8 +220,7 @@ class Parser {
       tensor.offset = Number(entry, "offset", 0, INT64_MAX);
       tensor.bytes = Number(entry, "bytes", 0, INT64_MAX);
       ReadShape(Get(entry, "shape", json::value_t::array), &tensor);
-      tensor.interleaved =
-          manifest_.interleaved() && LiesInterleaved(tensor.dtype, tensor.shape);
+      tensor.interleaved = manifest_.interleaved() && LiesInterleaved(tensor.dtype, tensor.shape);
       manifest_.tensor_checksums.push_back(Sum(entry, "xxh3"));
       if (!status_.ok() ||
           !Claim(kPackedDense, kPackedTensorAlignment, tensor.offset, tensor.bytes, &end)) {
