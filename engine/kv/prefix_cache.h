@@ -46,7 +46,7 @@ class PrefixCache {
   // What a block holds.
   struct Content {
     int32_t parent = kNone;           // the cached block before it; kNone: it is the first
-    std::string_view salt;            // of a first block: who may share it
+    std::string_view salt = {};       // of a first block: who may share it
     std::span<const int32_t> tokens;  // [block_tokens]
   };
 
