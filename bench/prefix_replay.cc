@@ -1,7 +1,13 @@
 // Replays a trace of prompts' blocks (Mooncake's JSON lines: "hash_ids") through
 // the prefix cache that serves, and beside it through ideal caches of the same
 // size: LRU, and Belady's, which knows the future. Requests are served one by one.
+//
+//   prefix_replay ../shared/data/traces/mooncake_conversation.jsonl
+//
+// "Computing" weighs a block by what it takes to compute again: 1, and 1 more for
+// every 8192 tokens before it.
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
@@ -38,22 +44,41 @@ std::vector<Prompt> ReadTrace(const std::string& path, int block_tokens) {
   return prompts;
 }
 
-// Blocks found, a block of the trace standing for one of a token.
-uint64_t Ours(const std::vector<Prompt>& prompts, int capacity) {
-  PrefixCache cache(BlockPool(capacity), {.block_tokens = 1});
-  uint64_t hits = 0;
+// Found, or all there is.
+class Tally {
+ public:
+  explicit Tally(int block_tokens) : block_tokens_(block_tokens) {}
+
+  // The first `count` blocks of a prompt.
+  void Add(size_t count) {
+    blocks_ += double(count);
+    for (size_t i = 0; i < count; ++i) computing_ += 1 + double(i) * block_tokens_ / 8192;
+  }
+  double blocks() const { return blocks_; }
+  double computing() const { return computing_; }
+
+ private:
+  int block_tokens_;
+  double blocks_ = 0, computing_ = 0;
+};
+
+Tally Ours(const std::vector<Prompt>& prompts, int capacity, int block_tokens) {
+  PrefixCache cache(BlockPool(capacity), {.block_tokens = block_tokens});
+  Tally hits(block_tokens);
+  std::vector<int32_t> tokens(block_tokens);
   for (const Prompt& prompt : prompts) {
     std::vector<int32_t> blocks;
     const auto content = [&] {
+      std::fill(tokens.begin(), tokens.end(), prompt.ids[blocks.size()]);
       return PrefixCache::Content{.parent = blocks.empty() ? PrefixCache::kNone : blocks.back(),
-                                  .tokens = {&prompt.ids[blocks.size()], 1}};
+                                  .tokens = tokens};
     };
     while (blocks.size() < prompt.full) {
       const auto found = cache.Take(content());
       if (!found.has_value()) break;
       blocks.push_back(*found);
     }
-    hits += blocks.size();
+    hits.Add(blocks.size());
     while (blocks.size() < prompt.full) {
       const auto block = cache.Allocate();
       if (!block.has_value()) break;  // the prompt is larger than the cache
@@ -65,15 +90,14 @@ uint64_t Ours(const std::vector<Prompt>& prompts, int capacity) {
 }
 
 // After each request its blocks are the most recent, the first one most of all.
-uint64_t Lru(const std::vector<Prompt>& prompts, size_t capacity) {
+Tally Lru(const std::vector<Prompt>& prompts, size_t capacity, int block_tokens) {
   std::list<int32_t> order;  // the oldest first
   std::unordered_map<int32_t, std::list<int32_t>::iterator> at;
-  uint64_t hits = 0;
+  Tally hits(block_tokens);
   for (const Prompt& prompt : prompts) {
-    for (const int32_t id : prompt.ids) {
-      if (!at.contains(id)) break;
-      ++hits;
-    }
+    const auto missing = std::find_if(prompt.ids.begin(), prompt.ids.end(),
+                                      [&](int32_t id) { return !at.contains(id); });
+    hits.Add(missing - prompt.ids.begin());
     for (auto id = prompt.ids.rbegin(); id != prompt.ids.rend(); ++id) {
       if (const auto found = at.find(*id); found != at.end()) order.erase(found->second);
       at[*id] = order.insert(order.end(), *id);
@@ -87,7 +111,7 @@ uint64_t Lru(const std::vector<Prompt>& prompts, size_t capacity) {
 }
 
 // Keeps what is wanted soonest; a block is wanted no sooner than what it stands on.
-uint64_t Belady(const std::vector<Prompt>& prompts, size_t capacity) {
+Tally Belady(const std::vector<Prompt>& prompts, size_t capacity, int block_tokens) {
   constexpr size_t kNever = std::numeric_limits<size_t>::max();
   std::vector<std::vector<size_t>> next(prompts.size());
   std::unordered_map<int32_t, size_t> soonest;
@@ -101,13 +125,12 @@ uint64_t Belady(const std::vector<Prompt>& prompts, size_t capacity) {
   using Entry = std::tuple<size_t, size_t, int32_t>;  // next use, depth, id
   std::set<Entry> cached;
   std::unordered_map<int32_t, Entry> by_id;
-  uint64_t hits = 0;
+  Tally hits(block_tokens);
   for (size_t i = 0; i < prompts.size(); ++i) {
     const std::vector<int32_t>& ids = prompts[i].ids;
-    for (const int32_t id : ids) {
-      if (!by_id.contains(id)) break;
-      ++hits;
-    }
+    const auto missing =
+        std::find_if(ids.begin(), ids.end(), [&](int32_t id) { return !by_id.contains(id); });
+    hits.Add(missing - ids.begin());
     for (size_t depth = 0; depth < ids.size(); ++depth) {
       if (const auto found = by_id.find(ids[depth]); found != by_id.end()) {
         cached.erase(found->second);
@@ -130,7 +153,7 @@ int Run(int argc, char** argv) {
   CLI::App app("Hit rates of the prefix cache over a trace of prompts' blocks");
   std::string path;
   int block_tokens = 512;
-  std::vector<int> sizes = {1000, 3000, 5000, 10000, 20000, 30000, 50000, 200000};
+  std::vector<int> sizes = {1000, 3000, 5000, 10000, 20000, 30000, 50000, 150000};
   app.add_option("trace", path, "JSON lines with hash_ids and input_length")
       ->required()
       ->check(CLI::ExistingFile);
@@ -138,14 +161,21 @@ int Run(int argc, char** argv) {
   app.add_option("--blocks", sizes, "Sizes of the cache")->delimiter(',');
   CLI11_PARSE(app, argc, argv);
   const std::vector<Prompt> prompts = ReadTrace(path, block_tokens);
-  uint64_t blocks = 0;
-  for (const Prompt& prompt : prompts) blocks += prompt.ids.size();
-  fmt::print("{} prompts, {} blocks; found, % of blocks\n", prompts.size(), blocks);
-  fmt::print("{:>10} {:>8} {:>8} {:>8}\n", "capacity", "ours", "LRU", "Belady");
-  const auto percent = [&](uint64_t hits) { return 100.0 * hits / std::max<uint64_t>(blocks, 1); };
+  Tally all(block_tokens);
+  for (const Prompt& prompt : prompts) all.Add(prompt.ids.size());
+  fmt::print("{} prompts, {} blocks; found, % of blocks and of computing\n\n", prompts.size(),
+             all.blocks());
+  fmt::print("| capacity | ours | LRU | Belady | computing: ours | LRU | Belady |\n");
+  fmt::print("|---|---|---|---|---|---|---|\n");
   for (const int size : sizes) {
-    fmt::print("{:>10} {:>8.2f} {:>8.2f} {:>8.2f}\n", size, percent(Ours(prompts, size)),
-               percent(Lru(prompts, size)), percent(Belady(prompts, size)));
+    const std::array found = {Ours(prompts, size, block_tokens), Lru(prompts, size, block_tokens),
+                              Belady(prompts, size, block_tokens)};
+    fmt::print("| {}", size);
+    for (const Tally& tally : found) fmt::print(" | {:.2f}", 100 * tally.blocks() / all.blocks());
+    for (const Tally& tally : found) {
+      fmt::print(" | {:.2f}", 100 * tally.computing() / all.computing());
+    }
+    fmt::print(" |\n");
   }
   return 0;
 }

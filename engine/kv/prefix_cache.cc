@@ -7,13 +7,18 @@
 #include <utility>
 
 namespace hostler {
+namespace {
+
+constexpr int64_t kDeepTokens = 32768;
+
+}  // namespace
 
 PrefixCache::PrefixCache(BlockPool pool, const Options& options)
     : options_(options),
       pool_(std::move(pool)),
       nodes_(pool_.most()),
-      tokens_(std::make_unique_for_overwrite<int32_t[]>(size_t(pool_.most()) *
-                                                        options.block_tokens)),
+      tokens_(
+          std::make_unique_for_overwrite<int32_t[]>(size_t(pool_.most()) * options.block_tokens)),
       buckets_(std::bit_ceil(size_t(pool_.most()) + 1), kNone),
       hashed_(sizeof(Hash128) + options.block_tokens * sizeof(int32_t)) {
   leaves_.reserve(pool_.most());
@@ -43,11 +48,14 @@ void PrefixCache::Release(std::span<const int32_t> blocks) {
   }
 }
 
-// The time, in blocks that came in, at which a cache that is full of what was used
-// once would let it go. What was used again is worth twice as long a stay.
+// Time is counted in blocks that came in: a cache full of what was used once would
+// let a block go `stay` after its last use. What was used again stays twice as
+// long; and what lies deeper, whose attention costs more to compute again, up to
+// half as long again. Weights found on two traces (docs/prefix-cache.md).
 uint64_t PrefixCache::EvictionKey(const Node& node) const {
   const uint64_t stay = pool_.limit();
-  return clock_ + (node.uses > 1 ? stay : 0);
+  const uint64_t depth = std::min(int64_t{node.depth} * options_.block_tokens, kDeepTokens);
+  return clock_ + (node.uses > 1 ? stay : 0) + stay * depth / (2 * kDeepTokens);
 }
 
 std::optional<int32_t> PrefixCache::Take(const Content& content) {
@@ -134,7 +142,7 @@ void PrefixCache::Unlink(int32_t block) {
 
 Hash128 PrefixCache::HashOf(const Content& content) {
   const Hash128 before = content.parent != kNone
-                             ? nodes_[content.parent].hash
+                             ? hash(content.parent)
                              : options_.hash(std::as_bytes(std::span(content.salt)));
   std::memcpy(hashed_.data(), &before, sizeof(before));
   std::memcpy(hashed_.data() + sizeof(before), content.tokens.data(), content.tokens.size_bytes());
