@@ -121,7 +121,7 @@ def test_metrics(server):
     before = server.metrics()
     server.post(
         "/v1/completions",
-        {"model": "auto", "prompt": [5] * 600, "max_tokens": 6, "ignore_eos": True},
+        {"model": "auto", "prompt": list(range(600, 1200)), "max_tokens": 6, "ignore_eos": True},
     )
     wait_for_rest(server)
     after = server.metrics()
