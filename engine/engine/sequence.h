@@ -82,7 +82,7 @@ struct Sequence {
   std::vector<int32_t> blocks;
   int cached_blocks = 0;  // of `blocks`, the first ones, which can be found. The scheduler's
   int found = 0;          // tokens taken from the prefix cache and not yet counted. The scheduler's
-  int32_t state = -1;  // slot of recurrent state; -1: none
+  int32_t state = -1;     // slot of recurrent state; -1: none
   // Waits for sequence 0 of its request, whose prompt blocks it will find.
   bool waits_for_leader = false;
 
