@@ -228,6 +228,10 @@ TEST(MetricsTest, ReadsEveryEngineAtEachScrape) {
   engine->reported.waiting = 2;
   engine->reported.kv_blocks_total = 100;
   engine->reported.kv_blocks_used = 25;
+  engine->reported.kv_blocks_cached = 50;
+  engine->reported.prefix_queried_tokens = 90;
+  engine->reported.prefix_found_tokens = 60;
+  engine->reported.prefix_evictions = 7;
   engine->reported.schedule.width = 2;
   engine->reported.schedule.longest_wait_seconds = 1.5;
   engine->plan = {.budget = 1ull << 40, .kv = 300, .experts = 400};
@@ -236,6 +240,10 @@ TEST(MetricsTest, ReadsEveryEngineAtEachScrape) {
        {"hostler:num_requests_running{model_name=\"m\"} 3\n",
         "hostler:num_requests_waiting{model_name=\"m\"} 2\n",
         "hostler:kv_cache_usage_perc{model_name=\"m\"} 0.25\n",
+        "hostler:kv_blocks_cached{model_name=\"m\"} 50\n",
+        "hostler:prefix_cache_queries_total{model_name=\"m\"} 90\n",
+        "hostler:prefix_cache_hits_total{model_name=\"m\"} 60\n",
+        "hostler:prefix_cache_evictions_total{model_name=\"m\"} 7\n",
         "hostler:decode_width{model_name=\"m\"} 2\n",
         "hostler:decode_longest_wait_seconds{model_name=\"m\"} 1.5\n",
         "hostler:memory_bytes{model_name=\"m\",part=\"kv\"} 300\n",

@@ -103,6 +103,7 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
                                                      {"transitions", Prefetch::kTransitions},
                                                      {"off", Prefetch::kOff}});
   const auto set_split = SetValue<bool>(&options->move_memory, {{"auto", true}, {"fixed", false}});
+  const auto set_prefix = SetValue<bool>(&options->prefix_cache, {{"on", true}, {"off", false}});
   using Method = ReaderOptions::Method;
   const auto set_io = SetValue<Method>(
       &options->expert_io,
@@ -151,6 +152,9 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
       {"memory_split", "auto|fixed",
        "Move memory between KV and experts while serving, unless one of them is given", "auto",
        set_split},
+      {"prefix_cache", "on|off",
+       "Keep the KV of what was computed, for requests that begin with the same tokens", "on",
+       set_prefix},
       {"threads", "N", "Threads that compute (default: the cores there are)", "",
        SetInt(&options->threads, 0, 1024)},
       {"quantize", "none|q8", "Convert weights when loading", "none", set_quantize},

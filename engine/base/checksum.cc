@@ -37,6 +37,11 @@ void RunningChecksum::Add(std::span<const std::byte> bytes) {
 
 uint64_t RunningChecksum::Get() const { return XXH3_64bits_digest(state_); }
 
+Hash128 ContentHash(std::span<const std::byte> bytes) {
+  const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+  return {hash.low64, hash.high64};
+}
+
 RunningHash128::RunningHash128() : state_(XXH3_createState()) { XXH3_128bits_reset(state_); }
 RunningHash128::~RunningHash128() { XXH3_freeState(state_); }
 

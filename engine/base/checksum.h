@@ -37,7 +37,16 @@ class RunningChecksum {
   XXH3_state_s* const state_;
 };
 
-// XXH3, 128 bits, of bytes that come in parts: names what was read.
+struct Hash128 {
+  uint64_t low = 0, high = 0;
+
+  friend bool operator==(const Hash128&, const Hash128&) = default;
+};
+
+// XXH3, 128 bits: names content.
+Hash128 ContentHash(std::span<const std::byte> bytes);
+
+// The same of bytes that come in parts: names what was read.
 class RunningHash128 {
  public:
   RunningHash128();

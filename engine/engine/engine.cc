@@ -128,6 +128,7 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   scheduling.limits.max_sequences = options.max_sequences;
   scheduling.limits.block_tokens = layout.block_tokens;
   scheduling.limits.recurrent = state_ != nullptr;
+  scheduling.limits.prefix_cache = options.prefix_cache;
   scheduling.max_queue = options.max_queue;
   if (experts_ != nullptr) scheduling.recorder = experts_->recorder();
   scheduling.width.max_width = limits.logit_rows;

@@ -40,6 +40,9 @@ struct EngineOptions {
   // Where neither of the two is given, the split between KV and experts moves
   // while serving.
   bool move_memory = true;
+  // KV that was computed is found again by the tokens before it. Not for models
+  // with recurrent state.
+  bool prefix_cache = true;
   Prefetch expert_prefetch = Prefetch::kAuto;
   // One that NewEvictionPolicy knows; "default" and "lru" as PolicyForBudget
   // says, any other as named.
@@ -89,6 +92,10 @@ struct EngineStats {
   int paused = 0;   // running ones whose client reads slowly
   int kv_blocks_total = 0;
   int kv_blocks_used = 0;
+  int kv_blocks_cached = 0;            // hold what may be found again, and nobody uses them
+  uint64_t prefix_queried_tokens = 0;  // of prompts, looked for in the prefix cache
+  uint64_t prefix_found_tokens = 0;    // of them, found
+  uint64_t prefix_evictions = 0;       // cached blocks given up for a free one
   uint64_t steps = 0;
   uint64_t prompt_tokens = 0;  // prefilled, recomputation included
   uint64_t generated_tokens = 0;

@@ -230,16 +230,14 @@ void EngineLoop::FinishPart(const ScheduledSequence& part) {
     EndRequest(sequence.request, status);
     return;
   }
-  const bool is_decode = sequence.decodes();
-  if (!is_decode) totals_.prompt_tokens += part.rows;
-  sequence.computed += part.rows;
+  if (!sequence.decodes()) totals_.prompt_tokens += part.rows;
+  scheduler_.Computed(sequence, part.rows);
   if (sequence.wants_prompt_logits()) ScorePrompt(part);
   if (sequence.pending() > 0) return;
   if (sequence.request->all_logits != nullptr) {
     EndRequest(sequence.request, absl::OkStatus());
     return;
   }
-  if (sequence.index == 0 && !is_decode) scheduler_.SharePrefix(sequence);
   Generate(part);
 }
 
@@ -308,6 +306,10 @@ void EngineLoop::PublishStats() {
   stats.paused = scheduler_.paused();
   stats.kv_blocks_total = scheduler_.blocks().limit();
   stats.kv_blocks_used = scheduler_.blocks().used();
+  stats.kv_blocks_cached = scheduler_.blocks().cached();
+  stats.prefix_queried_tokens = scheduler_.prefix_stats().queried;
+  stats.prefix_found_tokens = scheduler_.prefix_stats().found;
+  stats.prefix_evictions = scheduler_.blocks().evictions();
   stats.preemptions = scheduler_.preemptions();
   {
     std::lock_guard lock(mutex_);

@@ -62,6 +62,9 @@ struct GenerateRequest {
   // The same for prompt tokens (all but the first).
   std::optional<int> prompt_logprobs;
 
+  // Only requests with the same salt find each other's KV in the prefix cache.
+  std::string cache_salt;
+
   std::chrono::steady_clock::time_point arrival = std::chrono::steady_clock::now();
 };
 

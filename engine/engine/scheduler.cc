@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "fmt/format.h"
+
 namespace hostler {
 namespace {
 
@@ -12,7 +14,9 @@ bool Paused(const Sequence& sequence) { return sequence.request->stream->full();
 }  // namespace
 
 Scheduler::Scheduler(const Limits& limits, BlockPool blocks)
-    : limits_(limits), pool_(std::move(blocks)) {
+    : limits_(limits),
+      blocks_(std::move(blocks),
+              {.block_tokens = limits.block_tokens, .keep = limits.prefix_cache}) {
   if (!limits.recurrent) return;
   for (int32_t slot = limits.max_sequences - 1; slot >= 0; --slot) free_states_.push_back(slot);
 }
@@ -21,6 +25,11 @@ void Scheduler::Add(std::vector<std::unique_ptr<Sequence>> sequences) {
   for (auto& sequence : sequences) {
     sequence->order = next_order_++;
     sequence->waits_for_leader = sequence->index > 0;
+    if (sequence->index == 0 && !limits_.prefix_cache) {
+      sequence->request->request.cache_salt = fmt::format("request {}", sequence->order);
+    } else if (sequence->index == 0 && !limits_.recurrent) {
+      prefix_stats_.queried += sequence->request->prompt.size();
+    }
     waiting_.push_back(std::move(sequence));
   }
 }
@@ -44,9 +53,9 @@ bool Scheduler::InStep(const Sequence& sequence) const {
 }
 
 void Scheduler::FreeBlocks(Sequence& sequence) {
-  for (int32_t block : sequence.blocks) pool_.Release(block);
+  blocks_.Release(sequence.blocks);
   sequence.blocks.clear();
-  sequence.computed = 0;
+  sequence.computed = sequence.cached_blocks = sequence.found = 0;
   if (sequence.state >= 0) free_states_.push_back(std::exchange(sequence.state, -1));
 }
 
@@ -94,7 +103,7 @@ bool Scheduler::Reclaim(const Sequence& for_sequence) {
 int Scheduler::EnsureRoom(Sequence& sequence, int tokens) {
   const int wanted = BlocksFor(tokens);
   while (static_cast<int>(sequence.blocks.size()) < wanted) {
-    if (const std::optional<int32_t> block = pool_.Allocate()) {
+    if (const std::optional<int32_t> block = blocks_.Allocate()) {
       sequence.blocks.push_back(*block);
     } else {
       short_of_blocks_ = true;
@@ -115,6 +124,7 @@ void Scheduler::Schedule(Sequence& sequence, StepBatch* batch) {
   if (rows <= 0) return;
   rows = EnsureRoom(sequence, first + rows) - first;
   if (rows <= 0) return;
+  CountFound(sequence);
 
   ScheduledSequence part;
   part.sequence = &sequence;
@@ -145,12 +155,17 @@ void Scheduler::Admit(StepBatch* batch) {
       ++i;
       continue;
     }
+    TakeCached(sequence);
+    if (IsBeingComputed(sequence)) {
+      ++i;
+      continue;
+    }
     // In order, and only with room for the whole prompt: half a prompt would
     // hold blocks that running sequences soon need. With nothing running the
     // first one takes what there is.
     const int missing = BlocksFor(static_cast<int>(sequence.tokens.size()) + 1) -
                         static_cast<int>(sequence.blocks.size());
-    if (missing > pool_.free() && !scheduled_.empty()) {
+    if (missing > blocks_.free() && !scheduled_.empty()) {
       short_of_blocks_ = true;
       return;
     }
@@ -219,6 +234,8 @@ void Scheduler::SchedulePrompts(StepBatch* batch) {
     Sequence& sequence = **found;
     next = sequence.order + 1;
     if (sequence.decodes() || Paused(sequence)) continue;
+    TakeCached(sequence);
+    if (IsBeingComputed(sequence)) continue;
     Schedule(sequence, batch);
   }
 }
@@ -239,16 +256,74 @@ bool Scheduler::BuildStep(StepBatch* batch, int width, int prompt_rows) {
   return !scheduled_.empty();
 }
 
-void Scheduler::SharePrefix(const Sequence& leader) {
-  // The last token is computed by each sequence, which needs its logits.
-  const int prompt_size = static_cast<int>(leader.request->prompt.size());
-  const int blocks = limits_.recurrent ? 0 : (prompt_size - 1) / limits_.block_tokens;
-  for (const auto& sequence : waiting_) {
-    if (sequence->request != leader.request || !sequence->waits_for_leader) continue;
-    sequence->waits_for_leader = false;
-    sequence->blocks.assign(leader.blocks.begin(), leader.blocks.begin() + blocks);
-    for (int32_t block : sequence->blocks) pool_.AddRef(block);
-    sequence->computed = blocks * limits_.block_tokens;
+PrefixCache::Content Scheduler::ContentOf(const Sequence& sequence, int index) const {
+  return {.parent = index > 0 ? sequence.blocks[index - 1] : PrefixCache::kNone,
+          .salt = sequence.request->request.cache_salt,
+          .tokens = std::span(sequence.tokens)
+                        .subspan(size_t(index) * limits_.block_tokens, limits_.block_tokens)};
+}
+
+void Scheduler::TakeCached(Sequence& sequence) {
+  const int taken = static_cast<int>(sequence.blocks.size());
+  const bool at_block = taken * limits_.block_tokens == sequence.computed;
+  if (limits_.recurrent || !at_block || sequence.cached_blocks < taken) return;
+  // Positions whose logits are wanted are computed: the last one at least.
+  const int most = sequence.logits_from() / limits_.block_tokens;
+  for (int index = taken; index < most; ++index) {
+    const std::optional<int32_t> block = blocks_.Take(ContentOf(sequence, index));
+    if (!block.has_value()) break;
+    sequence.blocks.push_back(*block);
+  }
+  sequence.cached_blocks = static_cast<int>(sequence.blocks.size());
+  sequence.found += (sequence.cached_blocks - taken) * limits_.block_tokens;
+  sequence.computed = sequence.cached_blocks * limits_.block_tokens;
+}
+
+void Scheduler::CountFound(Sequence& sequence) {
+  RequestState& state = *sequence.request;
+  const int found = std::exchange(sequence.found, 0);
+  if (sequence.index > 0 || state.prompt_told || state.timings.preemptions > 0) return;
+  state.usage.cached_prompt_tokens += found;
+  prefix_stats_.found += found;
+}
+
+bool Scheduler::IsBeingComputed(const Sequence& sequence) const {
+  const int first = sequence.computed / limits_.block_tokens;
+  const int most = sequence.logits_from() / limits_.block_tokens;
+  if (limits_.recurrent || first * limits_.block_tokens != sequence.computed) return false;
+  for (const ScheduledSequence& part : scheduled_) {
+    const Sequence& other = *part.sequence;
+    const int end = std::min(most, (other.computed + part.rows) / limits_.block_tokens);
+    if (other.computed > sequence.computed) continue;
+    if (int64_t{end - first} * limits_.block_tokens * 2 < sequence.pending()) continue;
+    if (other.request->request.cache_salt != sequence.request->request.cache_salt) continue;
+    if (std::equal(sequence.tokens.begin(), sequence.tokens.begin() + end * limits_.block_tokens,
+                   other.tokens.begin())) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void Scheduler::Computed(Sequence& sequence, int rows) {
+  sequence.computed += rows;
+  if (!limits_.recurrent) CacheBlocks(sequence);
+  const bool is_prompt = sequence.pending() == 0 && sequence.generated() == 0;
+  if (!is_prompt || sequence.index > 0 || sequence.request->request.n == 1) return;
+  for (const auto& other : waiting_) {
+    if (other->request != sequence.request || !other->waits_for_leader) continue;
+    other->waits_for_leader = false;
+    TakeCached(*other);
+  }
+}
+
+void Scheduler::CacheBlocks(Sequence& sequence) {
+  while ((sequence.cached_blocks + 1) * limits_.block_tokens <= sequence.computed) {
+    int32_t& block = sequence.blocks[sequence.cached_blocks];
+    const auto cached = blocks_.Insert(ContentOf(sequence, sequence.cached_blocks), block);
+    if (!cached.has_value()) break;
+    block = *cached;
+    ++sequence.cached_blocks;
   }
 }
 
@@ -264,7 +339,7 @@ int Scheduler::BlocksToCome() const {
 }
 
 void Scheduler::SetBlockLimit(int limit) {
-  pool_.set_limit(limit);
+  blocks_.set_limit(limit);
   for (Sequence* sequence : all()) {
     const std::vector<int32_t>& blocks = sequence->blocks;
     if (std::any_of(blocks.begin(), blocks.end(), [&](int32_t block) { return block >= limit; })) {

@@ -6,6 +6,9 @@
 // out, a younger sequence (or one whose client reads slowly) gives up its blocks
 // and is computed again later. The oldest sequence can always go on, so the whole
 // never stands still.
+//
+// What a prompt has in common with what was computed before is taken from the
+// prefix cache, a chunk at a time, as late as the chunk is chosen.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +19,7 @@
 
 #include "engine/compute/step_batch.h"
 #include "engine/engine/sequence.h"
-#include "engine/kv/block_pool.h"
+#include "engine/kv/prefix_cache.h"
 
 namespace hostler {
 
@@ -40,6 +43,16 @@ class Scheduler {
     // Every running sequence has a slot of recurrent state, and so cannot
     // begin with another's blocks.
     bool recurrent = false;
+    // Whether requests find what others have computed. Without, only the
+    // sequences of one request share.
+    bool prefix_cache = true;
+  };
+
+  // Of prompts, in tokens. Sequences after a request's first one and what is
+  // computed again after a preemption are not counted.
+  struct PrefixStats {
+    uint64_t queried = 0;
+    uint64_t found = 0;
   };
 
   static constexpr int kAll = std::numeric_limits<int>::max();
@@ -47,8 +60,8 @@ class Scheduler {
   // `blocks` may be given out; all of its numbers have memory.
   Scheduler(const Limits& limits, BlockPool blocks);
 
-  // Queues the n sequences of one request; those after the first share its
-  // prompt's blocks.
+  // Queues the n sequences of one request; those after the first wait until its
+  // prompt is computed, whose full blocks they find then.
   void Add(std::vector<std::unique_ptr<Sequence>> sequences);
 
   // Chooses the next step, in which at most `width` sequences generate, beside at
@@ -57,9 +70,9 @@ class Scheduler {
   bool BuildStep(StepBatch* batch, int width = kAll, int prompt_rows = kAll);
   std::span<const ScheduledSequence> scheduled() const { return scheduled_; }
 
-  // `sequence`, the first of its request, has its whole prompt computed: the
-  // others take its full blocks and may start.
-  void SharePrefix(const Sequence& leader);
+  // `rows` more tokens of `sequence` are computed. Its blocks can be found as soon
+  // as they are full.
+  void Computed(Sequence& sequence, int rows);
 
   // Sequences that could generate in the next step.
   int decodable();
@@ -87,7 +100,8 @@ class Scheduler {
   int waiting() const { return static_cast<int>(waiting_.size()); }
   int paused() const;
   uint64_t preemptions() const { return preemptions_; }
-  const BlockPool& blocks() const { return pool_; }
+  const PrefixCache& blocks() const { return blocks_; }
+  const PrefixStats& prefix_stats() const { return prefix_stats_; }
 
  private:
   using List = std::vector<std::unique_ptr<Sequence>>;
@@ -101,6 +115,17 @@ class Scheduler {
   int EnsureRoom(Sequence& sequence, int tokens);
   bool Reclaim(const Sequence& for_sequence);
   void FreeBlocks(Sequence& sequence);
+  // What block `index` of the sequence holds, or will.
+  PrefixCache::Content ContentOf(const Sequence& sequence, int index) const;
+  // Goes on with the blocks that others have computed already.
+  void TakeCached(Sequence& sequence);
+  // Its full blocks can be found from now on.
+  void CacheBlocks(Sequence& sequence);
+  // For the usage and the stats: what was taken is used now.
+  void CountFound(Sequence& sequence);
+  // Whether this step computes for another sequence at least half of what this
+  // one has to compute.
+  bool IsBeingComputed(const Sequence& sequence) const;
   void Preempt(Sequence& sequence);
   void Schedule(Sequence& sequence, StepBatch* batch);
   void ScheduleDecodes(int width, StepBatch* batch);
@@ -110,7 +135,8 @@ class Scheduler {
   void TakeState(Sequence& sequence);
 
   const Limits limits_;
-  BlockPool pool_;
+  PrefixCache blocks_;
+  PrefixStats prefix_stats_;
   std::vector<int32_t> free_states_;
   List running_;  // by order
   List waiting_;  // by order

@@ -80,8 +80,10 @@ struct Sequence {
   int computed = 0;             // tokens whose KV is in the blocks
   int scored = 0;               // prompt positions whose logits were used
   std::vector<int32_t> blocks;
-  int32_t state = -1;  // slot of recurrent state; -1: none
-  // Waits for sequence 0 of its request, whose prompt blocks it will share.
+  int cached_blocks = 0;  // of `blocks`, the first ones, which can be found. The scheduler's
+  int found = 0;          // tokens taken from the prefix cache and not yet counted. The scheduler's
+  int32_t state = -1;     // slot of recurrent state; -1: none
+  // Waits for sequence 0 of its request, whose prompt blocks it will find.
   bool waits_for_leader = false;
 
   Sampler sampler;

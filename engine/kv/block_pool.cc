@@ -21,10 +21,36 @@ std::optional<int32_t> BlockPool::Allocate() {
   return block;
 }
 
-void BlockPool::Release(int32_t block) {
+void BlockPool::AddRef(int32_t block) {
+  assert(refs_[block] != 0);
+  if (refs_[block] == kKept) {
+    refs_[block] = 0;
+    --kept_;
+    ++used_;
+  }
+  ++refs_[block];
+}
+
+void BlockPool::Release(int32_t block, bool keep) {
   assert(refs_[block] > 0);
   if (--refs_[block] > 0) return;
   --used_;
+  if (keep) {
+    refs_[block] = kKept;
+    ++kept_;
+  } else {
+    PutFree(block);
+  }
+}
+
+void BlockPool::Free(int32_t block) {
+  assert(refs_[block] == kKept);
+  refs_[block] = 0;
+  --kept_;
+  PutFree(block);
+}
+
+void BlockPool::PutFree(int32_t block) {
   if (block >= limit_) return;
   free_.push_back(block);
   std::push_heap(free_.begin(), free_.end(), std::greater<>());

@@ -48,6 +48,7 @@ Json CommonFields(const v1::GenerateRequest& from) {
   if (from.has_logprobs()) body["logprobs"] = from.logprobs();
   if (from.has_prompt_logprobs()) body["prompt_logprobs"] = from.prompt_logprobs();
   if (from.has_skip_special_tokens()) body["skip_special_tokens"] = from.skip_special_tokens();
+  if (!from.cache_salt().empty()) body["cache_salt"] = from.cache_salt();
   if (from.stop_size() > 0) body["stop"] = Json(from.stop());
   if (from.stop_token_ids_size() > 0) body["stop_token_ids"] = Json(from.stop_token_ids());
   return body;

@@ -353,6 +353,7 @@ TEST(ConvertTest, EveryFieldReachesTheRequest) {
   proto.set_skip_special_tokens(false);
   proto.set_logprobs(4);
   proto.set_prompt_logprobs(0);
+  proto.set_cache_salt("tenant");
   const auto request = FromProto(proto);
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_EQ(request->model, "m");
@@ -377,6 +378,9 @@ TEST(ConvertTest, EveryFieldReachesTheRequest) {
   EXPECT_FALSE(request->skip_special_tokens);
   EXPECT_EQ(request->logprobs, 4);
   EXPECT_EQ(request->prompt_logprobs, 0);
+  EXPECT_EQ(request->cache_salt, "tenant");
+  proto.set_cache_salt(std::string(257, 'x'));
+  EXPECT_EQ(ErrorField(FromProto(proto).status()), "cache_salt");
 }
 
 TEST(ConvertTest, WhatIsNotSetKeepsTheRequestsDefaults) {

@@ -16,6 +16,7 @@ constexpr int kMaxStops = 16;
 constexpr size_t kMaxStopBytes = 1024;
 constexpr size_t kMaxStopTokens = 1024;
 constexpr size_t kMaxLogitBias = 4096;
+constexpr size_t kMaxSaltBytes = 256;
 constexpr int kMaxInt = std::numeric_limits<int>::max();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
@@ -126,6 +127,13 @@ void ReadStops(FieldReader* fields, std::vector<std::string>* stops) {
   }
 }
 
+void ReadCacheSalt(FieldReader* fields, std::string* salt) {
+  fields->Read("cache_salt", salt);
+  if (salt->size() > kMaxSaltBytes) {
+    fields->Fail("cache_salt", fmt::format("must be at most {} bytes long", kMaxSaltBytes));
+  }
+}
+
 void ReadStreamOptions(FieldReader* fields, AnswerOptions* answer) {
   const Json* value = fields->Find("stream_options");
   if (value == nullptr) return;
@@ -186,6 +194,7 @@ void ReadCommonFields(FieldReader* fields, GenerateRequest* request, AnswerOptio
     fields->Fail("prompt_logprobs", "cannot be had with stream: true");
   }
   request->prompt_logprobs = answer->prompt_logprobs;
+  ReadCacheSalt(fields, &request->cache_salt);
   RefuseUnsupported(fields, std::begin(kUnsupported), std::end(kUnsupported));
 }
 

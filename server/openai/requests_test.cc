@@ -87,6 +87,7 @@ const BadField kBadCommonFields[] = {
     {R"("logit_bias":{"99999999999":1})", "logit_bias", "keys must be token ids"},
     {R"("logit_bias":{"5":101})", "logit_bias.5", "between -100 and 100"},
     {R"("logit_bias":{"5":"1"})", "logit_bias.5", "must be a number"},
+    {R"("cache_salt":1)", "cache_salt", "must be a string"},
     {R"("ignore_eos":1)", "ignore_eos", "must be a boolean, not a number"},
     {R"("stream":"yes")", "stream", "must be a boolean, not a string"},
     {R"("stream_options":{"include_usage":true})", "stream_options", "needs stream"},
@@ -120,7 +121,7 @@ TEST(Requests, ReadEveryCommonField) {
       "logit_bias":{"5":-100,"6":1.5}, "n":2, "max_tokens":9, "min_tokens":3, "stop":["a","b"],
       "stop_token_ids":[1,2], "ignore_eos":true, "include_stop_str_in_output":true,
       "skip_special_tokens":false, "stream":true, "stream_options":{"include_usage":true},
-      "user":"u")";
+      "user":"u", "cache_salt":"tenant")";
   for (const ApiRequest& api : {Parsed(ParseCompletionRequest(Completion(fields))),
                                 Parsed(ParseChatRequest(Chat(fields)))}) {
     const GenerateRequest& request = api.requests.front();
@@ -142,6 +143,7 @@ TEST(Requests, ReadEveryCommonField) {
     EXPECT_TRUE(request.ignore_eos);
     EXPECT_TRUE(request.include_stop_str);
     EXPECT_FALSE(request.skip_special_tokens);
+    EXPECT_EQ(request.cache_salt, "tenant");
     EXPECT_EQ(api.answer.n, 2);
     EXPECT_TRUE(api.answer.stream);
     EXPECT_TRUE(api.answer.include_usage);

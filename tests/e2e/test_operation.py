@@ -110,6 +110,7 @@ prompt_tokens_total generation_tokens_total request_success_total route_decision
 time_to_first_token_seconds_count inter_token_latency_seconds_count
 time_per_output_token_seconds_count e2e_request_latency_seconds_count
 request_queue_time_seconds_count request_prompt_tokens_count request_generation_tokens_count
+kv_blocks_cached prefix_cache_queries_total prefix_cache_hits_total prefix_cache_evictions_total
 expert_cache_hits_total expert_cache_misses_total expert_cache_evictions_total
 expert_cache_read_bytes_total expert_cache_stall_seconds_total
 expert_cache_resident_bytes expert_cache_capacity_bytes
@@ -120,7 +121,7 @@ def test_metrics(server):
     before = server.metrics()
     server.post(
         "/v1/completions",
-        {"model": "auto", "prompt": [5] * 600, "max_tokens": 6, "ignore_eos": True},
+        {"model": "auto", "prompt": list(range(600, 1200)), "max_tokens": 6, "ignore_eos": True},
     )
     wait_for_rest(server)
     after = server.metrics()
