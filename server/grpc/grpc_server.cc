@@ -30,7 +30,7 @@ class HostlerService : public v1::Hostler::CallbackService {
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
-    return StartGenerate(context, *request, service_, &executor_);
+    return GenerateReactor::Start(context, *request, service_, &ready_);
   }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
@@ -73,9 +73,8 @@ class HostlerService : public v1::Hostler::CallbackService {
   hostler::Service* const service_;
   // Turns events into messages, so that engines' threads need not.
   boost::asio::thread_pool pool_{1};
-  const Executor executor_ = [this](std::function<void()> task) {
-    boost::asio::post(pool_, std::move(task));
-  };
+  ReadyList<GenerateReactor> ready_{
+      [this] { boost::asio::post(pool_, [this] { ready_.Run(); }); }};
 };
 
 }  // namespace
