@@ -48,6 +48,11 @@ int AllocationsOfSteps(int batch) {
     EXPECT_TRUE(stream.ok()) << stream.status();
     clients.emplace_back(*std::move(stream));
   }
+  // Until every place of the streams has been used, so that a client which lags
+  // later, on a busy machine, changes nothing.
+  while (engine->stats().paused < batch) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   for (Client& client : clients) client.Read(kWarmUp);
   const uint64_t steps = engine->stats().steps;
   const int before = AllocationsOfOthers();
