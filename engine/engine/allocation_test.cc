@@ -32,11 +32,17 @@ class Client {
   GenerateEvent event_;
 };
 
+void ReadInTurn(std::vector<Client>& clients, int tokens) {
+  for (int i = 0; i < tokens; ++i) {
+    for (Client& client : clients) client.Read(1);
+  }
+}
+
 int AllocationsOfOthers() { return CountAllocations() - CountOwnAllocations(); }
 
 // Allocations in some hundred steps of `batch` sequences, all experts resident.
 int AllocationsOfSteps(int batch) {
-  constexpr int kWarmUp = 300, kSteps = 300;
+  constexpr int kWarmUp = 600, kSteps = 300;
   EngineOptions options;
   options.memory_bytes = uint64_t{512} << 20;
   options.threads = 2;
@@ -48,18 +54,16 @@ int AllocationsOfSteps(int batch) {
     EXPECT_TRUE(stream.ok()) << stream.status();
     clients.emplace_back(*std::move(stream));
   }
-  // Until every place of the streams has been used, so that a client which lags
-  // later, on a busy machine, changes nothing.
+  // Until every place of the streams has been used, and again: a client which lags
+  // later, on a busy machine, then changes nothing.
   while (engine->stats().paused < batch) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  for (Client& client : clients) client.Read(kWarmUp);
+  ReadInTurn(clients, kWarmUp);
   const uint64_t steps = engine->stats().steps;
   const int before = AllocationsOfOthers();
   EXPECT_GT(before, 0) << "nothing is counted";
-  for (int i = 0; i < kSteps; ++i) {
-    for (Client& client : clients) client.Read(1);
-  }
+  ReadInTurn(clients, kSteps);
   const int after = AllocationsOfOthers();
   EXPECT_GE(engine->stats().steps - steps, uint64_t{kSteps} / 2);
   return after - before;

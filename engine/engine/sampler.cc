@@ -32,6 +32,7 @@ size_t IndexOfMax(std::span<const T> values) {
     std::fill(std::begin(lanes), std::end(lanes), -std::numeric_limits<T>::infinity());
     size_t i = 0;
     for (; i + kLanes <= block.size(); i += kLanes) {
+#pragma GCC unroll 1  // not at all, else GCC makes no vectors of it
       for (size_t lane = 0; lane < kLanes; ++lane) {
         lanes[lane] = block[i + lane] > lanes[lane] ? block[i + lane] : lanes[lane];
       }
