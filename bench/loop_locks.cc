@@ -31,8 +31,8 @@ extern "C" int pthread_mutex_lock(pthread_mutex_t* mutex) noexcept {
   ++hostler::contended;
   const auto start = std::chrono::steady_clock::now();
   const int result = lock(mutex);
-  hostler::wait_ns += std::chrono::duration_cast<std::chrono::nanoseconds>(
-                          std::chrono::steady_clock::now() - start)
-                          .count();
+  hostler::wait_ns +=
+      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start)
+          .count();
   return result;
 }

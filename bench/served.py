@@ -38,13 +38,7 @@ def contestants(setup, clients):
     memory = ours.index("--memory") + 1  # beside experts and weights, KV for all
     kv = clients * args.context * setup.shape["kv_bytes_per_token"] >> 20
     ours[memory] = f"{int(ours[memory].removesuffix('MiB')) + kv}MiB"
-    turns = [("hostler", [*ours, *args.ours])]
-    for name, server in setup.peers.items():
-        if server:
-            turns.append((name, [server, "-m", args.model, "-t", str(args.threads), "-np", str(clients),
-                                 "-c", str(args.context * clients), "--host", "127.0.0.1",
-                                 "--port", "{port}", "-cram", "0"]))
-    return turns
+    return [("hostler", [*ours, *args.ours]), *setup.in_memory_peers(args.context, clients).items()]
 
 
 def run(setup, command, clients, requests):
@@ -118,7 +112,6 @@ def main():
         summary(results, clients)
         everything[clients] = results
         setup.write_json(everything)
-
 
 
 if __name__ == "__main__":

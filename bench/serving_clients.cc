@@ -46,16 +46,16 @@ bool LoadHttp(const ClientFlags& flags, int port, int rounds) {
   options.model = "stub";
   options.concurrency = flags.clients;
   options.ids = OrdinaryIds(kVocab);
-  const LoadPlan plan =
-      RandomPlan(flags.clients * rounds, {kPromptTokens, kPromptTokens},
-                 {flags.tokens, flags.tokens}, 0, options.seed);
+  const LoadPlan plan = RandomPlan(flags.clients * rounds, {kPromptTokens, kPromptTokens},
+                                   {flags.tokens, flags.tokens}, 0, options.seed);
   const LoadSummary summary =
       Summarize(RunLoad({"127.0.0.1", std::to_string(port), ""}, plan, options, nullptr), {});
   if (rounds > 1) {
-    fmt::print("  clients        {:.0f} tokens/s; to the first token p50 {:.1f} p99 {:.1f} ms; "
-               "between tokens p50 {:.2f} p99 {:.2f} ms\n",
-               summary.output_tokens_per_s, summary.ttft_ms.p50, summary.ttft_ms.p99,
-               summary.itl_ms.p50, summary.itl_ms.p99);
+    fmt::print(
+        "  clients        {:.0f} tokens/s; to the first token p50 {:.1f} p99 {:.1f} ms; "
+        "between tokens p50 {:.2f} p99 {:.2f} ms\n",
+        summary.output_tokens_per_s, summary.ttft_ms.p50, summary.ttft_ms.p99, summary.itl_ms.p50,
+        summary.itl_ms.p99);
   }
   return summary.completed == summary.requests && summary.short_answers == 0;
 }
@@ -72,9 +72,8 @@ bool LoadGrpc(const ClientFlags& flags, int port, int rounds) {
     clients.emplace_back([&, i] {
       grpc::ChannelArguments own;  // else equal channels share a connection
       own.SetInt("hostler.client", i);
-      const auto stub = v1::Hostler::NewStub(
-          grpc::CreateCustomChannel(fmt::format("127.0.0.1:{}", port),
-                                    grpc::InsecureChannelCredentials(), own));
+      const auto stub = v1::Hostler::NewStub(grpc::CreateCustomChannel(
+          fmt::format("127.0.0.1:{}", port), grpc::InsecureChannelCredentials(), own));
       for (int round = 0; round < rounds; ++round) {
         grpc::ClientContext context;
         const auto reader = stub->Generate(&context, request);
@@ -116,7 +115,9 @@ class Child {
   }
 
  private:
-  bool Told(ServerPorts* ports) { return read(from_parent_, ports, sizeof *ports) == sizeof *ports; }
+  bool Told(ServerPorts* ports) {
+    return read(from_parent_, ports, sizeof *ports) == sizeof *ports;
+  }
   bool Say(bool good) { return write(to_parent_, &good, 1) == 1 && good; }
 
   const ClientFlags flags_;

@@ -102,16 +102,15 @@ class StubEngine : public Engine {
   absl::Status Start(const Flags& flags) {
     HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, NewCpuBackend(1));
     HOSTLER_ASSIGN_OR_RETURN(model_, LoadModel(flags.model, {}, std::move(backend)));
-    auto stub = std::make_unique<StubModel>(model_.model->info(), *model_.text.tokenizer,
-                                            flags.step_ms);
+    auto stub =
+        std::make_unique<StubModel>(model_.model->info(), *model_.text.tokenizer, flags.step_ms);
     stub_ = stub.get();
     model_.model = std::move(stub);
     EngineLoop::Options options;
     options.limits.block_tokens = kBlockTokens;
     options.limits.max_sequences = options.limits.logit_rows = options.width.max_width = 256;
-    loop_ = std::make_unique<EngineLoop>(&model_, ModelMemory(),
-                                         BlockPool(256 * kContext / kBlockTokens), nullptr,
-                                         options);
+    loop_ = std::make_unique<EngineLoop>(
+        &model_, ModelMemory(), BlockPool(256 * kContext / kBlockTokens), nullptr, options);
     return absl::OkStatus();
   }
 
@@ -168,8 +167,10 @@ Used UsedBy(const StubEngine& engine) {
   getrusage(RUSAGE_SELF, &usage);
   const auto seconds = [](const timeval& t) { return double(t.tv_sec) + double(t.tv_usec) * 1e-6; };
   const EngineStats stats = engine.stats();
-  return {seconds(usage.ru_utime), seconds(usage.ru_stime), engine.LoopCpu(),
-          usage.ru_nvcsw + usage.ru_nivcsw, stats.generated_tokens, stats.steps, CountedLocks()};
+  return {seconds(usage.ru_utime), seconds(usage.ru_stime),
+          engine.LoopCpu(),        usage.ru_nvcsw + usage.ru_nivcsw,
+          stats.generated_tokens,  stats.steps,
+          CountedLocks()};
 }
 
 double ResidentMiB() {
@@ -186,14 +187,16 @@ void Report(const Used& from, const Used& to) {
   const double wall = std::chrono::duration<double>(to.at - from.at).count();
   const auto per_token = [tokens](double seconds) { return seconds * 1e6 / tokens; };
   const double user = to.user_s - from.user_s, system = to.system_s - from.system_s;
-  fmt::print("  CPU a token    {:.1f} us ({:.1f} user, {:.1f} system), {:.1f} of it the engine "
-             "loop's\n",
-             per_token(user + system), per_token(user), per_token(system),
-             per_token(to.loop_s - from.loop_s));
-  fmt::print("  tokens         {:.0f}, {:.0f} a second, {:.1f} a step; {:.2f} context switches "
-             "a token\n",
-             tokens, tokens / wall, tokens / double(to.steps - from.steps),
-             double(to.switches - from.switches) / tokens);
+  fmt::print(
+      "  CPU a token    {:.1f} us ({:.1f} user, {:.1f} system), {:.1f} of it the engine "
+      "loop's\n",
+      per_token(user + system), per_token(user), per_token(system),
+      per_token(to.loop_s - from.loop_s));
+  fmt::print(
+      "  tokens         {:.0f}, {:.0f} a second, {:.1f} a step; {:.2f} context switches "
+      "a token\n",
+      tokens, tokens / wall, tokens / double(to.steps - from.steps),
+      double(to.switches - from.switches) / tokens);
   fmt::print("  loop's mutexes {:.2f} locked a token, {} of {} waited for, {:.3f}% of the time\n",
              double(to.locks.taken - from.locks.taken) / tokens,
              to.locks.contended - from.locks.contended, to.locks.taken - from.locks.taken,

@@ -70,11 +70,8 @@ def contestants(setup):
     found = [("hostler, packed", args.store), ("hostler, GGUF", args.model)]
     turns = [(name, [args.hostler, "serve", "--model", f"m={model}", *default])
              for name, model in found if model]
-    for name, server in setup.peers.items():
-        if server:
-            turns.append((name, [server, "-m", args.model, "-t", str(args.threads), "-c", str(CONTEXT),
-                                 "-np", "1", "--host", "127.0.0.1", "--port", "{port}"]))
-            turns.append((f"{name}, no warm-up", [*turns[-1][1], "--no-warmup"]))
+    for name, command in setup.in_memory_peers(CONTEXT, 1).items():
+        turns += [(name, command), (f"{name}, no warm-up", [*command, "--no-warmup"])]
     return turns
 
 

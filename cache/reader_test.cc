@@ -283,14 +283,12 @@ TEST_P(ReaderTest, ReadsWhatThePageCacheHasInPartOnly) {
   close(file);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, ReaderTest,
-                         ::testing::Values(Kind{Method::kUring, DirectIo::kOn},
-                                           Kind{Method::kUring, DirectIo::kAuto},
-                                           Kind{Method::kUring, DirectIo::kOff},
-                                           Kind{Method::kPread, DirectIo::kOn},
-                                           Kind{Method::kPread, DirectIo::kAuto},
-                                           Kind{Method::kPread, DirectIo::kOff}),
-                         [](const auto& info) { return Name(info.param); });
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, ReaderTest,
+    ::testing::Values(Kind{Method::kUring, DirectIo::kOn}, Kind{Method::kUring, DirectIo::kAuto},
+                      Kind{Method::kUring, DirectIo::kOff}, Kind{Method::kPread, DirectIo::kOn},
+                      Kind{Method::kPread, DirectIo::kAuto}, Kind{Method::kPread, DirectIo::kOff}),
+    [](const auto& info) { return Name(info.param); });
 
 TEST(NewReaderTest, AMissingFileIsNotFoundNamingIt) {
   const std::array<std::string, 1> paths = {"/nowhere/at/all"};

@@ -16,8 +16,9 @@ namespace hostler {
 
 // Generate is served from a completion queue: with callbacks gRPC wakes a thread
 // for each message that was written.
-using HostlerMethods = v1::Hostler::WithAsyncMethod_Generate<v1::Hostler::WithCallbackMethod_Tokenize<
-    v1::Hostler::WithCallbackMethod_ListModels<v1::Hostler::Service>>>;
+using HostlerMethods =
+    v1::Hostler::WithAsyncMethod_Generate<v1::Hostler::WithCallbackMethod_Tokenize<
+        v1::Hostler::WithCallbackMethod_ListModels<v1::Hostler::Service>>>;
 
 class GenerateCall;
 

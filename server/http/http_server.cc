@@ -202,7 +202,8 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const Options& opt
                                                               Service* service) {
   RaiseFileLimit(options.max_connections);
   auto impl = std::make_unique<Impl>(options, service);
-  absl::StatusOr<tcp::endpoint> endpoint = Resolve(impl->threads.front().io(), options.host, options.port);
+  absl::StatusOr<tcp::endpoint> endpoint =
+      Resolve(impl->threads.front().io(), options.host, options.port);
   if (!endpoint.ok()) return endpoint.status();
   if (absl::Status status = Listen(&impl->acceptor, *endpoint); !status.ok()) return status;
   impl->port = impl->acceptor.local_endpoint().port();
