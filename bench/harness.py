@@ -45,6 +45,8 @@ def common_parser(doc):
     p.add_argument("--store", help="the same as a packed store; written here if it is missing")
     p.add_argument("--ik", metavar="DIR", help="folder with ik_llama.cpp's llama-server")
     p.add_argument("--llama", metavar="DIR", help="folder with llama.cpp's llama-server")
+    p.add_argument("--llama-args", default="", metavar="ARGS",
+                   help="more for llama.cpp in memory (--no-repack where its AMX kernels crash)")
     p.add_argument("--ik-prefetch-threads", type=int, default=8, metavar="N",
                    help="of ik_llama.cpp's --prefetch-experts (default 8)")
     p.add_argument("--capped", default=str(SHARED / "tools/capped.sh"), help="path of capped.sh")
@@ -71,8 +73,9 @@ class Setup:
             if value := getattr(args, name):  # servers run in folders of their own
                 setattr(args, name, os.path.abspath(value))
         self.shape = inspect(args.hostler, args.model)
-        self.cap = usable_cap(args.capped) if peers else None
-        if peers and not self.cap:
+        limited = peers and args.capped  # "": no run is
+        self.cap = usable_cap(args.capped) if limited else None
+        if limited and not self.cap:
             say("NO MEMORY LIMIT: peers map the file into free memory, so ratios to them mean nothing")
         if args.store and not (Path(args.store) / "manifest.json").exists():
             say(f"packing {args.model} into {args.store}")
@@ -142,6 +145,14 @@ class Setup:
         for i in range(max(len(ours), len(peers))):
             turns += peers[i:i + 1] + ours[i:i + 1]
         return turns
+
+    def in_memory_peers(self, context, sequences):
+        """{name: command} of the peers' servers, with their own best settings."""
+        return {name: [server, "-m", self.args.model, "-t", str(self.args.threads),
+                       "-np", str(sequences), "-c", str(context * sequences), "--host", "127.0.0.1",
+                       "--port", "{port}", "-cram", "0",
+                       *(self.args.llama_args.split() if name == "llama.cpp" else [])]
+                for name, server in self.peers.items() if server}
 
     def write_json(self, data):
         if self.args.json:

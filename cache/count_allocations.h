@@ -3,7 +3,8 @@
 
 namespace hostler {
 
-// Calls of operator new so far, by any thread.
+// Calls of operator new so far, by any thread; by the calling one.
 int CountAllocations();
+int CountOwnAllocations();
 
 }  // namespace hostler

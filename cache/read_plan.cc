@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -60,7 +61,10 @@ bool ReadsDirectly(int descriptor) {
 }  // namespace
 
 OpenFiles::~OpenFiles() {
-  for (const File& file : files_) close(file.descriptor);
+  for (const File& file : files_) {
+    close(file.descriptor);
+    if (file.cached >= 0) close(file.cached);
+  }
 }
 
 absl::StatusOr<OpenFiles> OpenFiles::Open(std::span<const std::string> paths, DirectIo direct) {
@@ -75,7 +79,9 @@ absl::StatusOr<OpenFiles> OpenFiles::Open(std::span<const std::string> paths, Di
       descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     }
     if (descriptor >= 0) {
-      files.files_.push_back({path, descriptor, reads_directly});
+      const bool both = reads_directly && direct == DirectIo::kAuto;
+      files.files_.push_back(
+          {path, descriptor, reads_directly, both ? open(path.c_str(), O_RDONLY | O_CLOEXEC) : -1});
       if (reads_directly || direct != DirectIo::kOn) continue;
       return absl::UnimplementedError(
           fmt::format("{}: its file system cannot read past the page cache (O_DIRECT)", path));
@@ -88,6 +94,13 @@ absl::StatusOr<OpenFiles> OpenFiles::Open(std::span<const std::string> paths, Di
     return absl::UnavailableError(message);
   }
   return files;
+}
+
+bool OpenFiles::InPageCache(int file, uint64_t offset) const {
+  if (files_[file].cached < 0) return false;
+  std::byte first{};
+  const iovec to = {&first, 1};
+  return preadv2(files_[file].cached, &to, 1, static_cast<off_t>(offset), RWF_NOWAIT) == 1;
 }
 
 absl::Status OpenFiles::EndsEarly(int file, uint64_t offset) const {
@@ -103,6 +116,10 @@ absl::Status OpenFiles::Failed(int file, uint64_t offset, int error) const {
 
 bool ReadRequest::Advance(size_t count) {
   count = std::min(count, length);
+  if (cached && count < needed) {
+    cached = false;
+    count = RoundDown(count);
+  }
   offset += count;
   to += count;
   length -= count;
@@ -140,6 +157,7 @@ void PlanRead(const OpenFiles& files, std::span<const Extent> extents, std::span
         request.from = bounce + before;
         bounce += request.length;
       }
+      request.cached = files.InPageCache(request.file, request.offset);
     }
     requests->push_back(request);
   });

@@ -1,6 +1,7 @@
 #include "cache/reader_pread.h"
 
 #include <fmt/format.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -106,8 +107,15 @@ class PreadReader : public Reader {
   absl::Status Perform(std::vector<ReadRequest>& requests) const {
     for (ReadRequest& request : requests) {
       for (;;) {
-        const ssize_t got = pread(files_.descriptor(request.file), request.to, request.length,
-                                  static_cast<off_t>(request.offset));
+        const iovec to = {request.to, request.length};
+        const int descriptor = request.cached ? files_.cached_descriptor(request.file)
+                                              : files_.descriptor(request.file);
+        const ssize_t got = preadv2(descriptor, &to, 1, static_cast<off_t>(request.offset),
+                                    request.cached ? RWF_NOWAIT : 0);
+        if (got < 0 && errno == EAGAIN && request.cached) {
+          request.cached = false;
+          continue;
+        }
         if (got == 0) return files_.EndsEarly(request.file, request.offset);
         if (got < 0 && errno != EINTR) return files_.Failed(request.file, request.offset, errno);
         if (got > 0 && request.Advance(static_cast<size_t>(got))) break;

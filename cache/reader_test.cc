@@ -1,5 +1,6 @@
 #include "cache/reader.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
@@ -25,12 +26,14 @@ using Method = ReaderOptions::Method;
 
 struct Kind {
   Method method;
-  bool direct;
+  DirectIo direct;
 };
 
 std::string Name(const Kind& kind) {
   return std::string(kind.method == Method::kUring ? "Uring" : "Pread") +
-         (kind.direct ? "Direct" : "Buffered");
+         (kind.direct == DirectIo::kOn     ? "Direct"
+          : kind.direct == DirectIo::kAuto ? "Auto"
+                                           : "Buffered");
 }
 
 class ReaderTest : public ::testing::TestWithParam<Kind> {
@@ -53,7 +56,7 @@ class ReaderTest : public ::testing::TestWithParam<Kind> {
   std::unique_ptr<Reader> Open(std::span<const std::string> paths, uint64_t max_bytes = 64,
                                int max_extents = 4, int depth = 4) {
     auto reader = NewReader(paths, {.method = GetParam().method,
-                                    .direct = GetParam().direct ? DirectIo::kAuto : DirectIo::kOff,
+                                    .direct = GetParam().direct,
                                     .depth = depth,
                                     .max_bytes = max_bytes,
                                     .max_extents = max_extents});
@@ -86,7 +89,7 @@ TEST_P(ReaderTest, GathersExtentsOfSeveralFiles) {
   auto reader = OPEN_OR_SKIP(paths);
   absl::Status status;
   const std::array<Extent, 4> extents = {{{0, 2, 5}, {1, 0, 6}, {1, 3, 0}, {0, 9, 1}}};
-  if (!GetParam().direct) EXPECT_FALSE(reader->direct());
+  if (GetParam().direct == DirectIo::kOff) EXPECT_FALSE(reader->direct());
   EXPECT_EQ(ReadText(reader.get(), extents, &status), "23456abcdef9");
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(ReadText(reader.get(), std::span(extents).subspan(2, 1), &status), "");
@@ -261,10 +264,31 @@ TEST_P(ReaderTest, StopEndsWaitingAndReadsUnderWayAreFinished) {
   EXPECT_EQ(text, Noise(1 << 20));
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, ReaderTest,
-                         ::testing::Values(Kind{Method::kUring, true}, Kind{Method::kUring, false},
-                                           Kind{Method::kPread, true}, Kind{Method::kPread, false}),
-                         [](const auto& info) { return Name(info.param); });
+TEST_P(ReaderTest, ReadsWhatThePageCacheHasInPartOnly) {
+  const std::string noise = Noise(64 * 4096 + 17);
+  const std::array<std::string, 1> paths = {Write("noise", noise)};
+  const int file = open(paths[0].c_str(), O_RDWR);
+  ASSERT_EQ(fsync(file), 0);
+  const auto drop = [file](int first, int pages) {
+    return posix_fadvise(file, first * 4096, pages * 4096, POSIX_FADV_DONTNEED);
+  };
+  auto reader = OPEN_OR_SKIP(paths, noise.size() + 4096);
+  const std::array<Extent, 1> extents = {{{0, 0, noise.size()}}};
+  for (const int first : {40, 7, 1, 0}) {  // and all before it is there
+    ASSERT_EQ(drop(first, 64), 0);
+    absl::Status status;
+    EXPECT_EQ(ReadText(reader.get(), extents, &status), noise) << first;
+    EXPECT_TRUE(status.ok()) << status;
+  }
+  close(file);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, ReaderTest,
+    ::testing::Values(Kind{Method::kUring, DirectIo::kOn}, Kind{Method::kUring, DirectIo::kAuto},
+                      Kind{Method::kUring, DirectIo::kOff}, Kind{Method::kPread, DirectIo::kOn},
+                      Kind{Method::kPread, DirectIo::kAuto}, Kind{Method::kPread, DirectIo::kOff}),
+    [](const auto& info) { return Name(info.param); });
 
 TEST(NewReaderTest, AMissingFileIsNotFoundNamingIt) {
   const std::array<std::string, 1> paths = {"/nowhere/at/all"};

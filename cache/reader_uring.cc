@@ -106,9 +106,15 @@ class UringReader : public Reader {
     if (request == nullptr) {
       io_uring_prep_nop(entry);
     } else {
-      const int descriptor = files_->descriptor(request->file);
+      const int descriptor = request->cached ? files_->cached_descriptor(request->file)
+                                             : files_->descriptor(request->file);
       const auto length = static_cast<unsigned>(std::min<size_t>(request->length, kMaxLength));
       io_uring_prep_read(entry, descriptor, request->to, length, request->offset);
+      if (request->cached) {
+        // By a thread of the kernel's: a copy takes too long for the caller's.
+        entry->flags |= IOSQE_ASYNC;
+        entry->rw_flags = RWF_NOWAIT;
+      }
     }
     const uint64_t index = request == nullptr ? 0 : request - read.requests.data();
     io_uring_sqe_set_data64(entry, uint64_t(id) << 32 | index);
@@ -143,6 +149,10 @@ class UringReader : public Reader {
   // What came of a request; queues what is still to be read.
   void Take(int id, ReadRequest* request, int result) {
     Read& read = reads_[id];
+    if (result == -EAGAIN && request->cached) {
+      request->cached = false;
+      result = -EINTR;  // again
+    }
     if (result == 0) {
       read.status.Update(files_->EndsEarly(request->file, request->offset));
     } else if (result < 0 && result != -EINTR) {

@@ -50,11 +50,10 @@ Call::~Call() {
   Account();
 }
 
-std::optional<GenerateEvent> Call::TryPop() {
-  std::optional<GenerateEvent> event = stream_->TryPop();
-  if (!event.has_value()) {
+bool Call::TryPop(GenerateEvent* event) {
+  if (!stream_->TryPop(event)) {
     if (stream_->ended()) Account();
-    return event;
+    return false;
   }
   const Clock::time_point now = Clock::now();
   const int tokens = static_cast<int>(event->token_ids.size());
@@ -74,7 +73,7 @@ std::optional<GenerateEvent> Call::TryPop() {
   if (event->finish_reason.has_value() && record_.finish_reason.empty()) {
     record_.finish_reason = FinishReasonName(*event->finish_reason);
   }
-  return event;
+  return true;
 }
 
 bool Call::ended() {

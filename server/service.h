@@ -38,7 +38,7 @@ class Call {
   Call& operator=(const Call&) = delete;
 
   // As GenerateStream's, and takes note of the times.
-  std::optional<GenerateEvent> TryPop();
+  bool TryPop(GenerateEvent* event);
   bool ended();
   void OnReady(std::function<void()> callback);  // see GenerateStream::OnReady
   void Cancel();

@@ -72,6 +72,7 @@ class ServiceTest : public testing::Test {
   RecordingLog log_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<Service> service_;
+  GenerateEvent event_;  // the last one that was read
 };
 
 TEST_F(ServiceTest, AccountsForARequestOnceItHasEnded) {
@@ -84,9 +85,9 @@ TEST_F(ServiceTest, AccountsForARequestOnceItHasEnded) {
   stream->Push(Token(0, FinishReason::kLength));
   stream->End(absl::OkStatus(), {.prompt_tokens = 8, .completion_tokens = 2},
               {.queued_ms = 1, .first_token_ms = 2, .total_ms = 3});
-  EXPECT_TRUE((*call)->TryPop().has_value());
-  EXPECT_TRUE((*call)->TryPop().has_value());
-  EXPECT_FALSE((*call)->TryPop().has_value());
+  EXPECT_TRUE((*call)->TryPop(&event_));
+  EXPECT_TRUE((*call)->TryPop(&event_));
+  EXPECT_FALSE((*call)->TryPop(&event_));
   EXPECT_TRUE((*call)->ended());
   call->reset();
 
@@ -111,7 +112,7 @@ TEST_F(ServiceTest, TimesBetweenTokensAreEachSequencesOwn) {
   ASSERT_TRUE(call.ok());
   auto stream = engines_["small"]->WaitForRequest(0).second;
   for (int index : {0, 1, 0, 1, 1}) stream->Push(Token(index));
-  while ((*call)->TryPop().has_value()) {
+  while ((*call)->TryPop(&event_)) {
   }
   EXPECT_THAT(Exposed(),
               HasSubstr("hostler:inter_token_latency_seconds_count{model_name=\"small\"} 3"));
@@ -122,7 +123,7 @@ TEST_F(ServiceTest, ACallLetGoOfCancelsAndIsLoggedAsAborted) {
   ASSERT_TRUE(call.ok());
   auto stream = engines_["small"]->WaitForRequest(0).second;
   stream->Push(Token(0));
-  EXPECT_TRUE((*call)->TryPop().has_value());
+  EXPECT_TRUE((*call)->TryPop(&event_));
   call->reset();
   EXPECT_TRUE(stream->cancelled());
   ASSERT_EQ(log_.records().size(), 1u);
@@ -135,7 +136,7 @@ TEST_F(ServiceTest, AFailureOfTheEngineEndsAsError) {
   auto call = Start("small");
   ASSERT_TRUE(call.ok());
   engines_["small"]->WaitForRequest(0).second->End(absl::DataLossError("disk"), {}, {});
-  EXPECT_FALSE((*call)->TryPop().has_value());
+  EXPECT_FALSE((*call)->TryPop(&event_));
   EXPECT_EQ(log_.records().at(0).finish_reason, "error");
   EXPECT_EQ((*call)->status(), absl::DataLossError("disk"));
 }
@@ -183,7 +184,7 @@ TEST_F(ServiceTest, TakesNothingMoreOnceDraining) {
   EXPECT_FALSE(service_->ready());
   EXPECT_TRUE(absl::IsUnavailable(Start("small").status()));
   engines_["small"]->WaitForRequest(0).second->Push(Token(0));
-  EXPECT_TRUE((*call)->TryPop().has_value()) << "what runs goes on";
+  EXPECT_TRUE((*call)->TryPop(&event_)) << "what runs goes on";
 }
 
 TEST_F(ServiceTest, FindsEnginesByExplicitNameOnly) {

@@ -125,14 +125,9 @@ void EngineLoop::Run() {
 }
 
 void EngineLoop::DropCancelled() {
-  for (bool found = true; found;) {
-    found = false;
-    for (const Sequence* sequence : scheduler_.all()) {
-      if (!sequence->request->stream->cancelled()) continue;
-      EndRequest(sequence->request, absl::CancelledError("the client is gone"));
-      found = true;
-      break;
-    }
+  const auto is_cancelled = [](const Sequence& s) { return s.request->stream->cancelled(); };
+  while (const Sequence* sequence = scheduler_.Find(is_cancelled)) {
+    EndRequest(sequence->request, absl::CancelledError("the client is gone"));
   }
 }
 
@@ -162,9 +157,8 @@ void EngineLoop::Step() {
   Learn(cost);
 
   // Ending a request removes all its sequences, so parts are looked up anew.
-  const std::vector<ScheduledSequence> parts(scheduler_.scheduled().begin(),
-                                             scheduler_.scheduled().end());
-  for (const ScheduledSequence& part : parts) {
+  parts_.assign(scheduler_.scheduled().begin(), scheduler_.scheduled().end());
+  for (const ScheduledSequence& part : parts_) {
     const auto alive = scheduler_.scheduled();
     const bool there = std::any_of(alive.begin(), alive.end(), [&](const auto& other) {
       return other.sequence == part.sequence;
@@ -268,15 +262,22 @@ void EngineLoop::Generate(const ScheduledSequence& part) {
     state->stream->SetPrompt({state->prompt, std::move(state->prompt_logprobs)});
     state->prompt_told = true;
   }
-  GenerateEvent event =
-      NextToken(sequence, Logits(part.first_logit + part.logits - 1), model_.text.tokenizer.get());
+  GenerateEvent& event = NewDelivery(state).event;
+  NextToken(sequence, Logits(part.first_logit + part.logits - 1), model_.text.tokenizer.get(),
+            &event);
   if (state->timings.first_token_ms == 0) state->timings.first_token_ms = state->MsSinceArrival();
   ++totals_.generated_tokens;
-  const bool finished = event.finish_reason.has_value();
-  outbox_.push_back({state, std::move(event), {}});
-  if (!finished) return;
+  if (!event.finish_reason.has_value()) return;
   scheduler_.Remove(&sequence);
   if (--state->live == 0) EndRequest(state, absl::OkStatus());
+}
+
+EngineLoop::Delivery& EngineLoop::NewDelivery(std::shared_ptr<RequestState> state) {
+  if (deliveries_ == outbox_.size()) outbox_.emplace_back();
+  Delivery& delivery = outbox_[deliveries_++];
+  delivery.state = std::move(state);
+  delivery.is_end = false;
+  return delivery;
 }
 
 void EngineLoop::EndRequest(std::shared_ptr<RequestState> state, const absl::Status& status) {
@@ -284,7 +285,9 @@ void EngineLoop::EndRequest(std::shared_ptr<RequestState> state, const absl::Sta
     if (sequence->request == state) scheduler_.Remove(sequence);
   }
   state->timings.total_ms = state->MsSinceArrival();
-  outbox_.push_back({std::move(state), std::nullopt, status});
+  Delivery& delivery = NewDelivery(std::move(state));
+  delivery.is_end = true;
+  delivery.status = status;
 }
 
 void EngineLoop::EndAll(const absl::Status& status) {
@@ -320,15 +323,16 @@ void EngineLoop::PublishStats() {
 }
 
 void EngineLoop::Deliver() {
-  for (Delivery& news : outbox_) {
-    GenerateStream& stream = *news.state->stream;
-    if (news.event.has_value()) {
-      stream.Push(*std::move(news.event));
+  for (size_t i = 0; i < deliveries_; ++i) {
+    Delivery& news = outbox_[i];
+    const std::shared_ptr<RequestState> state = std::move(news.state);
+    if (news.is_end) {
+      state->stream->End(std::move(news.status), state->usage, state->timings);
     } else {
-      stream.End(news.status, news.state->usage, news.state->timings);
+      state->stream->Push(std::move(news.event));
     }
   }
-  outbox_.clear();
+  deliveries_ = 0;
   {
     std::lock_guard lock(mutex_);
     busy_ = scheduler_.running() + scheduler_.waiting() > 0;

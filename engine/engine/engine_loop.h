@@ -85,13 +85,17 @@ class EngineLoop {
   StepResult result_;
   absl::Status health_;
   EngineStats totals_;
-  // News for a stream: an event, or without one the request's end.
+  std::vector<ScheduledSequence> parts_;  // of the step, some of which may be gone
+  // News for a stream: an event, or the request's end.
   struct Delivery {
     std::shared_ptr<RequestState> state;
-    std::optional<GenerateEvent> event;
+    bool is_end = false;
+    GenerateEvent event;
     absl::Status status;
   };
-  std::vector<Delivery> outbox_;
+  Delivery& NewDelivery(std::shared_ptr<RequestState> state);
+  std::vector<Delivery> outbox_;  // the first deliveries_; the others keep their memory
+  size_t deliveries_ = 0;
 
   mutable std::mutex mutex_;  // guards all below; never held during a step
   std::condition_variable wake_;

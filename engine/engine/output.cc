@@ -17,21 +17,21 @@ std::optional<FinishReason> FinishAfter(const Sequence& sequence, int32_t token)
   return std::nullopt;
 }
 
-// The text that can be shown now that `token` is there.
-std::string ShowText(Sequence& sequence, int32_t token, std::optional<FinishReason>* finish) {
-  if (sequence.detokenizer == nullptr) return "";
+// Appends to `shown` the text that can be shown now that `token` is there.
+void ShowText(Sequence& sequence, int32_t token, std::optional<FinishReason>* finish,
+              std::string* shown) {
+  if (sequence.detokenizer == nullptr) return;
   const GenerateRequest& request = sequence.request->request;
   const bool hidden = *finish == FinishReason::kStop && !request.include_stop_str;
-  std::string fresh = hidden ? "" : sequence.detokenizer->Add(token);
-  if (finish->has_value()) fresh += sequence.detokenizer->Finish();
-  if (sequence.generated() < request.min_tokens) return fresh;
-  std::string shown = sequence.stops.Add(fresh);
+  if (!hidden) *shown += sequence.detokenizer->Add(token);
+  if (finish->has_value()) *shown += sequence.detokenizer->Finish();
+  if (request.stop.empty() || sequence.generated() < request.min_tokens) return;
+  *shown = sequence.stops.Add(*shown);
   if (!sequence.stops.found().empty()) {
     *finish = FinishReason::kStop;
   } else if (finish->has_value()) {
-    shown += sequence.stops.Flush();
+    *shown += sequence.stops.Flush();
   }
-  return shown;
 }
 
 }  // namespace
@@ -59,8 +59,8 @@ PositionLogprobs MakeLogprobs(std::span<const float> logits, int32_t token, int 
   return out;
 }
 
-GenerateEvent NextToken(Sequence& sequence, std::span<const float> logits,
-                        const Tokenizer* tokenizer) {
+void NextToken(Sequence& sequence, std::span<const float> logits, const Tokenizer* tokenizer,
+               GenerateEvent* event) {
   RequestState& state = *sequence.request;
   const bool too_early = sequence.generated() < state.request.min_tokens;
   const int32_t token = sequence.sampler.Sample(
@@ -68,16 +68,16 @@ GenerateEvent NextToken(Sequence& sequence, std::span<const float> logits,
   sequence.tokens.push_back(token);
   ++state.usage.completion_tokens;
 
-  GenerateEvent event;
-  event.index = sequence.index;
-  event.token_ids = {token};
+  event->index = sequence.index;
+  event->token_ids.assign(1, token);
+  event->logprobs.clear();
   if (state.request.logprobs.has_value()) {
-    event.logprobs.push_back(MakeLogprobs(logits, token, *state.request.logprobs, tokenizer));
+    event->logprobs.push_back(MakeLogprobs(logits, token, *state.request.logprobs, tokenizer));
   }
-  event.finish_reason = FinishAfter(sequence, token);
-  event.text = ShowText(sequence, token, &event.finish_reason);
-  event.stop_reason = sequence.stops.found();
-  return event;
+  event->finish_reason = FinishAfter(sequence, token);
+  event->text.clear();
+  ShowText(sequence, token, &event->finish_reason, &event->text);
+  event->stop_reason = sequence.stops.found();
 }
 
 }  // namespace hostler

@@ -15,9 +15,10 @@ PositionLogprobs MakeLogprobs(std::span<const float> logits, int32_t token, int 
                               const Tokenizer* tokenizer);
 
 // Draws the sequence's next token from the logits [vocab] after its last one
-// and appends it. The event says what the client is to see; it has a finish
-// reason when the sequence ended with this token.
-GenerateEvent NextToken(Sequence& sequence, std::span<const float> logits,
-                        const Tokenizer* tokenizer);
+// and appends it. `*event`, whose old contents go and whose memory is used again,
+// says what the client is to see; it has a finish reason when the sequence ended
+// with this token.
+void NextToken(Sequence& sequence, std::span<const float> logits, const Tokenizer* tokenizer,
+               GenerateEvent* event);
 
 }  // namespace hostler

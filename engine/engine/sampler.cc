@@ -21,6 +21,40 @@ double UniformFrom(uint64_t seed, uint64_t stream, uint64_t draw) {
   return static_cast<double>(mix(mix(mix(seed) ^ stream) ^ draw) >> 11) * 0x1.0p-53;
 }
 
+// The first of the largest values. Keeps a maximum for each of several places
+// side by side, which compilers make vectors of, and then looks for it in the
+// one block that has it.
+template <typename T>
+size_t IndexOfMax(std::span<const T> values) {
+  constexpr size_t kLanes = 16, kBlock = 64 * kLanes;
+  const auto largest = [](std::span<const T> block) {
+    T lanes[kLanes];
+    std::fill(std::begin(lanes), std::end(lanes), -std::numeric_limits<T>::infinity());
+    size_t i = 0;
+    for (; i + kLanes <= block.size(); i += kLanes) {
+#pragma GCC unroll 1  // not at all, else GCC makes no vectors of it
+      for (size_t lane = 0; lane < kLanes; ++lane) {
+        lanes[lane] = block[i + lane] > lanes[lane] ? block[i + lane] : lanes[lane];
+      }
+    }
+    T max = *std::max_element(std::begin(lanes), std::end(lanes));
+    for (; i < block.size(); ++i) max = block[i] > max ? block[i] : max;
+    return max;
+  };
+  size_t best = 0;
+  T max = -std::numeric_limits<T>::infinity();
+  for (size_t i = 0; i < values.size(); i += kBlock) {
+    const T found = largest(values.subspan(i, std::min(kBlock, values.size() - i)));
+    if (found > max) {
+      max = found;
+      best = i;
+    }
+  }
+  const auto end = values.end();
+  const auto at = std::find(values.begin() + static_cast<ptrdiff_t>(best), end, max);
+  return at == end ? 0 : static_cast<size_t>(at - values.begin());
+}
+
 }  // namespace
 
 Sampler::Sampler(SamplingRule rule, uint64_t seed, uint64_t stream, std::span<const int32_t> prompt)
@@ -59,8 +93,7 @@ void Sampler::AdjustLogits(std::span<const float> logits, std::span<const int32_
 }
 
 int32_t Sampler::ArgMax() const {
-  return static_cast<int32_t>(std::max_element(adjusted_.begin(), adjusted_.end()) -
-                              adjusted_.begin());
+  return static_cast<int32_t>(IndexOfMax(std::span<const double>(adjusted_)));
 }
 
 void Sampler::KeepCandidates() {
@@ -100,7 +133,7 @@ void Sampler::KeepCandidates() {
 int32_t Sampler::Sample(std::span<const float> logits, std::span<const int32_t> banned) {
   int32_t token = 0;
   if (rule_.temperature == 0 && !rule_.changes_logits() && banned.empty()) {
-    token = static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+    token = static_cast<int32_t>(IndexOfMax(logits));
   } else {
     AdjustLogits(logits, banned);
     token = ArgMax();

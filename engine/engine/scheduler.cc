@@ -147,6 +147,14 @@ void Scheduler::Schedule(Sequence& sequence, StepBatch* batch) {
   scheduled_.push_back(part);
 }
 
+// So that no later step allocates.
+void Scheduler::ReserveAll(Sequence& sequence) {
+  const RequestState& state = *sequence.request;
+  const size_t tokens = state.prompt.size() + state.max_tokens;
+  sequence.tokens.reserve(tokens);
+  sequence.blocks.reserve(BlocksFor(static_cast<int>(tokens)));
+}
+
 void Scheduler::Admit(StepBatch* batch) {
   for (size_t i = 0; i < waiting_.size();) {
     if (running() >= limits_.max_sequences || batch->rows() >= step_rows_) return;
@@ -170,6 +178,7 @@ void Scheduler::Admit(StepBatch* batch) {
       return;
     }
     const size_t parts = scheduled_.size();
+    ReserveAll(sequence);
     Schedule(sequence, batch);
     if (scheduled_.size() == parts) return;
     // Reclaiming may have moved the others; find it again.

@@ -34,6 +34,8 @@ struct ScheduledSequence {
 
 // Not thread-safe: the engine loop's.
 class Scheduler {
+  using List = std::vector<std::unique_ptr<Sequence>>;
+
  public:
   struct Limits {
     int step_rows = 512;
@@ -95,6 +97,16 @@ class Scheduler {
 
   // Every sequence there is, running ones first.
   std::vector<Sequence*> all() const;
+  // The first of them of which `matches` is true; null: none.
+  template <typename Predicate>
+  Sequence* Find(const Predicate& matches) const {
+    for (const List* list : {&running_, &waiting_}) {
+      for (const auto& sequence : *list) {
+        if (matches(*sequence)) return sequence.get();
+      }
+    }
+    return nullptr;
+  }
 
   int running() const { return static_cast<int>(running_.size()); }
   int waiting() const { return static_cast<int>(waiting_.size()); }
@@ -104,8 +116,6 @@ class Scheduler {
   const PrefixStats& prefix_stats() const { return prefix_stats_; }
 
  private:
-  using List = std::vector<std::unique_ptr<Sequence>>;
-
   bool InStep(const Sequence& sequence) const;
   int BlocksFor(int tokens) const {
     return (tokens + limits_.block_tokens - 1) / limits_.block_tokens;
@@ -130,6 +140,7 @@ class Scheduler {
   void Schedule(Sequence& sequence, StepBatch* batch);
   void ScheduleDecodes(int width, StepBatch* batch);
   void SchedulePrompts(StepBatch* batch);
+  void ReserveAll(Sequence& sequence);
   void Admit(StepBatch* batch);
   // A running sequence's slot of recurrent state.
   void TakeState(Sequence& sequence);

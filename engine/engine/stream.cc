@@ -1,18 +1,26 @@
 #include "engine/engine/stream.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace hostler {
 
-std::optional<GenerateEvent> GenerateStream::TryPop() {
-  std::optional<GenerateEvent> event;
+bool GenerateStream::TryPop(GenerateEvent* event) {
   bool has_room_again = false;
   {
     std::lock_guard lock(mutex_);
-    if (events_.empty()) return std::nullopt;
-    event = std::move(events_.front());
-    events_.pop_front();
-    has_room_again = events_.size() + 1 == capacity_;
+    if (size_ == 0) return false;
+    std::swap(*event, events_[first_]);
+    first_ = (first_ + 1) % events_.size();
+    has_room_again = size_-- == capacity_;
   }
   if (has_room_again) TellProducer();
+  return true;
+}
+
+std::optional<GenerateEvent> GenerateStream::TryPop() {
+  GenerateEvent event;
+  if (!TryPop(&event)) return std::nullopt;
   return event;
 }
 
@@ -20,8 +28,8 @@ std::optional<GenerateEvent> GenerateStream::Pop() {
   for (;;) {
     {
       std::unique_lock lock(mutex_);
-      ready_.wait(lock, [this] { return !events_.empty() || ended_; });
-      if (events_.empty()) return std::nullopt;
+      ready_.wait(lock, [this] { return size_ > 0 || ended_; });
+      if (size_ == 0) return std::nullopt;
     }
     // Empty-handed when Cancel() threw the events away meanwhile.
     if (std::optional<GenerateEvent> event = TryPop()) return event;
@@ -30,7 +38,7 @@ std::optional<GenerateEvent> GenerateStream::Pop() {
 
 bool GenerateStream::ended() const {
   std::lock_guard lock(mutex_);
-  return ended_ && events_.empty();
+  return ended_ && size_ == 0;
 }
 
 void GenerateStream::OnReady(std::function<void()> callback) {
@@ -44,7 +52,7 @@ void GenerateStream::OnReady(std::function<void()> callback) {
   bool news = false;
   {
     std::lock_guard lock(mutex_);
-    news = !events_.empty() || ended_;
+    news = size_ > 0 || ended_;
   }
   if (news) (*next)();
 }
@@ -54,10 +62,10 @@ void GenerateStream::Cancel() {
     std::lock_guard lock(mutex_);
     if (cancelled_) return;
     cancelled_ = true;
-    if (ended_ && !events_.empty() && status_.ok()) {
+    if (ended_ && size_ > 0 && status_.ok()) {
       status_ = absl::CancelledError("the request was cancelled");
     }
-    events_.clear();
+    size_ = 0;
   }
   TellProducer();
 }
@@ -77,11 +85,20 @@ Timings GenerateStream::timings() const {
   return timings_;
 }
 
-void GenerateStream::Push(GenerateEvent event) {
+// The ring is full: the first event goes to its begin, and places follow the last.
+void GenerateStream::Grow() {
+  std::rotate(events_.begin(), events_.begin() + static_cast<ptrdiff_t>(first_), events_.end());
+  first_ = 0;
+  events_.resize(std::max<size_t>(4, 2 * events_.size()));
+}
+
+void GenerateStream::Push(GenerateEvent&& event) {
   {
     std::lock_guard lock(mutex_);
     if (cancelled_ || ended_) return;
-    events_.push_back(std::move(event));
+    if (size_ == events_.size()) Grow();
+    std::swap(event, events_[(first_ + size_) % events_.size()]);
+    ++size_;
   }
   Notify();
 }
@@ -102,16 +119,6 @@ void GenerateStream::End(absl::Status status, const Usage& usage, const Timings&
     on_drain_ = nullptr;
   }
   Notify();
-}
-
-bool GenerateStream::full() const {
-  std::lock_guard lock(mutex_);
-  return events_.size() >= capacity_;
-}
-
-bool GenerateStream::cancelled() const {
-  std::lock_guard lock(mutex_);
-  return cancelled_;
 }
 
 void GenerateStream::Notify() {

@@ -2,12 +2,13 @@
 // events and the one client that reads them.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "engine/engine/request.h"
@@ -24,7 +25,9 @@ class GenerateStream {
 
   // -- Consumer -------------------------------------------------------------
 
-  // The next event if one is there. After ended() none will come.
+  // The next event if one is there. After ended() none will come. The first form
+  // exchanges it for `*event`, whose memory the producer then uses again.
+  bool TryPop(GenerateEvent* event);
   std::optional<GenerateEvent> TryPop();
 
   // Waits for the next event; nullopt when the request has ended.
@@ -54,12 +57,13 @@ class GenerateStream {
 
   // REQUIRES: before the first Push or End.
   void SetPrompt(PromptInfo prompt) { prompt_ = std::move(prompt); }
-  void Push(GenerateEvent event);
+  // Leaves in `event` the memory of one that was read before.
+  void Push(GenerateEvent&& event);
   // The last call. `status` not OK: the request failed, after whatever events
   // came before.
   void End(absl::Status status, const Usage& usage, const Timings& timings);
-  bool full() const;
-  bool cancelled() const;
+  bool full() const { return size_.load(std::memory_order_relaxed) >= capacity_; }
+  bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
   // `callback` runs on the consumer's thread when a full queue has room again
   // or the request is cancelled. REQUIRES: set before the consumer starts.
   // End() waits for a running call, after which none comes: call End without
@@ -69,16 +73,19 @@ class GenerateStream {
   }
 
  private:
+  void Grow();
   void Notify();
   void TellProducer();
 
   const size_t capacity_;
   PromptInfo prompt_;
 
-  mutable std::mutex mutex_;  // guards all below
+  mutable std::mutex mutex_;  // guards all below; held for changes of the atomic ones
   std::condition_variable ready_;
-  std::deque<GenerateEvent> events_;
-  bool cancelled_ = false;
+  std::vector<GenerateEvent> events_;  // a ring, which grows; places not in use keep their memory
+  size_t first_ = 0;
+  std::atomic<size_t> size_{0};
+  std::atomic<bool> cancelled_{false};
   bool ended_ = false;
   absl::Status status_;
   Usage usage_;

@@ -176,11 +176,11 @@ absl::StatusOr<GenerateRequest> FromProto(const v1::TokenizeRequest& from) {
   return request;
 }
 
-v1::GenerateResponse DeltaToProto(GenerateEvent event) {
+v1::GenerateResponse DeltaToProto(const GenerateEvent& event) {
   v1::GenerateResponse response;
   v1::Delta* delta = response.mutable_delta();
   delta->set_index(event.index);
-  delta->set_text(std::move(event.text));
+  delta->set_text(event.text);
   delta->mutable_token_ids()->Add(event.token_ids.begin(), event.token_ids.end());
   for (const PositionLogprobs& position : event.logprobs) {
     PositionToProto(position, delta->add_logprobs());

@@ -17,7 +17,7 @@ absl::StatusOr<GenerateRequest> FromProto(const v1::GenerateRequest& from);
 absl::StatusOr<GenerateRequest> FromProto(const v1::TokenizeRequest& from);
 
 // `event`'s text and tokens; its end is another message.
-v1::GenerateResponse DeltaToProto(GenerateEvent event);
+v1::GenerateResponse DeltaToProto(const GenerateEvent& event);
 // REQUIRES: event.finish_reason
 v1::GenerateResponse FinishedToProto(const GenerateEvent& event);
 v1::GenerateResponse DoneToProto(const Usage& usage, const Timings& timings);

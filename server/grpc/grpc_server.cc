@@ -7,31 +7,21 @@
 #include <utility>
 #include <vector>
 
-#include "boost/asio/post.hpp"
-#include "boost/asio/thread_pool.hpp"
 #include "engine/base/status.h"
 #include "fmt/format.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
-#include "proto/hostler.grpc.pb.h"
 #include "server/grpc/convert.h"
-#include "server/grpc/generate_reactor.h"
+#include "server/grpc/generate_calls.h"
 
 namespace hostler {
 namespace {
 
-class HostlerService : public v1::Hostler::CallbackService {
+class HostlerService : public HostlerMethods {
  public:
   explicit HostlerService(hostler::Service* service) : service_(service) {}
-
-  ~HostlerService() override { pool_.join(); }
-
-  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
-      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override {
-    return StartGenerate(context, *request, service_, &executor_);
-  }
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
                                      const v1::TokenizeRequest* request,
@@ -71,18 +61,13 @@ class HostlerService : public v1::Hostler::CallbackService {
   }
 
   hostler::Service* const service_;
-  // Turns events into messages, so that engines' threads need not.
-  boost::asio::thread_pool pool_{1};
-  const Executor executor_ = [this](std::function<void()> task) {
-    boost::asio::post(pool_, std::move(task));
-  };
 };
 
 }  // namespace
 
 class GrpcServer::Impl {
  public:
-  explicit Impl(Service* service) : service_(service) {}
+  explicit Impl(Service* service) : methods_(service), service_(service) {}
 
   absl::Status Start(const Options& options) {
     grpc::EnableDefaultHealthCheckService(true);
@@ -96,13 +81,15 @@ class GrpcServer::Impl {
     const std::string address = is_v6 ? fmt::format("[{}]:{}", options.host, options.port)
                                       : fmt::format("{}:{}", options.host, options.port);
     builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
-    builder.RegisterService(&service_);
+    builder.RegisterService(&methods_);
+    generate_ = std::make_unique<GenerateCalls>(&methods_, service_, builder.AddCompletionQueue());
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) {
       return absl::UnavailableError(fmt::format(
           "cannot listen for gRPC on {}: the port is in use or the address is not this machine's",
           address));
     }
+    generate_->Start();
     // Health can be asked of the server as a whole and of this service.
     server_->GetHealthCheckService()->SetServingStatus(v1::Hostler::service_full_name(), true);
     return absl::OkStatus();
@@ -117,13 +104,16 @@ class GrpcServer::Impl {
     if (server_ == nullptr) return;
     server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(deadline_ms));
     server_->Wait();
+    generate_ = nullptr;
     server_ = nullptr;
   }
 
  private:
-  HostlerService service_;
+  HostlerService methods_;
+  Service* const service_;
   int port_ = 0;
   std::mutex mutex_;
+  std::unique_ptr<GenerateCalls> generate_;
   std::unique_ptr<grpc::Server> server_;
 };
 

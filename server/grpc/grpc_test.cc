@@ -95,7 +95,7 @@ TEST_F(GrpcServerTest, StreamsStartedDeltasFinishedAndDone) {
     stream.Push(Text(0, "Hel"));
     GenerateEvent last = Text(0, "lo", FinishReason::kStop);
     last.stop_reason = "END";
-    stream.Push(last);
+    stream.Push(std::move(last));
     usage.completion_tokens = 5;
     stream.End(absl::OkStatus(), usage, {.total_ms = 12});
   };

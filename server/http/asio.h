@@ -1,5 +1,6 @@
 // The few names of Boost.Asio and Beast that the server is written in. Every
-// connection has a strand, so that its code needs no locks.
+// connection belongs to one of the threads that do I/O, each of which has an
+// io_context of its own, so that its code needs no locks.
 #pragma once
 
 // Boost 1.74's awaitable.hpp uses std::exchange without including it.
@@ -15,10 +16,10 @@ namespace hostler {
 namespace net = boost::asio;
 using tcp = boost::asio::ip::tcp;
 
-using Strand = net::strand<net::io_context::executor_type>;
-using TcpStream = beast::basic_stream<tcp, Strand>;
+using IoExecutor = net::io_context::executor_type;
+using TcpStream = beast::basic_stream<tcp, IoExecutor>;
 template <typename T>
-using Task = net::awaitable<T, Strand>;
-inline constexpr net::use_awaitable_t<Strand> kAwait;
+using Task = net::awaitable<T, IoExecutor>;
+inline constexpr net::use_awaitable_t<IoExecutor> kAwait;
 
 }  // namespace hostler

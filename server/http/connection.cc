@@ -1,6 +1,7 @@
 #include "server/http/connection.h"
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <ctime>
 #include <utility>
@@ -51,10 +52,12 @@ auto Redirect(error_code* ec) { return net::redirect_error(kAwait, *ec); }
 
 }  // namespace
 
-Connection::Connection(TcpStream stream, ServerContext* server, std::function<void()> on_close)
+Connection::Connection(TcpStream stream, ServerContext* server, ReadyList<Connection>* ready,
+                       std::function<void()> on_close)
     : stream_(std::move(stream)),
       timer_(stream_.get_executor()),
       server_(server),
+      ready_(ready),
       on_close_(std::move(on_close)),
       buffer_(server->options.max_header_bytes + kMaxAheadBytes + kWatchBytes) {
   error_code ec;
@@ -66,6 +69,7 @@ Connection::Connection(TcpStream stream, ServerContext* server, std::function<vo
         fmt::format("{}:{}", peer.address().is_v6() ? "[" + address + "]" : address, peer.port());
   }
   stream_.socket().set_option(tcp::no_delay(true), ec);
+  stream_.socket().non_blocking(true, ec);
 }
 
 Connection::~Connection() {
@@ -210,68 +214,72 @@ Task<void> Connection::RunDispatch(Outcome* outcome) {
                 net::post(guard.get_executor(), std::move(handler));
               });
   };
-  co_await net::async_initiate<const net::use_awaitable_t<Strand>&, void()>(initiate, kAwait);
+  co_await net::async_initiate<const net::use_awaitable_t<IoExecutor>&, void()>(initiate, kAwait);
 }
 
 Task<bool> Connection::SendReply(const Reply& reply) {
   std::string text = Head(reply.status, reply.content_type, reply.headers, reply.body.size());
   if (!head_only_) text += reply.body;
-  co_return co_await Write(std::move(text));
+  co_return co_await Write(text);
 }
 
 void Connection::ArmGeneration() {
-  generation_->OnReady(
-      [posted = wake_posted_, strand = stream_.get_executor(), weak = weak_from_this()] {
-        if (posted->exchange(true)) return;
-        net::post(strand, [weak] {
-          if (const auto self = weak.lock()) {
-            self->wake_posted_->store(false);
-            self->Signal();
-          }
-        });
-      });
+  generation_->OnReady([is_ready = is_ready_, ready = ready_, weak = weak_from_this()] {
+    if (!is_ready->exchange(true)) ready->Add(weak);
+  });
+}
+
+void Connection::OnNews() {
+  is_ready_->store(false);
+  Signal();
 }
 
 Task<bool> Connection::SendGeneration() {
   bool head_sent = false;
   for (;;) {
-    std::string text;
-    const bool over = generation_->Advance(kWriteBytes, &text);
-    if (!over && text.empty()) {
+    text_.clear();
+    const bool over = generation_->Advance(kWriteBytes, &text_);
+    if (!over && text_.empty()) {
       co_await AwaitSignal(kNever);
       if (gone_) co_return false;
       continue;
     }
     if (over && !generation_->status().ok()) {
       const absl::Status status = generation_->status();
-      if (!head_sent && text.empty()) co_return co_await SendReply(ErrorReply(status));
-      co_await SendPiece(text + ErrorEvent(status), &head_sent);
+      if (!head_sent && text_.empty()) co_return co_await SendReply(ErrorReply(status));
+      text_ += ErrorEvent(status);
+      co_await SendPiece(text_, &head_sent, /*last=*/false);  // cut off: the client sees it failed
       co_return false;
     }
     if (!generation_->streamed()) {
       Reply reply;
-      reply.body = std::move(text);
+      reply.body = std::move(text_);
       co_return co_await SendReply(reply);
     }
-    if (!co_await SendPiece(std::move(text), &head_sent)) co_return false;
-    if (!over) continue;
-    if (http_version_ < 11) co_return true;
-    co_return co_await Write("0\r\n\r\n");
+    if (!co_await SendPiece(text_, &head_sent, over)) co_return false;
+    if (over) co_return true;
   }
 }
 
-Task<bool> Connection::SendPiece(std::string text, bool* head_sent) {
+Task<bool> Connection::SendPiece(std::string_view text, bool* head_sent, bool last) {
   const bool chunked = http_version_ >= 11;
-  std::string out;
+  piece_.clear();
   if (!*head_sent) {
     *head_sent = true;
     if (!chunked) keep_alive_ = false;
     Headers headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
     if (chunked) headers.emplace_back("Transfer-Encoding", "chunked");
-    out = Head(200, "text/event-stream; charset=utf-8", headers, std::nullopt);
+    piece_ = Head(200, "text/event-stream; charset=utf-8", headers, std::nullopt);
   }
-  out += chunked ? fmt::format("{:x}\r\n{}\r\n", text.size(), text) : text;
-  co_return co_await Write(std::move(out));
+  if (chunked) {
+    char digits[16];
+    const auto end = std::to_chars(std::begin(digits), std::end(digits), text.size(), 16);
+    piece_.append(digits, end.ptr);
+    piece_ += "\r\n";
+  }
+  piece_ += text;
+  if (chunked) piece_ += last ? "\r\n0\r\n\r\n" : "\r\n";
+  co_return co_await Write(piece_);
 }
 
 std::string Connection::Head(int status, const std::string& content_type, const Headers& headers,
@@ -292,14 +300,17 @@ std::string Connection::Head(int status, const std::string& content_type, const 
   return head + "\r\n";
 }
 
-Task<bool> Connection::Write(std::string text) {
-  size_t done = 0;
-  while (done < text.size() && !gone_) {
+Task<bool> Connection::Write(std::string_view text) {
+  while (!text.empty() && !gone_) {
     error_code ec;
-    stream_.expires_after(server_->options.write_timeout);
-    done += co_await stream_.async_write_some(net::buffer(text.data() + done, text.size() - done),
-                                              Redirect(&ec));
+    // The socket nearly always has room, and then no timer is needed.
+    size_t written = stream_.socket().write_some(net::buffer(text), ec);
+    if (ec == net::error::would_block) {
+      stream_.expires_after(server_->options.write_timeout);
+      written = co_await stream_.async_write_some(net::buffer(text), Redirect(&ec));
+    }
     if (ec) co_return false;
+    text.remove_prefix(written);
   }
   co_return !gone_;
 }

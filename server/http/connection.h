@@ -8,12 +8,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "server/http/asio.h"
 #include "server/http/generation.h"
 #include "server/http/http_server.h"
 #include "server/http/reply.h"
 #include "server/http/routes.h"
+#include "server/ready_list.h"
 
 namespace hostler {
 
@@ -52,12 +54,14 @@ struct ServerContext {
 // no event is taken from the engine meanwhile, so that a slow reader holds up
 // only its own request.
 //
-// All private members belong to the strand. The coroutine holds a reference,
-// which keeps the connection alive until it is closed.
+// All private members belong to the thread of its stream. The coroutine holds a
+// reference, which keeps the connection alive until it is closed.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  // `on_close` runs once, from the destructor.
-  Connection(TcpStream stream, ServerContext* server, std::function<void()> on_close);
+  // `on_close` runs once, from the destructor. `ready` is run by the stream's
+  // thread and outlives the connection.
+  Connection(TcpStream stream, ServerContext* server, ReadyList<Connection>* ready,
+             std::function<void()> on_close);
   ~Connection();
 
   void Start();
@@ -65,6 +69,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   // Any thread. Closes an idle connection now, a busy one after its answer, or
   // with `at_once` cuts it off.
   void Stop(bool at_once);
+
+  // The stream's thread: the answer may go on.
+  void OnNews();
 
  private:
   using TimePoint = std::chrono::steady_clock::time_point;
@@ -88,13 +95,15 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Task<void> RunDispatch(Outcome* outcome);
   Task<bool> SendReply(const Reply& reply);
   Task<bool> SendGeneration();
-  // Up to kWriteBytes of the stream; the response's head comes with the first.
-  Task<bool> SendPiece(std::string text, bool* head_sent);
+  // Up to kWriteBytes of the stream; the response's head comes with the first,
+  // what ends it with the last.
+  Task<bool> SendPiece(std::string_view text, bool* head_sent, bool last);
 
   std::string Head(int status, const std::string& content_type, const Headers& headers,
                    std::optional<size_t> length) const;
-  // Writes all of `text`; false when the client does not take it.
-  Task<bool> Write(std::string text);
+  // Writes all of `text`, which stays valid until then; false when the client does
+  // not take it.
+  Task<bool> Write(std::string_view text);
   // Reads and drops what the client still sends, for a short while: closing
   // over unread input would take the answer back from it.
   Task<void> Linger();
@@ -111,6 +120,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   TcpStream stream_;
   net::steady_timer timer_;  // wakes the coroutine
   ServerContext* const server_;
+  ReadyList<Connection>* const ready_;
   const std::function<void()> on_close_;
   std::string peer_;
   bool loopback_ = false;  // the peer is on this machine
@@ -129,8 +139,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
   unsigned http_version_ = 11;
   std::string request_id_;
   std::unique_ptr<Generation> generation_;
-  // Shared with the engine's thread: a wake-up is on its way.
-  std::shared_ptr<std::atomic<bool>> wake_posted_ = std::make_shared<std::atomic<bool>>(false);
+  std::string text_, piece_;  // of the generation, and as it is written
+  // Shared with the engine's thread: it is in ready_.
+  std::shared_ptr<std::atomic<bool>> is_ready_ = std::make_shared<std::atomic<bool>>(false);
 };
 
 }  // namespace hostler

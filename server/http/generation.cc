@@ -80,13 +80,12 @@ PromptText Generation::EchoText(const Prompt& prompt) const {
 void Generation::Drain(int index, size_t max_bytes, std::string* out) {
   Prompt& prompt = prompts_[index];
   while (out->size() < max_bytes) {
-    const std::optional<GenerateEvent> event = prompt.call->TryPop();
-    if (!event.has_value()) break;
+    if (!prompt.call->TryPop(&event_)) break;
     if (!prompt.begun) {
       prompt.begun = true;
       answer_->Begin(index, prompt.call->prompt(), EchoText(prompt), out);
     }
-    answer_->Add(index, *event, out);
+    answer_->Add(index, event_, out);
   }
   prompt.ended = prompt.call->ended();
   if (!prompt.ended) return;

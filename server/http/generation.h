@@ -65,6 +65,7 @@ class Generation {
   Headers headers_;
   std::vector<Prompt> prompts_;
   std::unique_ptr<Answer> answer_;
+  GenerateEvent event_;  // the last one that was read
   Usage usage_;
   absl::Status status_;
 };

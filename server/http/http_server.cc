@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <deque>
 #include <mutex>
 #include <thread>
 #include <unordered_map>
@@ -18,7 +19,7 @@ namespace hostler {
 namespace {
 
 using boost::system::error_code;
-using Acceptor = net::basic_socket_acceptor<tcp, Strand>;
+using Acceptor = net::basic_socket_acceptor<tcp, IoExecutor>;
 
 // Parse and tokenize, which takes long for long prompts. More than there are
 // cores, so that short ones need not wait for those.
@@ -112,19 +113,41 @@ class ConnectionSet {
   std::unordered_map<int64_t, std::weak_ptr<Connection>> open_;
 };
 
+// A thread that does I/O, with what it waits in. Runs from Start() until nothing
+// is left to do and End() was called.
+class IoThread {
+ public:
+  void Start() {
+    thread_ = std::thread([this] { io_.run(); });
+  }
+  void End() { work_.reset(); }
+  void Join() { thread_.join(); }
+
+  net::io_context& io() { return io_; }
+  ReadyList<Connection>* ready() { return &ready_; }
+
+ private:
+  net::io_context io_{1};
+  net::executor_work_guard<IoExecutor> work_ = net::make_work_guard(io_);
+  ReadyList<Connection> ready_{[this] { net::post(io_, [this] { ready_.Run(); }); }};
+  std::thread thread_;
+};
+
 }  // namespace
 
 struct HttpServer::Impl {
   explicit Impl(const Options& options, Service* service)
-      : context(options, service, &workers),
+      : threads(std::max(1, options.io_threads)),
+        context(options, service, &workers),
         connections(&service->metrics()),
-        acceptor(net::make_strand(io)) {}
+        acceptor(threads.front().io().get_executor()) {}
 
   static Task<void> Accept(Impl* self) {
     net::steady_timer retry(self->acceptor.get_executor());
     while (!self->context.stopping) {
       error_code ec;
-      auto socket = co_await self->acceptor.async_accept(net::make_strand(self->io),
+      IoThread& thread = self->threads[self->next_thread];
+      auto socket = co_await self->acceptor.async_accept(thread.io().get_executor(),
                                                          net::redirect_error(kAwait, ec));
       if (ec == net::error::operation_aborted || self->context.stopping) break;
       if (ec) {
@@ -134,14 +157,15 @@ struct HttpServer::Impl {
         continue;
       }
       if (self->connections.size() < self->context.options.max_connections) {
-        self->Open(TcpStream(std::move(socket)));
+        self->next_thread = (self->next_thread + 1) % self->threads.size();
+        self->Open(TcpStream(std::move(socket)), thread.ready());
       }
     }
   }
 
-  void Open(TcpStream stream) {
+  void Open(TcpStream stream, ReadyList<Connection>* ready) {
     const int64_t key = connections.Reserve();
-    auto connection = std::make_shared<Connection>(std::move(stream), &context,
+    auto connection = std::make_shared<Connection>(std::move(stream), &context, ready,
                                                    [this, key] { connections.Remove(key); });
     connections.Set(key, connection);
     connection->Start();
@@ -156,19 +180,18 @@ struct HttpServer::Impl {
     connections.StopAll(/*at_once=*/false);
     connections.WaitUntilEmpty(context.options.stop_grace);
     connections.StopAll(/*at_once=*/true);
-    work.reset();
-    for (std::thread& thread : threads) thread.join();
+    for (IoThread& thread : threads) thread.End();
+    for (IoThread& thread : threads) thread.Join();
     workers.join();
   }
 
-  net::io_context io;
-  net::executor_work_guard<net::io_context::executor_type> work = net::make_work_guard(io);
+  std::deque<IoThread> threads;
+  size_t next_thread = 0;  // the next connection's
   net::thread_pool workers{kWorkers};
   ServerContext context;
   ConnectionSet connections;
   Acceptor acceptor;
   int port = 0;
-  std::vector<std::thread> threads;
 };
 
 HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -179,14 +202,13 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const Options& opt
                                                               Service* service) {
   RaiseFileLimit(options.max_connections);
   auto impl = std::make_unique<Impl>(options, service);
-  absl::StatusOr<tcp::endpoint> endpoint = Resolve(impl->io, options.host, options.port);
+  absl::StatusOr<tcp::endpoint> endpoint =
+      Resolve(impl->threads.front().io(), options.host, options.port);
   if (!endpoint.ok()) return endpoint.status();
   if (absl::Status status = Listen(&impl->acceptor, *endpoint); !status.ok()) return status;
   impl->port = impl->acceptor.local_endpoint().port();
   net::co_spawn(impl->acceptor.get_executor(), Impl::Accept(impl.get()), net::detached);
-  for (int i = 0; i < std::max(1, options.io_threads); ++i) {
-    impl->threads.emplace_back([io = &impl->io] { io->run(); });
-  }
+  for (IoThread& thread : impl->threads) thread.Start();
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }
 
