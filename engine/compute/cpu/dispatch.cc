@@ -46,11 +46,20 @@ KernelTable WithIntegers(std::string_view isa, const IntegerKernels& integers) {
 
 }  // namespace
 
-size_t AttentionScratchFloats(int queries, int k_dim, int v_dim, int block_tokens) {
-  const int64_t head_lanes = RoundUp(k_dim, kMostLanes) + RoundUp(v_dim, kMostLanes);
-  const int64_t token_lanes = RoundUp(block_tokens, kMostLanes);
-  const int64_t per_query = head_lanes + token_lanes + 2;
-  return static_cast<size_t>(queries * per_query + block_tokens * head_lanes);
+// The AMX kernels' operands, each value in two parts, and what their dimensions are
+// rounded up to.
+size_t AttentionScratchFloats(int queries, int k_dim, int v_dim) {
+  const int64_t q = RoundUp(queries, kAttentionTile), two_tiles = 2 * kAttentionTile;
+  const int64_t k = RoundUp(k_dim, 32), v = RoundUp(v_dim, 64);
+  const int64_t held = q * (k + v + 2);
+  const int64_t span = kAttentionSpan * (k + v);
+  const int64_t at_hand = two_tiles * (2 * kAttentionSpan + v + 2) + 32 * kMostLanes;
+  return static_cast<size_t>(held + span + at_hand);
+}
+
+size_t AttentionPartialFloats(int queries, int v_dim) {
+  return static_cast<size_t>(2 * RoundUp(queries, kAttentionTile) +
+                             queries * RoundUp(v_dim, kMostLanes));
 }
 
 std::vector<const KernelTable*> SupportedKernels() {
