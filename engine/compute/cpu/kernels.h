@@ -149,6 +149,9 @@ extern const KernelTable kPortableKernels;
 #if defined(HOSTLER_X86)
 extern const KernelTable kAvx2Kernels;
 extern const KernelTable kAvx512Kernels;
+// With products of bf16 in tiles (attention_amx.cc).
+void AttentionByAmx(const AttentionTask& task);
+void MergeAttentionByAmx(const AttentionTask& task);
 #endif
 
 }  // namespace hostler
