@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/compute/quantize.h"
+
 namespace hostler {
 namespace {
 
@@ -23,6 +25,17 @@ int64_t TilesOf(int64_t queries) { return (queries + kAttentionTile - 1) / kAtte
 // Of one token: to convert it costs as much as to attend with three tiles.
 int64_t TokenCost(int64_t queries) { return 3 + TilesOf(queries); }
 
+// A row in blocks, the last of which may end in zeros.
+void PutQ8(const float* values, int dim, std::byte* out) {
+  constexpr int kBlock = 32;
+  const int whole = dim / kBlock * kBlock;
+  QuantizeQ8_0(values, whole, out);
+  if (whole == dim) return;
+  float last[kBlock] = {};
+  std::copy(values + whole, values + dim, last);
+  QuantizeQ8_0(last, kBlock, out + RowBytes(DType::kQ8_0, whole));
+}
+
 // The first position that the row at `position` sees.
 int FirstSeen(const AttentionSpec& spec, int position) {
   int first = 0;
@@ -37,8 +50,12 @@ void CpuAppendKv(CpuContext& context, const StepBatch& batch, int layer, Mat k, 
                  const KvView& kv) {
   const KvLayout& layout = kv.layout;
   const auto put = [&](const float* values, int dim, size_t row_bytes, std::byte* run, int at) {
-    context.kernels().from_f32(layout.dtype, values, dim,
-                               run + static_cast<size_t>(at) * row_bytes);
+    std::byte* out = run + static_cast<size_t>(at) * row_bytes;
+    if (layout.dtype == DType::kQ8_0) {
+      PutQ8(values, dim, out);
+    } else {
+      context.kernels().from_f32(layout.dtype, values, dim, out);
+    }
   };
   for (const StepBatch::Sequence& sequence : batch.sequences) {
     context.For(sequence.rows, int64_t{sequence.rows} * 2 * k.cols, [&](int64_t i, int) {

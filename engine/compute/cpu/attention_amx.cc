@@ -131,12 +131,21 @@ void Multiply4x1(const Operand& a, const Operand& b, int64_t steps, const Produc
   _tile_stored(3, c[3].data, c[3].stride * 4);
 }
 
-void Multiply1x4(const Operand& a, const Operand& b, int64_t steps, const Product (&c)[4]) {
+// Goes on with the sums that are there, or starts.
+void Multiply1x4(const Operand& a, const Operand& b, int64_t steps, bool start,
+                 const Product (&c)[4]) {
   __asm__ volatile("" ::: "memory");
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  if (start) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  } else {
+    _tile_loadd(0, c[0].data, c[0].stride * 4);
+    _tile_loadd(1, c[1].data, c[1].stride * 4);
+    _tile_loadd(2, c[2].data, c[2].stride * 4);
+    _tile_loadd(3, c[3].data, c[3].stride * 4);
+  }
   for (int64_t s = 0; s < steps; ++s) {
     _tile_loadd(4, a.at(0, s), 64);
     _tile_loadd(5, a.at(0, s) + kPartBytes, 64);
@@ -232,17 +241,23 @@ void Transpose(const __m512i* in, __m512i* out) {
   }
 }
 
-// Values [at, at + 16) of a row of `dim`; zeros after its end.
-template <DType type>
+// Values [at, at + 16) of a row of `dim`; zeros after its end, which a whole row has
+// at a multiple of 16.
+template <DType type, bool whole>
 HOSTLER_INLINE F32x16 LoadValues(const std::byte* row, int64_t at, int64_t dim) {
   if constexpr (type == DType::kQ8_0) {  // whole blocks, with zeros at the end
-    if (at >= dim) return Set(0);
+    if (!whole && at >= dim) return Set(0);
     const std::byte* block = row + at / 32 * 34;
     return Mul(Set(ScalarF16(block)), LoadI8(block + 2 + at % 32));
   } else {
-    const int64_t left = dim - at;
-    const __mmask16 there = left >= 16 ? 0xffff : left <= 0 ? 0 : (1u << left) - 1;
-    const __m256i bits = _mm256_maskz_loadu_epi16(there, row + at * 2);
+    __m256i bits;
+    if constexpr (whole) {
+      bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + at * 2));
+    } else {
+      const int64_t left = dim - at;
+      const __mmask16 there = left >= 16 ? 0xffff : left <= 0 ? 0 : (1u << left) - 1;
+      bits = _mm256_maskz_loadu_epi16(there, row + at * 2);
+    }
     if constexpr (type == DType::kF16) return {_mm512_cvtph_ps(bits)};
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
   }
@@ -254,6 +269,7 @@ class AmxAttention {
 
   AmxAttention(const AttentionTask& task, ScratchRuns& scratch)
       : task_(task),
+        one_tile_(task.rows == 1 && task.heads <= kTile),
         k_steps_(RoundUp(task.k_dim, 2 * kPairs) / (2 * kPairs)),
         v_tiles_(RoundUp(task.v_dim, kValueLanes) / kColumns),
         q_(scratch.Take(RoundUp(Queries(task), kTile) / kTile * k_steps_ * kPairFloats)),
@@ -267,25 +283,18 @@ class AmxAttention {
     }
   }
 
-  // See F32Attention::Convert.
+  // See F32Attention::Convert. What one tile of one row needs is converted where it is
+  // used, so that it stays in the first-level cache.
   bool Convert(int span, int begin, int end) {
-    const std::byte* k[kSpan];
-    const std::byte* v[kSpan] = {};
-    ForTokens(task_, span, begin, end, [&](int t, const std::byte* k_row, const std::byte* v_row) {
-      k[t] = k_row;
-      v[t] = v_row;
+    begin_ = begin;
+    end_ = end;
+    ForTokens(task_, span, begin, end, [&](int t, const std::byte* k, const std::byte* v) {
+      k_rows_[t] = k;
+      v_rows_[t] = v;
     });
-    switch (task_.type) {
-      case DType::kF16:
-        ConvertKeys<DType::kF16>(k, begin, end);
-        return ConvertValues<DType::kF16>(v, begin, end);
-      case DType::kBF16:
-        ConvertKeys<DType::kBF16>(k, begin, end);
-        return ConvertValues<DType::kBF16>(v, begin, end);
-      default:
-        ConvertKeys<DType::kQ8_0>(k, begin, end);
-        return ConvertValues<DType::kQ8_0>(v, begin, end);
-    }
+    if (one_tile_) return true;
+    ConvertKeys(0, kSpan);
+    return ConvertValues(begin / kGroup * kGroup, static_cast<int>(RoundUp(end, kGroup)), 0);
   }
 
   void Scores(int tile, int tiles, int begin, int end) {
@@ -302,8 +311,10 @@ class AmxAttention {
       return;
     }
     // Some tokens too many, of no effect.
-    for (int t = begin / (4 * kTile) * (4 * kTile); t < end; t += 4 * kTile) {
-      Multiply4x1(keys(t), q, k_steps_, {to(0, t), to(0, t + 16), to(0, t + 32), to(0, t + 48)});
+    for (int t = begin / kRun * kRun; t < end; t += kRun) {
+      if (one_tile_) ConvertKeys(t, t + kRun);
+      Multiply4x1(keys(one_tile_ ? 0 : t), q, k_steps_,
+                  {to(0, t), to(0, t + 16), to(0, t + 32), to(0, t + 48)});
     }
   }
 
@@ -321,27 +332,38 @@ class AmxAttention {
   }
 
   void Values(int tiles, int begin, int end, float* out, int64_t stride) {
-    const int64_t group = begin / kGroup, steps = (end - begin) / kGroup;
-    const Operand weights = {weights_[0] + group * kPairFloats,
-                             (weights_[1] - weights_[0]) * int64_t{sizeof(float)}, kPairBytes};
-    const auto values = [&](int64_t d) {
-      return Operand{v_ + (group * v_tiles_ + d) * kPairFloats, kPairBytes, v_tiles_ * kPairBytes};
+    const int64_t weights_bytes = (weights_[1] - weights_[0]) * int64_t{sizeof(float)};
+    const auto weights = [&](int t) {
+      return Operand{weights_[0] + t / kGroup * kPairFloats, weights_bytes, kPairBytes};
+    };
+    const auto values = [&](int64_t t, int64_t d) {
+      return Operand{v_ + (t / kGroup * v_tiles_ + d) * kPairFloats, kPairBytes,
+                     v_tiles_ * kPairBytes};
     };
     const auto to = [&](int64_t i, int64_t d) {
       return Product{out + i * kTile * stride + d * kColumns, stride};
     };
     if (tiles == 2) {
       for (int64_t d = 0; d < v_tiles_; d += 2) {
-        Multiply2x2(weights, values(d), steps, {to(0, d), to(0, d + 1), to(1, d), to(1, d + 1)});
+        Multiply2x2(weights(begin), values(begin, d), (end - begin) / kGroup,
+                    {to(0, d), to(0, d + 1), to(1, d), to(1, d + 1)});
       }
       return;
     }
-    for (int64_t d = 0; d < v_tiles_; d += 4) {
-      Multiply1x4(weights, values(d), steps, {to(0, d), to(0, d + 1), to(0, d + 2), to(0, d + 3)});
+    const int run = one_tile_ ? kRun : end - begin;
+    for (int t = begin; t < end; t += run) {
+      const int after = t + run < end ? t + run : end;
+      if (one_tile_) ConvertValues(t, after, t);
+      for (int64_t d = 0; d < v_tiles_; d += 4) {
+        Multiply1x4(weights(t), values(one_tile_ ? 0 : t, d), (after - t) / kGroup, t == begin,
+                    {to(0, d), to(0, d + 1), to(0, d + 2), to(0, d + 3)});
+      }
     }
   }
 
  private:
+  // Tokens converted at a time for one tile of one row.
+  static constexpr int kRun = 4 * kTile;
   // Lines of a row that will be wanted soon.
   static HOSTLER_INLINE void Prefetch(const std::byte* row, size_t bytes) {
     for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
@@ -373,47 +395,95 @@ class AmxAttention {
     Transpose(low, to + kPairs);
   }
 
-  template <DType type>
-  void ConvertKeys(const std::byte* const* rows, int begin, int end) {
-    const int64_t dim = task_.k_dim;
-    for (int t = begin; t < end; ++t) {
-      if (t + kTokensAhead < end) Prefetch(rows[t + kTokensAhead], task_.k_row_bytes);
-      auto* to = reinterpret_cast<__m512i*>(k_ + t / kTile * k_steps_ * kPairFloats) + t % kTile;
-      for (int64_t d = 0; d < dim; d += 2 * kPairs, to += 2 * kPairs) {
-        const Parts parts = SplitExact(LoadValues<type>(rows[t], d, dim),
-                                       LoadValues<type>(rows[t], d + kPairs, dim));
-        to[0] = parts.high;
-        to[kPairs] = parts.low;
-      }
+  // Calls f(loader) for the task's type; the loader is for whole rows or for any.
+  template <typename F>
+  HOSTLER_INLINE void ForLoader(bool whole, F f) const {
+    const auto with = [&](auto load) HOSTLER_LAMBDA_INLINE {
+      whole ? f(Loader<decltype(load)::kType, true>()) : f(Loader<decltype(load)::kType, false>());
+    };
+    switch (task_.type) {
+      case DType::kF16:
+        return with(Loader<DType::kF16, true>());
+      case DType::kBF16:
+        return with(Loader<DType::kBF16, true>());
+      default:
+        return with(Loader<DType::kQ8_0, true>());
     }
   }
 
-  template <DType type>
-  bool ConvertValues(const std::byte* const* rows, int begin, int end) {
-    const int64_t dim = task_.v_dim;
-    F32x16 products = Set(0);
-    const auto load = [&](int t, int64_t d) HOSTLER_LAMBDA_INLINE {
-      return rows[t] == nullptr ? Set(0) : LoadValues<type>(rows[t], d, dim);
-    };
-    for (int t = begin / kGroup * kGroup; t < RoundUp(end, kGroup); t += 2) {
-      for (int ahead : {t + kTokensAhead, t + kTokensAhead + 1}) {
-        if (ahead < end) Prefetch(rows[ahead], task_.v_row_bytes);
-      }
-      auto* to = reinterpret_cast<__m512i*>(v_ + t / kGroup * v_tiles_ * kPairFloats) +
-                 t % kGroup / 2;
-      for (int64_t d = 0; d < v_tiles_; ++d, to += 2 * kPairs) {
-        const F32x16 even = load(t, d * kColumns), odd = load(t + 1, d * kColumns);
-        products = Fma(even, Set(0), Fma(odd, Set(0), products));
-        const Parts parts = SplitExact(even, odd);
-        to[0] = parts.high;
-        to[kPairs] = parts.low;
-      }
+  template <DType type, bool whole>
+  struct Loader {
+    static constexpr DType kType = type;
+    static HOSTLER_INLINE F32x16 Load(const std::byte* row, int64_t at, int64_t dim) {
+      return LoadValues<type, whole>(row, at, dim);
     }
+    static HOSTLER_INLINE Parts Split(F32x16 a, F32x16 b) {
+      if constexpr (type == DType::kQ8_0) return SplitRounded(a, b);  // up to 19 bits
+      return SplitExact(a, b);
+    }
+  };
+
+  // Those of tokens [first, after) that there are.
+  void ConvertKeys(int first, int after) {
+    ForLoader(task_.k_dim % (2 * kPairs) == 0, [&](auto loader) HOSTLER_LAMBDA_INLINE {
+      using L = decltype(loader);
+      const int begin = first > begin_ ? first : begin_, end = after < end_ ? after : end_;
+      for (int t = begin; t < end; ++t) {
+        if (t + kTokensAhead < end_) Prefetch(k_rows_[t + kTokensAhead], task_.k_row_bytes);
+        const std::byte* row = k_rows_[t];
+        const int64_t dim = task_.k_dim;
+        auto* to = reinterpret_cast<__m512i*>(k_ + (t - first) / kTile * k_steps_ * kPairFloats) +
+                   t % kTile;
+        for (int64_t d = 0; d < dim; d += 2 * kPairs, to += 2 * kPairs) {
+          const Parts parts = L::Split(L::Load(row, d, dim), L::Load(row, d + kPairs, dim));
+          to[0] = parts.high;
+          to[kPairs] = parts.low;
+        }
+      }
+    });
+  }
+
+  // Those of tokens [first, after), zeros for those that there are not; `origin` is the
+  // token at the start of v_. Returns whether all are finite.
+  bool ConvertValues(int first, int after, int origin) {
+    F32x16 products = Set(0);
+    ForLoader(task_.v_dim % kColumns == 0, [&](auto loader) HOSTLER_LAMBDA_INLINE {
+      using L = decltype(loader);
+      const int64_t dim = task_.v_dim, tiles = RoundUp(dim, kColumns) / kColumns;
+      for (int t = first; t < after; t += 2) {
+        const bool has_even = t >= begin_ && t < end_, has_odd = t + 1 >= begin_ && t + 1 < end_;
+        for (int ahead : {t + kTokensAhead, t + kTokensAhead + 1}) {
+          if (ahead >= begin_ && ahead < end_) Prefetch(v_rows_[ahead], task_.v_row_bytes);
+        }
+        auto* to =
+            reinterpret_cast<__m512i*>(v_ + (t - origin) / kGroup * v_tiles_ * kPairFloats) +
+            t % kGroup / 2;
+        const auto put = [&](int64_t d, F32x16 even, F32x16 odd) HOSTLER_LAMBDA_INLINE {
+          products = Fma(even, Set(0), Fma(odd, Set(0), products));
+          const Parts parts = L::Split(even, odd);
+          to[d * 2 * kPairs] = parts.high;
+          to[d * 2 * kPairs + kPairs] = parts.low;
+        };
+        if (has_even && has_odd) {
+          for (int64_t d = 0; d < tiles; ++d) {
+            put(d, L::Load(v_rows_[t], d * kColumns, dim),
+                L::Load(v_rows_[t + 1], d * kColumns, dim));
+          }
+        } else {
+          for (int64_t d = 0; d < tiles; ++d) {
+            put(d, has_even ? L::Load(v_rows_[t], d * kColumns, dim) : Set(0),
+                has_odd ? L::Load(v_rows_[t + 1], d * kColumns, dim) : Set(0));
+          }
+        }
+        for (int64_t d = tiles; d < v_tiles_; ++d) put(d, Set(0), Set(0));
+      }
+    });
     return HorizontalSum(products) == 0;
   }
 
   const TileState state_;
   const AttentionTask& task_;
+  const bool one_tile_;
   const int64_t k_steps_;  // of 32 dimensions
   const int64_t v_tiles_;  // of 16 dimensions
   // Pairs of tiles: rows of pairs of dimensions by queries, tokens by pairs of
@@ -423,6 +493,10 @@ class AmxAttention {
   float* const v_;           // [kSpan / kGroup][v_tiles]
   float* const scores_[2];   // [kSpan][kTile] of two tiles
   float* const weights_[2];  // [kSpan / kGroup] of two tiles
+  // Of the span at hand, tokens [begin_, end_).
+  const std::byte* k_rows_[kSpan];
+  const std::byte* v_rows_[kSpan];
+  int begin_ = 0, end_ = 0;
   __m512i high_[kPairs], low_[kPairs];  // weights of a group's pairs of tokens
 };
 
