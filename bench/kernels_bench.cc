@@ -3,15 +3,18 @@
 // vpdpbusd does at most on as many cores. One thread's rates are of CPU time.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "benchmark/benchmark.h"
 #include "engine/compute/backend.h"
 #include "engine/compute/interleave.h"
 #include "engine/compute/quantize.h"
+#include "engine/engine/sampler.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -171,24 +174,28 @@ void MatMul(benchmark::State& state, std::string isa, DType type, int threads) {
   ReportShare(state, 2.0 * tokens * kDim * kDim, threads);
 }
 
-void Attention(benchmark::State& state, std::string isa, DType type) {
+// The last `rows` tokens of a context. Without grouping 16 heads have keys and values
+// of their own; with it eight of 32 share them.
+void Attention(benchmark::State& state, std::string isa, DType type, int threads) {
   const int rows = static_cast<int>(state.range(0));
   const int context = static_cast<int>(state.range(1));
-  constexpr int kHeads = 32, kKvHeads = 4, kHeadDim = 128, kBlockTokens = 16;
-  auto created = NewCpuBackend(1, isa);
+  const int group = static_cast<int>(state.range(2));
+  const int heads = group > 1 ? 32 : 16, kv_heads = heads / group;
+  constexpr int kHeadDim = 128, kBlockTokens = 16;
+  auto created = NewCpuBackend(threads, isa);
   if (!created.ok()) return state.SkipWithError("not on this CPU");
   Backend& backend = **created;
   const KvLayout layout = {.layers = 1,
-                           .kv_heads = kKvHeads,
+                           .kv_heads = kv_heads,
                            .k_dim = kHeadDim,
                            .v_dim = kHeadDim,
                            .block_tokens = kBlockTokens,
                            .dtype = type};
   const int count = context / kBlockTokens;
   const auto memory =
-      RandomBuffer(backend, type, int64_t{count} * kBlockTokens * kHeadDim * kKvHeads * 2);
-  const auto q = RandomBuffer(backend, DType::kF32, int64_t{rows} * kHeads * kHeadDim);
-  const auto out = RandomBuffer(backend, DType::kF32, int64_t{rows} * kHeads * kHeadDim);
+      RandomBuffer(backend, type, int64_t{count} * kBlockTokens * kHeadDim * kv_heads * 2);
+  const auto q = RandomBuffer(backend, DType::kF32, int64_t{rows} * heads * kHeadDim);
+  const auto out = RandomBuffer(backend, DType::kF32, int64_t{rows} * heads * kHeadDim);
   std::vector<int32_t> blocks;
   for (int i = 0; i < count; ++i) blocks.push_back(i);
   StepBatch batch;
@@ -197,12 +204,62 @@ void Attention(benchmark::State& state, std::string isa, DType type) {
   batch.sequences.push_back(
       {.rows = rows, .first_position = context - rows, .prompt_tokens = context, .blocks = blocks});
   for (auto _ : state) {
-    backend.Attention({.heads = kHeads, .scale = 0.1f}, batch, 0,
-                      AsMat(*q, rows, kHeads * kHeadDim), {layout, memory->data()},
-                      AsMat(*out, rows, kHeads * kHeadDim));
+    backend.Attention({.heads = heads, .scale = 0.1f}, batch, 0,
+                      AsMat(*q, rows, heads * kHeadDim), {layout, memory->data()},
+                      AsMat(*out, rows, heads * kHeadDim));
   }
   const double seen = rows * (context - rows / 2.0);
-  Report(state, 4.0 * seen * kHeads * kHeadDim, static_cast<double>(layout.block_bytes()) * count);
+  Report(state, 4.0 * seen * heads * kHeadDim, static_cast<double>(layout.block_bytes()) * count);
+}
+
+// 32 heads of 128, as often as a model of 16 layers turns them in a step.
+void Rope(benchmark::State& state) {
+  constexpr int kHeads = 32, kHeadDim = 128, kLayers = 16;
+  const int rows = static_cast<int>(state.range(0));
+  const auto backend = *NewCpuBackend(1);
+  const auto x = RandomBuffer(*backend, DType::kF32, int64_t{rows} * kHeads * kHeadDim);
+  RopeSpec rope;
+  for (int i = 0; i < kHeadDim / 2; ++i) {
+    rope.inv_freq.push_back(std::pow(1e6f, -2.0f * i / kHeadDim));
+  }
+  StepBatch batch;
+  batch.tokens.assign(static_cast<size_t>(rows), 0);
+  batch.positions.assign(static_cast<size_t>(rows), 0);
+  int position = 0;
+  for (auto _ : state) {
+    for (int32_t& row : batch.positions) row = position++;
+    for (int layer = 0; layer < kLayers; ++layer) {
+      backend->Rope(rope, batch, kHeadDim, AsMat(*x, rows, kHeads * kHeadDim));
+    }
+  }
+  Report(state, 6.0 * rows * kHeads * kHeadDim / 2 * kLayers, 0);
+}
+BENCHMARK(Rope)->ArgName("rows")->Arg(1)->Arg(512);
+
+void RmsNorm(benchmark::State& state) {
+  constexpr int64_t kDim = 2048;
+  const int64_t rows = state.range(0);
+  const auto backend = *NewCpuBackend(1);
+  const auto x = RandomBuffer(*backend, DType::kF32, rows * kDim);
+  const auto gain = RandomBuffer(*backend, DType::kF32, kDim);
+  for (auto _ : state) {
+    backend->RmsNorm(AsMat(*x, rows, kDim), {DType::kF32, 1, kDim, gain->data()}, 1e-6f,
+                     AsMat(*x, rows, kDim));
+  }
+  Report(state, 4.0 * rows * kDim, 8.0 * rows * kDim);
+}
+BENCHMARK(RmsNorm)->ArgName("rows")->Arg(1)->Arg(512);
+
+// One draw from a large vocabulary, whose logits are spread like a model's.
+void Sample(benchmark::State& state, SamplingRule rule) {
+  constexpr int kVocab = 151936;
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal(0, 2.5f);
+  std::vector<float> logits(kVocab);
+  for (float& logit : logits) logit = normal(random);
+  for (int i = 0; i < 20; ++i) logits[random() % kVocab] = 12.0f + i % 7;
+  Sampler sampler(rule, 1, 0, {});
+  for (auto _ : state) benchmark::DoNotOptimize(sampler.Sample(logits, {}));
 }
 
 // A layer of 64 experts of 2048 x 768, 8 of them for each token.
@@ -269,13 +326,28 @@ void RegisterAll() {
           ->Arg(16)
           ->Arg(512)
           ->UseRealTime();
-      if (GetDTypeInfo(type).block_elements > 1) continue;
-      benchmark::RegisterBenchmark(("Attention" + suffix).c_str(),
-                                   [=](benchmark::State& state) { Attention(state, isa, type); })
-          ->ArgNames({"rows", "context"})
-          ->Args({1, 4096})
-          ->Args({256, 4096});
+      if (GetDTypeInfo(type).block_elements > 1 && type != DType::kQ8_0) continue;
+      for (int threads : {1, 2}) {
+        auto* attention =
+            benchmark::RegisterBenchmark(
+                ("Attention" + suffix + "/threads:" + std::to_string(threads)).c_str(),
+                [=](benchmark::State& state) { Attention(state, isa, type, threads); })
+                ->ArgNames({"rows", "context", "group"})
+                ->ArgsProduct({{1, 256}, {512, 4096, 16384}, {1, 8}});
+        if (threads > 1) attention->UseRealTime();
+      }
     }
+  }
+  const std::pair<const char*, SamplingRule> rules[] = {
+      {"greedy", {.temperature = 0}},
+      {"temperature", {.temperature = 0.8}},
+      {"top_k", {.temperature = 0.8, .top_k = 40}},
+      {"top_p", {.temperature = 0.8, .top_p = 0.95}},
+      {"penalty", {.temperature = 0, .repetition_penalty = 1.1}},
+  };
+  for (const auto& [name, rule] : rules) {
+    benchmark::RegisterBenchmark((std::string("Sample/") + name).c_str(),
+                                 [rule = rule](benchmark::State& state) { Sample(state, rule); });
   }
 }
 

@@ -97,6 +97,8 @@ std::function<absl::Status(const std::string&)> SetValue(T* to, std::vector<Choi
 std::vector<Setting> ModelSettings(EngineOptions* options) {
   const auto set_quantize =
       SetValue<Quantize>(&options->quantize, {{"none", Quantize::kNone}, {"q8", Quantize::kQ8}});
+  const auto set_kv_type = SetValue<KvType>(
+      &options->kv_type, {{"f16", KvType::kF16}, {"bf16", KvType::kBF16}, {"q8", KvType::kQ8}});
   const auto set_prefetch =
       SetValue<Prefetch>(&options->expert_prefetch, {{"auto", Prefetch::kAuto},
                                                      {"gate", Prefetch::kGate},
@@ -149,6 +151,8 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
        set_direct},
       {"kv_memory", "SIZE", "Memory for KV blocks (default: chosen from what is left)", "",
        SetBytes(&options->kv_memory_bytes)},
+      {"kv_type", "f16|bf16|q8", "What keys and values are kept in; q8: 8 bits, half of the memory",
+       "f16", set_kv_type},
       {"memory_split", "auto|fixed",
        "Move memory between KV and experts while serving, unless one of them is given", "auto",
        set_split},

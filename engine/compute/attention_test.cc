@@ -4,6 +4,7 @@
 #include <limits>
 #include <ostream>
 
+#include "engine/compute/dequantize.h"
 #include "engine/compute/half.h"
 #include "engine/compute/testing.h"
 
@@ -50,7 +51,7 @@ class Fixture {
  public:
   static constexpr int kLayers = 2;
   static constexpr int kLayer = 1;
-  static constexpr int kMostTokens = 120;
+  static constexpr int kMostTokens = 640;
 
   Fixture(const Shape& shape, int sequences) : shape_(shape), blocks_(sequences) {
     layout_ = {.layers = kLayers,
@@ -104,14 +105,27 @@ class Fixture {
       Put(Rows(part.sequence, part.position, part.rows, q_cols(), 1), row, q);
       Put(Rows(part.sequence, part.position, part.rows, k_cols(), 2), row, k);
       Put(Rows(part.sequence, part.position, part.rows, v_cols(), 3), row, v);
+      if (part.sequence == 0 && infinite_ >= part.position &&
+          infinite_ < part.position + part.rows) {
+        // More than f16 can hold.
+        std::fill_n(v.mat.row(row + infinite_ - part.position), v.mat.cols, 1e30f);
+      }
       row += part.rows;
     }
     const KvView kv = {layout_, memory_.data()};
     OwnedMat out(batch.rows(), int64_t{shape_.heads} * shape_.value_dim());
     backend.AppendKv(batch, kLayer, k.mat, shape_.v_in_k ? Mat{} : v.mat, kv);
     backend.Attention(shape_.Spec(), batch, kLayer, q.mat, kv, out.mat);
+    // AMX keeps 16 bits of q and of the weights; what each dimension loses has any sign.
+    const bool parts_of_bf16 = backend.name().find("amx") != std::string_view::npos;
+    tolerance_ = parts_of_bf16 && shape_.dtype != DType::kF32
+                     ? 2e-5 * std::sqrt(std::max(shape_.head_dim, 128) / 128.0)
+                     : 3e-6;
     return out;
   }
+
+  // From now on the first sequence's value at this position is infinite.
+  void MakeInfinite(int position) { infinite_ = position; }
 
   // Makes NaN of a sequence's keys and values before this position.
   void Forget(int sequence, int position) {
@@ -138,7 +152,7 @@ class Fixture {
       for (int i = 0; i < part.rows; ++i, ++row) {
         const std::vector<double> expected = Expected(part.position + i, q.mat.row(i), k, v);
         for (size_t c = 0; c < expected.size(); ++c) {
-          ASSERT_NEAR(out.mat.row(row)[c], expected[c], 3e-6)
+          ASSERT_NEAR(out.mat.row(row)[c], expected[c], tolerance_)
               << "sequence " << part.sequence << " position " << part.position + i << " col " << c;
         }
       }
@@ -182,15 +196,31 @@ class Fixture {
   static void Put(const OwnedMat& from, int row, const OwnedMat& to) {
     std::copy(from.values.begin(), from.values.end(), to.mat.row(row));
   }
+  // What is read back of keys or values.
   OwnedMat Stored(OwnedMat m) const {
-    if (shape_.dtype == DType::kF32) return m;
-    for (float& x : m.values) {
-      x = shape_.dtype == DType::kF16 ? F16ToF32(F32ToF16(x)) : Bf16ToF32(F32ToBf16(x));
+    const int64_t dim = m.mat.cols / shape_.kv_heads;
+    for (int64_t at = 0; at < static_cast<int64_t>(m.values.size()); at += dim) {
+      float* head = m.values.data() + at;
+      if (shape_.dtype == DType::kQ8_0) {
+        std::vector<float> blocks((dim + 31) / 32 * 32);
+        std::copy_n(head, dim, blocks.begin());
+        std::vector<std::byte> bytes(RowBytes(DType::kQ8_0, blocks.size()));
+        QuantizeQ8_0(blocks.data(), blocks.size(), bytes.data());
+        ConvertToF32(DType::kQ8_0, bytes.data(), blocks.size(), blocks.data());
+        std::copy_n(blocks.begin(), dim, head);
+      } else if (shape_.dtype != DType::kF32) {
+        for (int64_t d = 0; d < dim; ++d) {
+          head[d] = shape_.dtype == DType::kF16 ? F16ToF32(F32ToF16(head[d]))
+                                                : Bf16ToF32(F32ToBf16(head[d]));
+        }
+      }
     }
     return m;
   }
 
   Shape shape_;
+  int infinite_ = -1;
+  double tolerance_ = 0;  // of the last step's results
   KvLayout layout_;
   std::vector<std::vector<int32_t>> blocks_;
   std::vector<std::byte> memory_;
@@ -220,8 +250,15 @@ TEST_P(AttentionTest, MatchesTheDefinitionForManyShapes) {
       {.heads = 8, .kv_heads = 1, .head_dim = 128, .block_tokens = 1},
       {.heads = 70, .kv_heads = 1, .head_dim = 16},
       {.heads = 3, .kv_heads = 3, .head_dim = 80, .block_tokens = 48},
+      {.dtype = DType::kQ8_0},
+      {.heads = 12, .kv_heads = 4, .head_dim = 80, .block_tokens = 7, .dtype = DType::kQ8_0},
+      {.heads = 1, .kv_heads = 1, .head_dim = 33, .v_dim = 20, .dtype = DType::kQ8_0},
   };
   for (const Shape& shape : shapes) ExpectRightAcrossSteps(shape);
+  for (int group = 1; group <= 20; ++group) {
+    ExpectRightAcrossSteps(
+        {.heads = group, .kv_heads = 1, .head_dim = 16, .block_tokens = 8, .dtype = DType::kF16});
+  }
 }
 
 TEST_P(AttentionTest, ValuesMayBeNarrowerOrWiderThanKeys) {
@@ -238,6 +275,8 @@ TEST_P(AttentionTest, AKeysFirstDimensionsCanBeItsValue) {
       {.heads = 40, .kv_heads = 1, .head_dim = 72, .v_dim = 64, .v_in_k = true},
       {.heads = 4, .kv_heads = 2, .head_dim = 25, .v_dim = 19, .v_in_k = true, .block_tokens = 3},
       {.heads = 3, .kv_heads = 1, .head_dim = 16, .v_in_k = true, .dtype = DType::kBF16},
+      {.heads = 5, .kv_heads = 1, .head_dim = 72, .v_dim = 64, .v_in_k = true, .dtype = DType::kQ8_0},
+      {.heads = 16, .kv_heads = 1, .head_dim = 576, .v_dim = 512, .v_in_k = true, .dtype = DType::kF16},
   };
   for (const Shape& shape : shapes) {
     EXPECT_EQ(KvLayout({.kv_heads = 1, .k_dim = 8, .v_dim = 8, .v_in_k = true}).v_bytes(), 0u);
@@ -328,6 +367,66 @@ TEST_P(AttentionTest, APromptInChunksGivesTheSameBits) {
             << "chunks of " << chunk << " at " << at;
       }
     }
+  }
+}
+
+// Contexts of more than one span (kAttentionSpan), and their edges.
+const Shape kLongShapes[] = {
+    {.heads = 2, .kv_heads = 1, .dtype = DType::kF16},
+    {.heads = 6, .kv_heads = 3, .head_dim = 24, .block_tokens = 5, .dtype = DType::kQ8_0},
+    {.heads = 20, .kv_heads = 1, .head_dim = 16, .dtype = DType::kBF16, .window = 300},
+    {.heads = 1, .kv_heads = 1, .head_dim = 40, .v_dim = 72, .block_tokens = 32, .chunk = 270},
+    {.heads = 9, .kv_heads = 1, .head_dim = 72, .v_dim = 64, .v_in_k = true,
+     .dtype = DType::kF16, .soft_cap = 3, .sinks = true},
+};
+
+TEST_P(AttentionTest, LongContextsMatchTheDefinition) {
+  const std::vector<Fixture::Part> steps[] = {{{0, 0, 254}},  {{0, 254, 1}}, {{0, 255, 1}},
+                                              {{0, 256, 1}},  {{0, 257, 2}}, {{0, 259, 252}},
+                                              {{0, 511, 1}},  {{0, 512, 3}}, {{0, 515, 100}}};
+  for (const Shape& shape : kLongShapes) {
+    SCOPED_TRACE(::testing::PrintToString(shape));
+    Fixture fixture(shape, 1);
+    for (const auto& parts : steps) fixture.ExpectRight(fixture.Step(*two_, parts), parts);
+  }
+}
+
+TEST_P(AttentionTest, ALongPromptInChunksGivesTheSameBits) {
+  constexpr int kTokens = 600;
+  const std::unique_ptr<Backend> five = testing::NewBackend(5, GetParam());
+  for (const Shape& shape : kLongShapes) {
+    SCOPED_TRACE(::testing::PrintToString(shape));
+    Fixture whole(shape, 1);
+    const OwnedMat expected = whole.Step(*one_, {{0, 0, kTokens}});
+    for (int chunk : {1, 100, 256, 511}) {
+      Fixture chunked(shape, 2);
+      Backend& backend = chunk == 100 ? *five : *two_;
+      for (int at = 0; at < kTokens; at += chunk) {
+        const int rows = std::min(chunk, kTokens - at);
+        std::vector<Fixture::Part> parts = {{0, at, rows}};
+        if (chunk > 1) parts.insert(parts.begin(), {1, at / 2, 1});
+        const OwnedMat out = chunked.Step(backend, parts);
+        ASSERT_EQ(std::memcmp(out.mat.row(out.mat.rows - rows), expected.mat.row(at),
+                              rows * out.mat.cols * 4),
+                  0)
+            << "chunks of " << chunk << " at " << at;
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, AnInfiniteValueReachesOnlyRowsThatSeeIt) {
+  constexpr int kRows = 300, kInfinite = 270, kWindow = 20;
+  const Shape shape = {.heads = 3, .kv_heads = 1, .dtype = DType::kF16, .window = kWindow};
+  Fixture fixture(shape, 1), without(shape, 1);
+  fixture.MakeInfinite(kInfinite);
+  const OwnedMat out = fixture.Step(*two_, {{0, 0, kRows}});
+  const OwnedMat expected = without.Step(*one_, {{0, 0, kRows}});
+  for (int row = 0; row < kRows; ++row) {
+    const bool sees = row >= kInfinite && row < kInfinite + kWindow;
+    EXPECT_EQ(std::isfinite(out.mat.row(row)[0]), !sees) << row;
+    if (sees) continue;
+    EXPECT_EQ(std::memcmp(out.mat.row(row), expected.mat.row(row), out.mat.cols * 4), 0) << row;
   }
 }
 

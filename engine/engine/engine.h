@@ -23,6 +23,8 @@ namespace hostler {
 
 enum class Quantize { kNone, kQ8 };
 
+enum class KvType { kF16, kBF16, kQ8 };
+
 // Which experts are read before a layer asks for them.
 enum class Prefetch {
   kAuto,         // what the next layer's gate makes of the state now, while that pays
@@ -58,6 +60,7 @@ struct EngineOptions {
   uint64_t expert_trace_bytes = uint64_t{256} << 20;
   int threads = 0;  // 0: the cores this process may use
   Quantize quantize = Quantize::kNone;
+  KvType kv_type = KvType::kF16;   // what keys and values are kept in, unless `precise`
   bool precise = false;            // f32 activations and KV over the weights as stored
   std::string chat_template;       // a file with one to use; "": the model's own
   int max_context = 0;             // tokens of one sequence; 0: the model's

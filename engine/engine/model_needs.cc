@@ -30,7 +30,18 @@ StepLimits StepLimitsFor(const Model& model, const EngineOptions& options) {
 
 KvLayout KvLayoutFor(const Model& model, const EngineOptions& options) {
   KvLayout layout = model.kv_layout();
-  layout.dtype = options.precise ? DType::kF32 : DType::kF16;
+  switch (options.kv_type) {
+    case KvType::kF16:
+      layout.dtype = DType::kF16;
+      break;
+    case KvType::kBF16:
+      layout.dtype = DType::kBF16;
+      break;
+    case KvType::kQ8:
+      layout.dtype = DType::kQ8_0;
+      break;
+  }
+  if (options.precise) layout.dtype = DType::kF32;
   return layout;
 }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <functional>
 #include <limits>
 
 namespace hostler {
@@ -21,38 +23,39 @@ double UniformFrom(uint64_t seed, uint64_t stream, uint64_t draw) {
   return static_cast<double>(mix(mix(mix(seed) ^ stream) ^ draw) >> 11) * 0x1.0p-53;
 }
 
-// The first of the largest values. Keeps a maximum for each of several places
-// side by side, which compilers make vectors of, and then looks for it in the
-// one block that has it.
+// Logits are looked through by blocks, several lanes at a time.
+constexpr size_t kBlock = 64;
+constexpr size_t kLanes = 8;
+
+// The largest of a block's values.
 template <typename T>
-size_t IndexOfMax(std::span<const T> values) {
-  constexpr size_t kLanes = 16, kBlock = 64 * kLanes;
-  const auto largest = [](std::span<const T> block) {
-    T lanes[kLanes];
-    std::fill(std::begin(lanes), std::end(lanes), -std::numeric_limits<T>::infinity());
-    size_t i = 0;
-    for (; i + kLanes <= block.size(); i += kLanes) {
-#pragma GCC unroll 1  // not at all, else GCC makes no vectors of it
-      for (size_t lane = 0; lane < kLanes; ++lane) {
-        lanes[lane] = block[i + lane] > lanes[lane] ? block[i + lane] : lanes[lane];
-      }
-    }
-    T max = *std::max_element(std::begin(lanes), std::end(lanes));
-    for (; i < block.size(); ++i) max = block[i] > max ? block[i] : max;
-    return max;
-  };
-  size_t best = 0;
-  T max = -std::numeric_limits<T>::infinity();
-  for (size_t i = 0; i < values.size(); i += kBlock) {
-    const T found = largest(values.subspan(i, std::min(kBlock, values.size() - i)));
-    if (found > max) {
-      max = found;
-      best = i;
-    }
+T LargestOf(const T* values, size_t n) {
+  if (n < kBlock) return *std::max_element(values, values + n);
+  T largest __attribute__((vector_size(kLanes * sizeof(T))));
+  T next __attribute__((vector_size(kLanes * sizeof(T))));
+  std::memcpy(&largest, values, sizeof largest);
+  for (size_t i = kLanes; i < kBlock; i += kLanes) {
+    std::memcpy(&next, values + i, sizeof next);
+    largest = largest > next ? largest : next;
   }
-  const auto end = values.end();
-  const auto at = std::find(values.begin() + static_cast<ptrdiff_t>(best), end, max);
-  return at == end ? 0 : static_cast<size_t>(at - values.begin());
+  T result = largest[0];
+  for (size_t i = 1; i < kLanes; ++i) result = std::max<T>(result, largest[i]);
+  return result;
+}
+
+// The first of the largest values.
+template <typename T>
+int32_t FirstLargest(std::span<const T> values) {
+  size_t best = 0;  // where the first block with the largest value begins
+  T largest = values[0];
+  for (size_t at = 0; at < values.size(); at += kBlock) {
+    const T candidate = LargestOf(values.data() + at, std::min(kBlock, values.size() - at));
+    if (!(candidate > largest)) continue;
+    largest = candidate;
+    best = at;
+  }
+  const auto found = std::find(values.begin() + best, values.end(), largest);
+  return found == values.end() ? 0 : static_cast<int32_t>(found - values.begin());  // 0: NaN
 }
 
 }  // namespace
@@ -92,8 +95,19 @@ void Sampler::AdjustLogits(std::span<const float> logits, std::span<const int32_
   }
 }
 
-int32_t Sampler::ArgMax() const {
-  return static_cast<int32_t>(IndexOfMax(std::span<const double>(adjusted_)));
+int32_t Sampler::ArgMax() const { return FirstLargest<double>(adjusted_); }
+
+double Sampler::LeastOfTopK() {
+  const size_t k = static_cast<size_t>(rule_.top_k);
+  if (k == 0 || (adjusted_.size() + kBlock - 1) / kBlock < k) return kMinusInfinity;
+  block_largest_.clear();
+  for (size_t at = 0; at < adjusted_.size(); at += kBlock) {
+    block_largest_.push_back(
+        LargestOf(adjusted_.data() + at, std::min(kBlock, adjusted_.size() - at)));
+  }
+  const auto kth = block_largest_.begin() + static_cast<std::ptrdiff_t>(k) - 1;
+  std::nth_element(block_largest_.begin(), kth, block_largest_.end(), std::greater<>());
+  return *kth;
 }
 
 void Sampler::KeepCandidates() {
@@ -101,39 +115,47 @@ void Sampler::KeepCandidates() {
   const double max_z = adjusted_[ArgMax()] / rule_.temperature;
   // min_p: q < m * max(q) means z < max(z) + log(m). -inf (masked) never stays.
   const double least = rule_.min_p > 0 ? max_z + std::log(rule_.min_p) : kMinusInfinity;
+  const double least_adjusted = LeastOfTopK();
   for (size_t id = 0; id < adjusted_.size(); ++id) {
+    if (adjusted_[id] < least_adjusted) continue;
     const double z = adjusted_[id] / rule_.temperature;
     if (z >= least && z > kMinusInfinity) kept_.push_back({static_cast<int32_t>(id), z});
   }
-  const auto stronger = [](const Candidate& a, const Candidate& b) {
-    return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
-  };
   if (rule_.top_k > 0 && size_t(rule_.top_k) < kept_.size()) {
     const auto kth = kept_.begin() + (rule_.top_k - 1);
-    std::nth_element(kept_.begin(), kth, kept_.end(), stronger);
+    std::nth_element(kept_.begin(), kth, kept_.end(), Stronger);
     const double cut = kth->weight;  // ties with the k-th largest are all kept
     std::erase_if(kept_, [cut](const Candidate& c) { return c.weight < cut; });
   }
   for (Candidate& c : kept_) c.weight = std::exp(c.weight - max_z);
   total_ = 0;
   for (const Candidate& c : kept_) total_ += c.weight;
-  if (rule_.top_p < 1) {
-    // The smallest prefix, strongest first, whose mass reaches top_p.
-    std::sort(kept_.begin(), kept_.end(), stronger);
-    double mass = 0;
-    size_t count = 0;
-    while (count < kept_.size() && (count == 0 || mass < rule_.top_p * total_)) {
-      mass += kept_[count++].weight;
+  if (rule_.top_p < 1) KeepTopP();
+}
+
+void Sampler::KeepTopP() {
+  // The smallest prefix, strongest first, whose mass reaches top_p. It is short as a
+  // rule: sorted is as much as it takes, twice as much each time.
+  double mass = 0;
+  size_t count = 0, sorted = 0;
+  while (count < kept_.size() && (count == 0 || mass < rule_.top_p * total_)) {
+    if (count == sorted) {
+      sorted = std::min(std::max<size_t>(2 * sorted, 128), kept_.size());
+      const auto from = kept_.begin() + static_cast<std::ptrdiff_t>(count);
+      const auto to = kept_.begin() + static_cast<std::ptrdiff_t>(sorted);
+      std::nth_element(from, to - 1, kept_.end(), Stronger);
+      std::sort(from, to, Stronger);
     }
-    kept_.resize(count);
-    total_ = mass;
+    mass += kept_[count++].weight;
   }
+  kept_.resize(count);
+  total_ = mass;
 }
 
 int32_t Sampler::Sample(std::span<const float> logits, std::span<const int32_t> banned) {
   int32_t token = 0;
   if (rule_.temperature == 0 && !rule_.changes_logits() && banned.empty()) {
-    token = static_cast<int32_t>(IndexOfMax(logits));
+    token = FirstLargest(logits);
   } else {
     AdjustLogits(logits, banned);
     token = ArgMax();

@@ -19,7 +19,7 @@ struct SamplingRule {
   double repetition_penalty = 1;
   double presence_penalty = 0;
   double frequency_penalty = 0;
-  std::vector<std::pair<int32_t, float>> logit_bias;
+  std::vector<std::pair<int32_t, float>> logit_bias = {};
 
   bool changes_logits() const {
     return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0 ||
@@ -55,10 +55,16 @@ class Sampler {
     int32_t id;
     double weight;  // the logit, later the unnormalised probability
   };
+  static bool Stronger(const Candidate& a, const Candidate& b) {
+    return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+  }
 
   void AdjustLogits(std::span<const float> logits, std::span<const int32_t> banned);
   int32_t ArgMax() const;
   void KeepCandidates();  // fills kept_ and total_ from adjusted_
+  void KeepTopP();        // of kept_
+  // An adjusted logit below which none of the top_k is.
+  double LeastOfTopK();
 
   SamplingRule rule_;
   uint64_t seed_;
@@ -67,6 +73,7 @@ class Sampler {
   std::unordered_set<int32_t> prompt_tokens_;  // distinct; for the repetition penalty
   std::unordered_map<int32_t, int> output_counts_;
   std::vector<double> adjusted_;  // [vocab], after penalties
+  std::vector<double> block_largest_;
   std::vector<Candidate> kept_;   // what is left to draw from
   double total_ = 0;              // of kept_'s weights
 };

@@ -1,8 +1,11 @@
 #include "engine/engine/sampler.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <map>
+#include <random>
 
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -87,6 +90,61 @@ TEST(SamplerTest, NeverDrawsABannedToken) {
   EXPECT_EQ(Sampler(greedy, 1, 0, {}).Sample(logits, banned), 1);
   Sampler sampler({}, 1, 0, {});
   for (int i = 0; i < 200; ++i) EXPECT_NE(sampler.Sample(logits, banned), 0);
+}
+
+// What Sampler's doc says, step by step over the whole vocabulary.
+std::vector<double> PlainDistribution(const SamplingRule& rule, const std::vector<float>& logits) {
+  std::vector<double> z(logits.begin(), logits.end());
+  for (double& value : z) value /= rule.temperature;
+  std::vector<double> sorted = z;
+  std::sort(sorted.begin(), sorted.end(), std::greater<>());
+  const double cut = rule.top_k > 0 ? sorted[rule.top_k - 1] : sorted.back();
+  std::vector<std::pair<double, size_t>> kept;
+  double total = 0;
+  for (size_t id = 0; id < z.size(); ++id) {
+    if (z[id] < cut) continue;
+    kept.emplace_back(-std::exp(z[id] - sorted[0]), id);
+    total -= kept.back().first;
+  }
+  std::sort(kept.begin(), kept.end());
+  double mass = 0;
+  std::vector<double> result(z.size());
+  for (const auto& [weight, id] : kept) {
+    if (mass >= rule.top_p * total) break;
+    mass -= weight;
+    result[id] = -weight;
+  }
+  for (double& p : result) p /= mass;
+  return result;
+}
+
+TEST(SamplerTest, ALargeVocabularyFollowsTheDefinition) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal(0, 2);
+  for (const int vocab : {1, 63, 64, 65, 5000, 5003}) {
+    std::vector<float> logits(vocab);
+    // Rounded, so that many are equal.
+    for (float& logit : logits) logit = std::round(normal(random) * 50) / 50;
+    for (const int top_k : {0, 1, 7, 63, 200}) {
+      if (top_k > vocab) continue;
+      for (const double top_p : {1.0, 0.9, 0.3}) {
+        SamplingRule rule;
+        rule.temperature = 0.8;
+        rule.top_k = top_k;
+        rule.top_p = top_p;
+        const std::vector<double> expected = PlainDistribution(rule, logits);
+        const std::vector<double> got = Sampler(rule, 1, 0, {}).Distribution(logits);
+        for (int i = 0; i < vocab; ++i) {
+          ASSERT_NEAR(got[i], expected[i], 1e-12)
+              << i << " of " << vocab << ", top_k " << top_k << ", top_p " << top_p;
+        }
+      }
+    }
+    const auto largest = std::max_element(logits.begin(), logits.end());
+    SamplingRule greedy;
+    greedy.temperature = 0;
+    EXPECT_EQ(Sampler(greedy, 1, 0, {}).Sample(logits, {}), largest - logits.begin());
+  }
 }
 
 TEST(SamplerTest, GreedyTakesTheLowestOfEqualLogits) {

@@ -10,7 +10,8 @@
 namespace hostler {
 
 // A block: for each layer its K, [kv_head][block_tokens][k_dim], then its V,
-// [kv_head][block_tokens][v_dim], all of `dtype`.
+// [kv_head][block_tokens][v_dim], all of `dtype`. Rows end in a whole block of a
+// type that has blocks; values after the last dimension are zeros.
 struct KvLayout {
   int layers = 0;
   int kv_heads = 0;
@@ -20,10 +21,13 @@ struct KvLayout {
   // again (multi-head latent attention's compressed KV).
   bool v_in_k = false;
   int block_tokens = 16;
-  DType dtype = DType::kF16;  // kF32, kF16 or kBF16
+  DType dtype = DType::kF16;  // kF32, kF16, kBF16 or kQ8_0
 
-  size_t k_bytes() const { return RowBytes(dtype, int64_t{block_tokens} * k_dim); }
-  size_t v_bytes() const { return v_in_k ? 0 : RowBytes(dtype, int64_t{block_tokens} * v_dim); }
+  // Of one token and head.
+  size_t k_row_bytes() const { return HeadBytes(k_dim); }
+  size_t v_row_bytes() const { return HeadBytes(v_dim); }
+  size_t k_bytes() const { return block_tokens * k_row_bytes(); }
+  size_t v_bytes() const { return v_in_k ? 0 : block_tokens * v_row_bytes(); }
   size_t layer_bytes() const { return (k_bytes() + v_bytes()) * kv_heads; }
   size_t block_bytes() const { return layer_bytes() * layers; }
   size_t token_bytes() const { return block_bytes() / block_tokens; }
@@ -32,6 +36,12 @@ struct KvLayout {
   size_t v_offset(int layer, int head) const {
     return v_in_k ? k_offset(layer, head)
                   : layer * layer_bytes() + kv_heads * k_bytes() + head * v_bytes();
+  }
+
+ private:
+  size_t HeadBytes(int dim) const {
+    const int block = GetDTypeInfo(dtype).block_elements;
+    return RowBytes(dtype, int64_t{(dim + block - 1) / block} * block);
   }
 };
 

@@ -12,7 +12,7 @@ namespace hostler {
 void CpuAppendKv(CpuContext& context, const StepBatch& batch, int layer, Mat k, Mat v,
                  const KvView& kv);
 
-// See Backend::Attention.
+// See Backend::Attention. How the work is divided shows in no result.
 class CpuAttention {
  public:
   explicit CpuAttention(CpuContext& context) : context_(context) {}
@@ -26,11 +26,18 @@ class CpuAttention {
     int row, rows;  // from the sequence's first
     int kv_head;
     int head, heads;
+    int first_span, end_span;
+    int64_t cost = 0;
+    int64_t partials = -1;  // where in partials_ its spans' results go; -1: nowhere
   };
-  void Plan(const AttentionSpec& spec, const StepBatch& batch, int kv_heads);
+  // Fills units_, largest first, and split_, and returns the floats of partials_.
+  int64_t Plan(const AttentionSpec& spec, const StepBatch& batch, const KvLayout& layout);
+  // Those that cost too much are computed by spans. Returns as Plan does.
+  int64_t SplitUnits(int v_dim);
 
   CpuContext& context_;
-  std::vector<Unit> units_;
+  std::vector<Unit> units_, split_;
+  Scratch partials_;  // of units that are computed in several parts
 };
 
 }  // namespace hostler

@@ -25,13 +25,12 @@ bool HasF16c() {
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
 }
 
-// Whether this process may use AMX's tiles of bytes; asks the system for them.
+// Whether this process may use AMX's tiles of bytes and of bf16; asks the system.
 bool MayUseAmx() {
-  constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;  // leaf 7, EDX
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;  // leaf 7, EDX
+  constexpr unsigned kAll = kBf16 | kTile | kInt8;
   unsigned a = 0, b = 0, c = 0, d = 0;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kTile) == 0 || (d & kInt8) == 0) {
-    return false;
-  }
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kAll) != kAll) return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
@@ -42,15 +41,31 @@ KernelTable WithIntegers(std::string_view isa, const IntegerKernels& integers) {
   table.integers = &integers;
   return table;
 }
+
+KernelTable AmxTable() {
+  KernelTable table = WithIntegers("amx", kAmxIntegerKernels);
+  table.attention = AttentionByAmx;
+  table.merge_attention = MergeAttentionByAmx;
+  return table;
+}
 #endif
 
 }  // namespace
 
-size_t AttentionScratchFloats(int queries, int k_dim, int v_dim, int block_tokens) {
-  const int64_t head_lanes = RoundUp(k_dim, kMostLanes) + RoundUp(v_dim, kMostLanes);
-  const int64_t token_lanes = RoundUp(block_tokens, kMostLanes);
-  const int64_t per_query = head_lanes + token_lanes + 2;
-  return static_cast<size_t>(queries * per_query + block_tokens * head_lanes);
+// The AMX kernels' operands, each value in two parts, and what their dimensions are
+// rounded up to.
+size_t AttentionScratchFloats(int queries, int k_dim, int v_dim) {
+  const int64_t q = RoundUp(queries, kAttentionTile), two_tiles = 2 * kAttentionTile;
+  const int64_t k = RoundUp(k_dim, 32), v = RoundUp(v_dim, 64);
+  const int64_t held = q * (k + v + 2);
+  const int64_t span = kAttentionSpan * (k + v);
+  const int64_t at_hand = two_tiles * (2 * kAttentionSpan + v + 2) + 32 * kMostLanes;
+  return static_cast<size_t>(held + span + at_hand);
+}
+
+size_t AttentionPartialFloats(int queries, int v_dim) {
+  return static_cast<size_t>(2 * RoundUp(queries, kAttentionTile) +
+                             queries * RoundUp(v_dim, kMostLanes));
 }
 
 std::vector<const KernelTable*> SupportedKernels() {
@@ -62,7 +77,7 @@ std::vector<const KernelTable*> SupportedKernels() {
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
     if (__builtin_cpu_supports("avx512vnni")) {
-      static const KernelTable amx = WithIntegers("amx", kAmxIntegerKernels);
+      static const KernelTable amx = AmxTable();
       static const KernelTable vnni = WithIntegers("avx512vnni", kVnniIntegerKernels);
       static const bool may_use_amx = MayUseAmx();
       if (may_use_amx) tables.push_back(&amx);

@@ -34,6 +34,12 @@ struct MatMulTask {
   float* scratch = nullptr;  // kMatMulScratchFloats
 };
 
+// Tokens [kAttentionSpan * s, kAttentionSpan * (s + 1)) of a sequence are span s.
+// A row's attention over a span starts anew; the spans' results are merged in
+// order. So spans can be computed apart.
+inline constexpr int kAttentionSpan = 256;
+inline constexpr int kAttentionTile = 16;  // queries
+
 // Attention of `rows` consecutive rows of one sequence over the heads that
 // share one KV head.
 struct AttentionTask {
@@ -41,7 +47,8 @@ struct AttentionTask {
   const int32_t* blocks = nullptr;
   size_t block_bytes = 0;
   size_t k_offset = 0, v_offset = 0;  // in a block
-  DType type = DType::kF16;
+  size_t k_row_bytes = 0, v_row_bytes = 0;
+  DType type = DType::kF16;  // kF32, kF16, kBF16 or kQ8_0
   int block_tokens = 0;
   int k_dim = 0;
   int v_dim = 0;
@@ -49,6 +56,7 @@ struct AttentionTask {
   int first_position = 0;
   int rows = 0;
   int heads = 0;
+  int first_span = 0, end_span = 0;  // what to compute, or to merge
   float scale = 0;
   int window = 0, chunk = 0;     // 0: none
   float soft_cap = 0;            // 0: none
@@ -58,11 +66,11 @@ struct AttentionTask {
   int64_t q_stride = 0;
   float* out = nullptr;
   int64_t out_stride = 0;
-  float* scratch = nullptr;  // AttentionScratchFloats(...)
+  // Null, or where the spans' results go instead of `out`: AttentionPartialFloats
+  // of span first_span first.
+  float* partials = nullptr;
+  float* scratch = nullptr;  // AttentionScratchFloats(...), 64-byte aligned
 };
-
-// rows * heads of one AttentionTask are at most this.
-inline constexpr int kMaxAttentionQueries = 64;
 
 // A causal depthwise convolution with SiLU over `rows` rows of some channels:
 // out[t] = silu(Σ weights[j] * in[t - (kernel - 1) + j]), where inputs before
@@ -100,6 +108,8 @@ struct KernelTable {
 
   void (*mat_mul)(const MatMulTask& task);
   void (*attention)(const AttentionTask& task);
+  // From the partials of all spans that the rows see to `out`.
+  void (*merge_attention)(const AttentionTask& task);
   // n values; n is a multiple of the type's block.
   void (*to_f32)(DType type, const std::byte* in, int64_t n, float* out);
   // type is kF32, kF16 or kBF16.
@@ -130,13 +140,18 @@ struct KernelTable {
   const IntegerKernels* integers = nullptr;
 };
 
-// Enough for any table.
-size_t AttentionScratchFloats(int queries, int k_dim, int v_dim, int block_tokens);
+// Enough for any table; `queries` are a task's rows * heads.
+size_t AttentionScratchFloats(int queries, int k_dim, int v_dim);
+// The result of one span: per query a maximum, a sum and v_dim values.
+size_t AttentionPartialFloats(int queries, int v_dim);
 
 extern const KernelTable kPortableKernels;
 #if defined(HOSTLER_X86)
 extern const KernelTable kAvx2Kernels;
 extern const KernelTable kAvx512Kernels;
+// With products of bf16 in tiles (attention_amx.cc).
+void AttentionByAmx(const AttentionTask& task);
+void MergeAttentionByAmx(const AttentionTask& task);
 #endif
 
 }  // namespace hostler

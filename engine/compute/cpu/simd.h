@@ -30,8 +30,13 @@ constexpr char kIsa[] = "avx512";
 constexpr int kTileRows = 4;
 constexpr int kTileTokens = 6;
 constexpr int kVectorRows = 8;
-// Queries that share a load of values in attention.
-constexpr int kValueQueries = 4;
+// Attention's register tiles: of scores, lanes summed apart, tokens and tiles of 16
+// queries; of values, queries and vectors of dimensions.
+constexpr int kScoreLanes = 2;
+constexpr int kScoreTokens = 4;
+constexpr int kScoreTiles = 2;
+constexpr int kValueQueries = 8;
+constexpr int kValueVectors = 2;
 
 struct F32x16 {
   __m512 v;
@@ -83,6 +88,10 @@ HOSTLER_INLINE F32x16 Min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}
 HOSTLER_INLINE F32x16 ZeroBelow(F32x16 x, F32x16 limit, F32x16 v) {
   return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_NLT_UQ), v.v)};
 }
+// Lanes of v, those of w where x < limit.
+HOSTLER_INLINE F32x16 Select(F32x16 x, F32x16 limit, F32x16 v, F32x16 w) {
+  return {_mm512_mask_mov_ps(w.v, _mm512_cmp_ps_mask(x.v, limit.v, _CMP_NLT_UQ), v.v)};
+}
 // 2^n. REQUIRES: n integral, -126 <= n <= 127
 HOSTLER_INLINE F32x16 PowerOfTwo(F32x16 n) {
   const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
@@ -99,7 +108,11 @@ constexpr char kIsa[] = "avx2";
 constexpr int kTileRows = 1;
 constexpr int kTileTokens = 6;
 constexpr int kVectorRows = 4;
-constexpr int kValueQueries = 1;
+constexpr int kScoreLanes = 2;
+constexpr int kScoreTokens = 2;
+constexpr int kScoreTiles = 1;
+constexpr int kValueQueries = 4;
+constexpr int kValueVectors = 1;
 
 struct F32x16 {
   __m256 lo, hi;
@@ -184,6 +197,11 @@ HOSTLER_INLINE F32x16 ZeroBelow(F32x16 x, F32x16 limit, F32x16 v) {
   return {_mm256_and_ps(_mm256_cmp_ps(x.lo, limit.lo, _CMP_NLT_UQ), v.lo),
           _mm256_and_ps(_mm256_cmp_ps(x.hi, limit.hi, _CMP_NLT_UQ), v.hi)};
 }
+// Lanes of v, those of w where x < limit.
+HOSTLER_INLINE F32x16 Select(F32x16 x, F32x16 limit, F32x16 v, F32x16 w) {
+  return {_mm256_blendv_ps(w.lo, v.lo, _mm256_cmp_ps(x.lo, limit.lo, _CMP_NLT_UQ)),
+          _mm256_blendv_ps(w.hi, v.hi, _mm256_cmp_ps(x.hi, limit.hi, _CMP_NLT_UQ))};
+}
 HOSTLER_INLINE __m256 PowerOfTwo256(__m256 n) {
   const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
   return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
@@ -199,7 +217,11 @@ constexpr char kIsa[] = "portable";
 constexpr int kTileRows = 2;
 constexpr int kTileTokens = 1;
 constexpr int kVectorRows = 2;
-constexpr int kValueQueries = 1;
+constexpr int kScoreLanes = 1;
+constexpr int kScoreTokens = 2;
+constexpr int kScoreTiles = 1;
+constexpr int kValueQueries = 2;
+constexpr int kValueVectors = 1;
 
 // Four lanes, in whatever the baseline of this architecture has for them.
 using F32x4 = float __attribute__((vector_size(16)));
@@ -291,6 +313,10 @@ HOSTLER_INLINE F32x16 Min(F32x16 a, F32x16 b) {
 HOSTLER_INLINE F32x16 ZeroBelow(F32x16 x, F32x16 limit, F32x16 v) {
   return MakeQuarters([&](int q) { return x.v[q] < limit.v[q] ? F32x4{} : v.v[q]; });
 }
+// Lanes of v, those of w where x < limit.
+HOSTLER_INLINE F32x16 Select(F32x16 x, F32x16 limit, F32x16 v, F32x16 w) {
+  return MakeQuarters([&](int q) { return x.v[q] < limit.v[q] ? w.v[q] : v.v[q]; });
+}
 // 2^n. REQUIRES: n integral, -126 <= n <= 127
 HOSTLER_INLINE F32x16 PowerOfTwo(F32x16 n) {
   return MakeQuarters([&](int q) {
@@ -360,6 +386,41 @@ HOSTLER_INLINE F32x16 Exp(F32x16 x) {
   p = Fma(p, r, Set(1.0f));
   return ZeroBelow(x, lowest, Mul(p, PowerOfTwo(n)));
 }
+
+// 2^x to within 2 ulp for x <= 0; 0 below -126. 2^0 is 1.
+HOSTLER_INLINE F32x16 Exp2(F32x16 x) {
+  const F32x16 lowest = Set(-126);
+  const F32x16 bounded = Max(lowest, x);
+  // x = n + r, |r| <= 1/2. Adding 1.5 * 2^23 rounds to an integer.
+  const F32x16 round = Set(12582912.0f);
+  const F32x16 n = Sub(Add(bounded, round), round);
+  const F32x16 r = Sub(bounded, n);
+  // Minimax for the relative error, which is below 1e-7; p(0) = 1.
+  F32x16 p = Set(0.001326472731307149f);
+  p = Fma(p, r, Set(0.009671512991189957f));
+  p = Fma(p, r, Set(0.05550733581185341f));
+  p = Fma(p, r, Set(0.24022242426872253f));
+  p = Fma(p, r, Set(0.6931470036506653f));
+  p = Fma(p, r, Set(1.0f));
+  return ZeroBelow(x, lowest, Mul(p, PowerOfTwo(n)));
+}
+
+// To within 3 ulp.
+HOSTLER_INLINE F32x16 Tanh(F32x16 x) {
+  // Where 1 - 2 / (e^2x + 1) would cancel, Lambert's continued fraction for
+  // tanh, cut off after its fifth term.
+  const F32x16 z = Mul(x, x);
+  const F32x16 numerator = Mul(x, Fma(Add(z, Set(105)), z, Set(945)));
+  const F32x16 denominator = Fma(Fma(Set(15), z, Set(420)), z, Set(945));
+  const F32x16 near = Div(numerator, denominator);
+  const F32x16 far = Sub(Set(1), Div(Set(2), Add(Exp(Add(x, x)), Set(1))));
+  const F32x16 magnitude = Max(x, Sub(Set(0), x));
+  constexpr float kFar = 0.625f;
+  constexpr float kBeforeFar = 0.62499994f;
+  return Add(ZeroBelow(magnitude, Set(kFar), far), ZeroBelow(Set(kBeforeFar), magnitude, near));
+}
+
+HOSTLER_INLINE F32x16 Capped(F32x16 x, F32x16 cap) { return Mul(cap, Tanh(Div(x, cap))); }
 
 }  // namespace
 }  // namespace hostler

@@ -1,0 +1,512 @@
+// Attention with AMX's products of bf16. Every operand is the sum of two bf16, high
+// and low, and of their four products the three largest are summed, in f32: that
+// keeps 16 bits of q and of the weights, and all of a key or value in f16 or bf16.
+
+#define HOSTLER_SIMD_AVX512
+#include "engine/compute/cpu/kernels.h"
+#include "engine/compute/cpu/simd.h"
+
+#define HOSTLER_LAMBDA_INLINE __attribute__((always_inline))
+
+#include "engine/compute/cpu/attention_spans.inc"
+
+namespace hostler {
+namespace {
+
+// An operand's tile, 16 rows of 64 bytes, high parts and then low parts.
+constexpr int64_t kPartBytes = 1024;
+constexpr int64_t kPairBytes = 2 * kPartBytes;
+constexpr int64_t kPairFloats = kPairBytes / sizeof(float);
+constexpr int kPairs = 16;    // two bf16 each, in a row of a tile
+constexpr int kColumns = 16;  // of a product
+
+// All eight tile registers as full tiles, while it lives. Tiles in use would be
+// saved at every change of threads.
+class TileState {
+ public:
+  TileState() {
+    struct alignas(64) Config {
+      uint8_t palette = 1;
+      uint8_t start_row = 0;
+      uint8_t reserved[14] = {};
+      uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } config;
+    // GCC 12's intrinsic says that it reads eight bytes.
+    __asm__ volatile("" ::"r"(&config) : "memory");
+    _tile_loadconfig(&config);
+  }
+  ~TileState() { _tile_release(); }
+  TileState(const TileState&) = delete;
+  TileState& operator=(const TileState&) = delete;
+};
+
+// Pairs of tiles, in bytes: `tile` from one to the next, and `step` to where the
+// sums go on.
+struct Operand {
+  const float* data;
+  int64_t tile, step;
+
+  const std::byte* at(int64_t i, int64_t s) const {
+    return reinterpret_cast<const std::byte*>(data) + i * tile + s * step;
+  }
+};
+
+// Where products go, rows `stride` floats apart.
+struct Product {
+  float* data;
+  int64_t stride;
+};
+
+// Every element of every product sums, step by step, low a · high b, high a · high b
+// and high a · low b, whichever of these functions computes it.
+void Multiply2x2(const Operand& a, const Operand& b, int64_t steps, const Product (&c)[4]) {
+  // What was stored before is what tiles load.
+  __asm__ volatile("" ::: "memory");
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int64_t s = 0; s < steps; ++s) {
+    _tile_loadd(6, b.at(0, s), 64);
+    _tile_loadd(4, a.at(0, s) + kPartBytes, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b.at(1, s), 64);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a.at(1, s) + kPartBytes, 64);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+    _tile_loadd(4, a.at(0, s), 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a.at(1, s), 64);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+    _tile_loadd(6, b.at(0, s) + kPartBytes, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_loadd(7, b.at(1, s) + kPartBytes, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, c[0].data, c[0].stride * 4);
+  _tile_stored(1, c[1].data, c[1].stride * 4);
+  _tile_stored(2, c[2].data, c[2].stride * 4);
+  _tile_stored(3, c[3].data, c[3].stride * 4);
+}
+
+void Multiply4x1(const Operand& a, const Operand& b, int64_t steps, const Product (&c)[4]) {
+  __asm__ volatile("" ::: "memory");
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int64_t s = 0; s < steps; ++s) {
+    _tile_loadd(4, b.at(0, s), 64);
+    _tile_loadd(5, b.at(0, s) + kPartBytes, 64);
+    _tile_loadd(6, a.at(0, s) + kPartBytes, 64);
+    _tile_dpbf16ps(0, 6, 4);
+    _tile_loadd(7, a.at(1, s) + kPartBytes, 64);
+    _tile_dpbf16ps(1, 7, 4);
+    _tile_loadd(6, a.at(2, s) + kPartBytes, 64);
+    _tile_dpbf16ps(2, 6, 4);
+    _tile_loadd(7, a.at(3, s) + kPartBytes, 64);
+    _tile_dpbf16ps(3, 7, 4);
+    _tile_loadd(6, a.at(0, s), 64);
+    _tile_dpbf16ps(0, 6, 4);
+    _tile_dpbf16ps(0, 6, 5);
+    _tile_loadd(7, a.at(1, s), 64);
+    _tile_dpbf16ps(1, 7, 4);
+    _tile_dpbf16ps(1, 7, 5);
+    _tile_loadd(6, a.at(2, s), 64);
+    _tile_dpbf16ps(2, 6, 4);
+    _tile_dpbf16ps(2, 6, 5);
+    _tile_loadd(7, a.at(3, s), 64);
+    _tile_dpbf16ps(3, 7, 4);
+    _tile_dpbf16ps(3, 7, 5);
+  }
+  _tile_stored(0, c[0].data, c[0].stride * 4);
+  _tile_stored(1, c[1].data, c[1].stride * 4);
+  _tile_stored(2, c[2].data, c[2].stride * 4);
+  _tile_stored(3, c[3].data, c[3].stride * 4);
+}
+
+// Goes on with the sums that are there, or starts.
+void Multiply1x4(const Operand& a, const Operand& b, int64_t steps, bool start,
+                 const Product (&c)[4]) {
+  __asm__ volatile("" ::: "memory");
+  if (start) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  } else {
+    _tile_loadd(0, c[0].data, c[0].stride * 4);
+    _tile_loadd(1, c[1].data, c[1].stride * 4);
+    _tile_loadd(2, c[2].data, c[2].stride * 4);
+    _tile_loadd(3, c[3].data, c[3].stride * 4);
+  }
+  for (int64_t s = 0; s < steps; ++s) {
+    _tile_loadd(4, a.at(0, s), 64);
+    _tile_loadd(5, a.at(0, s) + kPartBytes, 64);
+    _tile_loadd(6, b.at(0, s), 64);
+    _tile_dpbf16ps(0, 5, 6);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b.at(1, s), 64);
+    _tile_dpbf16ps(1, 5, 7);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(6, b.at(2, s), 64);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(2, 4, 6);
+    _tile_loadd(7, b.at(3, s), 64);
+    _tile_dpbf16ps(3, 5, 7);
+    _tile_dpbf16ps(3, 4, 7);
+    _tile_loadd(6, b.at(0, s) + kPartBytes, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b.at(1, s) + kPartBytes, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(6, b.at(2, s) + kPartBytes, 64);
+    _tile_dpbf16ps(2, 4, 6);
+    _tile_loadd(7, b.at(3, s) + kPartBytes, 64);
+    _tile_dpbf16ps(3, 4, 7);
+  }
+  _tile_stored(0, c[0].data, c[0].stride * 4);
+  _tile_stored(1, c[1].data, c[1].stride * 4);
+  _tile_stored(2, c[2].data, c[2].stride * 4);
+  _tile_stored(3, c[3].data, c[3].stride * 4);
+}
+
+// Sixteen pairs of bf16: lane i of a, then lane i of b.
+struct Parts {
+  __m512i high, low;
+};
+
+HOSTLER_INLINE __m512i UpperBits(F32x16 a) {
+  return _mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(-65536));
+}
+
+HOSTLER_INLINE __m512i PairUpper(__m512i a, __m512i b) {
+  constexpr int kAOrBAndC = 0xf8;
+  return _mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, _mm512_set1_epi32(-65536),
+                                   kAOrBAndC);
+}
+
+// Exact for values of up to 16 bits.
+HOSTLER_INLINE Parts SplitExact(F32x16 a, F32x16 b) {
+  const F32x16 a_low = Sub(a, {_mm512_castsi512_ps(UpperBits(a))});
+  const F32x16 b_low = Sub(b, {_mm512_castsi512_ps(UpperBits(b))});
+  return {PairUpper(_mm512_castps_si512(a.v), _mm512_castps_si512(b.v)),
+          PairUpper(_mm512_castps_si512(a_low.v), _mm512_castps_si512(b_low.v))};
+}
+
+// Both parts rounded to nearest, so that what is lost has no sign in common.
+HOSTLER_INLINE Parts SplitRounded(F32x16 a, F32x16 b) {
+  const auto add_half = [](F32x16 x) HOSTLER_LAMBDA_INLINE {
+    return _mm512_add_epi32(_mm512_castps_si512(x.v), _mm512_set1_epi32(0x8000));
+  };
+  const auto low = [](F32x16 x, __m512i rounded) HOSTLER_LAMBDA_INLINE {
+    return Sub(x, {_mm512_castsi512_ps(_mm512_and_si512(rounded, _mm512_set1_epi32(-65536)))});
+  };
+  const __m512i a_high = add_half(a), b_high = add_half(b);
+  return {PairUpper(a_high, b_high),
+          PairUpper(add_half(low(a, a_high)), add_half(low(b, b_high)))};
+}
+
+// 16 rows of 16 times 32 bits.
+void Transpose(const __m512i* in, __m512i* out) {
+  __m512i t[16], u[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm512_unpacklo_epi32(in[2 * i], in[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(in[2 * i], in[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    u[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    u[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    u[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    u[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  // u[4 i + j] has columns j, 4 + j, 8 + j and 12 + j of rows 4 i to 4 i + 3.
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    const __m512i even = _mm512_shuffle_i32x4(u[j], u[4 + j], 0x88);
+    const __m512i odd = _mm512_shuffle_i32x4(u[j], u[4 + j], 0xdd);
+    const __m512i even_after = _mm512_shuffle_i32x4(u[8 + j], u[12 + j], 0x88);
+    const __m512i odd_after = _mm512_shuffle_i32x4(u[8 + j], u[12 + j], 0xdd);
+    out[j] = _mm512_shuffle_i32x4(even, even_after, 0x88);
+    out[4 + j] = _mm512_shuffle_i32x4(odd, odd_after, 0x88);
+    out[8 + j] = _mm512_shuffle_i32x4(even, even_after, 0xdd);
+    out[12 + j] = _mm512_shuffle_i32x4(odd, odd_after, 0xdd);
+  }
+}
+
+// Values [at, at + 16) of a row of `dim`; zeros after its end, which a whole row has
+// at a multiple of 16.
+template <DType type, bool whole>
+HOSTLER_INLINE F32x16 LoadValues(const std::byte* row, int64_t at, int64_t dim) {
+  if constexpr (type == DType::kQ8_0) {  // whole blocks, with zeros at the end
+    if (!whole && at >= dim) return Set(0);
+    const std::byte* block = row + at / 32 * 34;
+    return Mul(Set(ScalarF16(block)), LoadI8(block + 2 + at % 32));
+  } else {
+    __m256i bits;
+    if constexpr (whole) {
+      bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + at * 2));
+    } else {
+      const int64_t left = dim - at;
+      const __mmask16 there = left >= 16 ? 0xffff : left <= 0 ? 0 : (1u << left) - 1;
+      bits = _mm256_maskz_loadu_epi16(there, row + at * 2);
+    }
+    if constexpr (type == DType::kF16) return {_mm512_cvtph_ps(bits)};
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+  }
+}
+
+class AmxAttention {
+ public:
+  static constexpr int kValueLanes = 4 * kColumns;
+
+  AmxAttention(const AttentionTask& task, ScratchRuns& scratch)
+      : task_(task),
+        one_tile_(task.rows == 1 && task.heads <= kTile),
+        k_steps_(RoundUp(task.k_dim, 2 * kPairs) / (2 * kPairs)),
+        v_tiles_(RoundUp(task.v_dim, kValueLanes) / kColumns),
+        q_(scratch.Take(RoundUp(Queries(task), kTile) / kTile * k_steps_ * kPairFloats)),
+        k_(scratch.Take(kSpan / kTile * k_steps_ * kPairFloats)),
+        v_(scratch.Take(kSpan / kGroup * v_tiles_ * kPairFloats)),
+        scores_{scratch.Take(kSpan * kTile), scratch.Take(kSpan * kTile)},
+        weights_{scratch.Take(kSpan * kTile), scratch.Take(kSpan * kTile)} {
+    const int queries = Queries(task);
+    for (int tile = 0; tile * kTile < queries; ++tile) {
+      for (int64_t step = 0; step < k_steps_; ++step) ConvertQueries(tile, step);
+    }
+  }
+
+  // See F32Attention::Convert. What one tile of one row needs is converted where it is
+  // used, so that it stays in the first-level cache.
+  bool Convert(int span, int begin, int end) {
+    begin_ = begin;
+    end_ = end;
+    ForTokens(task_, span, begin, end, [&](int t, const std::byte* k, const std::byte* v) {
+      k_rows_[t] = k;
+      v_rows_[t] = v;
+    });
+    if (one_tile_) return true;
+    ConvertKeys(0, kSpan);
+    return ConvertValues(begin / kGroup * kGroup, static_cast<int>(RoundUp(end, kGroup)), 0);
+  }
+
+  void Scores(int tile, int tiles, int begin, int end) {
+    const int64_t tile_bytes = k_steps_ * kPairBytes;
+    const Operand q = {q_ + tile * k_steps_ * kPairFloats, tile_bytes, kPairBytes};
+    const auto keys = [&](int t) {
+      return Operand{k_ + t / kTile * k_steps_ * kPairFloats, tile_bytes, kPairBytes};
+    };
+    const auto to = [&](int i, int t) { return Product{scores_[i] + t * kTile, kTile}; };
+    if (tiles == 2) {
+      for (int t = begin; t < end; t += 2 * kTile) {
+        Multiply2x2(keys(t), q, k_steps_, {to(0, t), to(1, t), to(0, t + 16), to(1, t + 16)});
+      }
+      return;
+    }
+    // Some tokens too many, of no effect.
+    for (int t = begin / kRun * kRun; t < end; t += kRun) {
+      if (one_tile_) ConvertKeys(t, t + kRun);
+      Multiply4x1(keys(one_tile_ ? 0 : t), q, k_steps_,
+                  {to(0, t), to(0, t + 16), to(0, t + 32), to(0, t + 48)});
+    }
+  }
+
+  float* scores(int i) { return scores_[i]; }
+
+  void PutWeights(int i, int t, F32x16 even, F32x16 odd) {
+    const int pair = t % kGroup / 2;
+    const Parts parts = SplitRounded(even, odd);
+    high_[pair] = parts.high;
+    low_[pair] = parts.low;
+    if (pair < kPairs - 1) return;
+    auto* to = reinterpret_cast<__m512i*>(weights_[i] + t / kGroup * kPairFloats);
+    Transpose(high_, to);
+    Transpose(low_, to + kPairs);
+  }
+
+  void Values(int tiles, int begin, int end, float* out, int64_t stride) {
+    const int64_t weights_bytes = (weights_[1] - weights_[0]) * int64_t{sizeof(float)};
+    const auto weights = [&](int t) {
+      return Operand{weights_[0] + t / kGroup * kPairFloats, weights_bytes, kPairBytes};
+    };
+    const auto values = [&](int64_t t, int64_t d) {
+      return Operand{v_ + (t / kGroup * v_tiles_ + d) * kPairFloats, kPairBytes,
+                     v_tiles_ * kPairBytes};
+    };
+    const auto to = [&](int64_t i, int64_t d) {
+      return Product{out + i * kTile * stride + d * kColumns, stride};
+    };
+    if (tiles == 2) {
+      for (int64_t d = 0; d < v_tiles_; d += 2) {
+        Multiply2x2(weights(begin), values(begin, d), (end - begin) / kGroup,
+                    {to(0, d), to(0, d + 1), to(1, d), to(1, d + 1)});
+      }
+      return;
+    }
+    const int run = one_tile_ ? kRun : end - begin;
+    for (int t = begin; t < end; t += run) {
+      const int after = t + run < end ? t + run : end;
+      if (one_tile_) ConvertValues(t, after, t);
+      for (int64_t d = 0; d < v_tiles_; d += 4) {
+        Multiply1x4(weights(t), values(one_tile_ ? 0 : t, d), (after - t) / kGroup, t == begin,
+                    {to(0, d), to(0, d + 1), to(0, d + 2), to(0, d + 3)});
+      }
+    }
+  }
+
+ private:
+  // Tokens converted at a time for one tile of one row.
+  static constexpr int kRun = 4 * kTile;
+  // Lines of a row that will be wanted soon.
+  static HOSTLER_INLINE void Prefetch(const std::byte* row, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
+  }
+  static constexpr int kTokensAhead = 16;
+
+  // A step's 32 dimensions of a tile's queries: pair p is dimensions p and p + 16, as
+  // in ConvertKeys.
+  void ConvertQueries(int tile, int64_t step) {
+    const F32x16 scale = Set(QueryScale(task_));
+    __m512i high[kTile], low[kTile];
+    for (int i = 0; i < kTile; ++i) {
+      const int64_t query = tile * kTile + i;
+      float values[2 * kPairs] = {};
+      if (query < Queries(task_)) {
+        const float* q = task_.q + query / task_.heads * task_.q_stride +
+                         query % task_.heads * int64_t{task_.k_dim};
+        const int64_t first = step * 2 * kPairs, left = task_.k_dim - first;
+        std::memcpy(values, q + first,
+                    static_cast<size_t>(left < 2 * kPairs ? left : 2 * kPairs) * sizeof(float));
+      }
+      const Parts parts =
+          SplitRounded(Mul(Load(values), scale), Mul(Load(values + kPairs), scale));
+      high[i] = parts.high;
+      low[i] = parts.low;
+    }
+    auto* to = reinterpret_cast<__m512i*>(q_ + (tile * k_steps_ + step) * kPairFloats);
+    Transpose(high, to);
+    Transpose(low, to + kPairs);
+  }
+
+  // Calls f(loader) for the task's type; the loader is for whole rows or for any.
+  template <typename F>
+  HOSTLER_INLINE void ForLoader(bool whole, F f) const {
+    const auto with = [&](auto load) HOSTLER_LAMBDA_INLINE {
+      whole ? f(Loader<decltype(load)::kType, true>()) : f(Loader<decltype(load)::kType, false>());
+    };
+    switch (task_.type) {
+      case DType::kF16:
+        return with(Loader<DType::kF16, true>());
+      case DType::kBF16:
+        return with(Loader<DType::kBF16, true>());
+      default:
+        return with(Loader<DType::kQ8_0, true>());
+    }
+  }
+
+  template <DType type, bool whole>
+  struct Loader {
+    static constexpr DType kType = type;
+    static HOSTLER_INLINE F32x16 Load(const std::byte* row, int64_t at, int64_t dim) {
+      return LoadValues<type, whole>(row, at, dim);
+    }
+    static HOSTLER_INLINE Parts Split(F32x16 a, F32x16 b) {
+      if constexpr (type == DType::kQ8_0) return SplitRounded(a, b);  // up to 19 bits
+      return SplitExact(a, b);
+    }
+  };
+
+  // Those of tokens [first, after) that there are.
+  void ConvertKeys(int first, int after) {
+    ForLoader(task_.k_dim % (2 * kPairs) == 0, [&](auto loader) HOSTLER_LAMBDA_INLINE {
+      using L = decltype(loader);
+      const int begin = first > begin_ ? first : begin_, end = after < end_ ? after : end_;
+      for (int t = begin; t < end; ++t) {
+        if (t + kTokensAhead < end_) Prefetch(k_rows_[t + kTokensAhead], task_.k_row_bytes);
+        const std::byte* row = k_rows_[t];
+        const int64_t dim = task_.k_dim;
+        auto* to = reinterpret_cast<__m512i*>(k_ + (t - first) / kTile * k_steps_ * kPairFloats) +
+                   t % kTile;
+        for (int64_t d = 0; d < dim; d += 2 * kPairs, to += 2 * kPairs) {
+          const Parts parts = L::Split(L::Load(row, d, dim), L::Load(row, d + kPairs, dim));
+          to[0] = parts.high;
+          to[kPairs] = parts.low;
+        }
+      }
+    });
+  }
+
+  // Those of tokens [first, after), zeros for those that there are not; `origin` is the
+  // token at the start of v_. Returns whether all are finite.
+  bool ConvertValues(int first, int after, int origin) {
+    F32x16 products = Set(0);
+    ForLoader(task_.v_dim % kColumns == 0, [&](auto loader) HOSTLER_LAMBDA_INLINE {
+      using L = decltype(loader);
+      const int64_t dim = task_.v_dim, tiles = RoundUp(dim, kColumns) / kColumns;
+      for (int t = first; t < after; t += 2) {
+        const bool has_even = t >= begin_ && t < end_, has_odd = t + 1 >= begin_ && t + 1 < end_;
+        for (int ahead : {t + kTokensAhead, t + kTokensAhead + 1}) {
+          if (ahead >= begin_ && ahead < end_) Prefetch(v_rows_[ahead], task_.v_row_bytes);
+        }
+        auto* to =
+            reinterpret_cast<__m512i*>(v_ + (t - origin) / kGroup * v_tiles_ * kPairFloats) +
+            t % kGroup / 2;
+        const auto put = [&](int64_t d, F32x16 even, F32x16 odd) HOSTLER_LAMBDA_INLINE {
+          products = Fma(even, Set(0), Fma(odd, Set(0), products));
+          const Parts parts = L::Split(even, odd);
+          to[d * 2 * kPairs] = parts.high;
+          to[d * 2 * kPairs + kPairs] = parts.low;
+        };
+        if (has_even && has_odd) {
+          for (int64_t d = 0; d < tiles; ++d) {
+            put(d, L::Load(v_rows_[t], d * kColumns, dim),
+                L::Load(v_rows_[t + 1], d * kColumns, dim));
+          }
+        } else {
+          for (int64_t d = 0; d < tiles; ++d) {
+            put(d, has_even ? L::Load(v_rows_[t], d * kColumns, dim) : Set(0),
+                has_odd ? L::Load(v_rows_[t + 1], d * kColumns, dim) : Set(0));
+          }
+        }
+        for (int64_t d = tiles; d < v_tiles_; ++d) put(d, Set(0), Set(0));
+      }
+    });
+    return HorizontalSum(products) == 0;
+  }
+
+  const TileState state_;
+  const AttentionTask& task_;
+  const bool one_tile_;
+  const int64_t k_steps_;  // of 32 dimensions
+  const int64_t v_tiles_;  // of 16 dimensions
+  // Pairs of tiles: rows of pairs of dimensions by queries, tokens by pairs of
+  // dimensions, pairs of tokens by dimensions, and queries by pairs of tokens.
+  float* const q_;           // [tiles][k_steps]
+  float* const k_;           // [kSpan / kTile][k_steps]
+  float* const v_;           // [kSpan / kGroup][v_tiles]
+  float* const scores_[2];   // [kSpan][kTile] of two tiles
+  float* const weights_[2];  // [kSpan / kGroup] of two tiles
+  // Of the span at hand, tokens [begin_, end_).
+  const std::byte* k_rows_[kSpan];
+  const std::byte* v_rows_[kSpan];
+  int begin_ = 0, end_ = 0;
+  __m512i high_[kPairs], low_[kPairs];  // weights of a group's pairs of tokens
+};
+
+}  // namespace
+
+void AttentionByAmx(const AttentionTask& task) {
+  if (task.type == DType::kF32) return kAvx512Kernels.attention(task);
+  SpanAttention<AmxAttention>(task).Run();
+}
+
+void MergeAttentionByAmx(const AttentionTask& task) { MergeAttention(task); }
+
+}  // namespace hostler
