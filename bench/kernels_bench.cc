@@ -204,9 +204,8 @@ void Attention(benchmark::State& state, std::string isa, DType type, int threads
   batch.sequences.push_back(
       {.rows = rows, .first_position = context - rows, .prompt_tokens = context, .blocks = blocks});
   for (auto _ : state) {
-    backend.Attention({.heads = heads, .scale = 0.1f}, batch, 0,
-                      AsMat(*q, rows, heads * kHeadDim), {layout, memory->data()},
-                      AsMat(*out, rows, heads * kHeadDim));
+    backend.Attention({.heads = heads, .scale = 0.1f}, batch, 0, AsMat(*q, rows, heads * kHeadDim),
+                      {layout, memory->data()}, AsMat(*out, rows, heads * kHeadDim));
   }
   const double seen = rows * (context - rows / 2.0);
   Report(state, 4.0 * seen * heads * kHeadDim, static_cast<double>(layout.block_bytes()) * count);
