@@ -193,9 +193,8 @@ void Attention(benchmark::State& state, std::string isa, DType type, int threads
   batch.sequences.push_back(
       {.rows = rows, .first_position = context - rows, .prompt_tokens = context, .blocks = blocks});
   for (auto _ : state) {
-    backend.Attention({.heads = heads, .scale = 0.1f}, batch, 0,
-                      AsMat(*q, rows, heads * kHeadDim), {layout, memory->data()},
-                      AsMat(*out, rows, heads * kHeadDim));
+    backend.Attention({.heads = heads, .scale = 0.1f}, batch, 0, AsMat(*q, rows, heads * kHeadDim),
+                      {layout, memory->data()}, AsMat(*out, rows, heads * kHeadDim));
   }
   const double seen = rows * (context - rows / 2.0);
   Report(state, 4.0 * seen * heads * kHeadDim, static_cast<double>(layout.block_bytes()) * count);
@@ -231,9 +230,10 @@ void RmsNorm(benchmark::State& state) {
   const auto backend = *NewCpuBackend(1);
   const auto x = RandomBuffer(*backend, DType::kF32, rows * kDim);
   const auto gain = RandomBuffer(*backend, DType::kF32, kDim);
+  const auto out = RandomBuffer(*backend, DType::kF32, rows * kDim);
   for (auto _ : state) {
     backend->RmsNorm(AsMat(*x, rows, kDim), {DType::kF32, 1, kDim, gain->data()}, 1e-6f,
-                     AsMat(*x, rows, kDim));
+                     AsMat(*out, rows, kDim));
   }
   Report(state, 4.0 * rows * kDim, 8.0 * rows * kDim);
 }

@@ -74,8 +74,8 @@ class Sampler {
   std::unordered_map<int32_t, int> output_counts_;
   std::vector<double> adjusted_;  // [vocab], after penalties
   std::vector<double> block_largest_;
-  std::vector<Candidate> kept_;   // what is left to draw from
-  double total_ = 0;              // of kept_'s weights
+  std::vector<Candidate> kept_;  // what is left to draw from
+  double total_ = 0;             // of kept_'s weights
 };
 
 }  // namespace hostler

@@ -65,11 +65,11 @@ void CpuAppendKv(CpuContext& context, const StepBatch& batch, int layer, Mat k, 
       std::byte* block =
           kv.block(sequence.blocks[static_cast<size_t>(position / layout.block_tokens)]);
       for (int head = 0; head < layout.kv_heads; ++head) {
-        put(k.row(row) + int64_t{head} * layout.k_dim, layout.k_dim,
-            layout.k_row_bytes(), block + layout.k_offset(layer, head), at);
+        put(k.row(row) + int64_t{head} * layout.k_dim, layout.k_dim, layout.k_row_bytes(),
+            block + layout.k_offset(layer, head), at);
         if (layout.v_in_k) continue;
-        put(v.row(row) + int64_t{head} * layout.v_dim, layout.v_dim,
-            layout.v_row_bytes(), block + layout.v_offset(layer, head), at);
+        put(v.row(row) + int64_t{head} * layout.v_dim, layout.v_dim, layout.v_row_bytes(),
+            block + layout.v_offset(layer, head), at);
       }
     });
   }
@@ -148,39 +148,37 @@ void CpuAttention::Run(const AttentionSpec& spec, const StepBatch& batch, int la
   for (const StepBatch::Sequence& sequence : batch.sequences) {
     work += int64_t{sequence.rows} * (sequence.first_position + sequence.rows) * q.cols;
   }
-  context_.ReserveScratch(
-      AttentionScratchFloats(UnitQueries(layout), layout.k_dim, layout.v_dim));
+  context_.ReserveScratch(AttentionScratchFloats(UnitQueries(layout), layout.k_dim, layout.v_dim));
   const auto task_of = [&](const Unit& unit, int thread) {
     const int64_t row = unit.sequence->first_row + unit.row;
-    return AttentionTask{
-        .kv = kv.data,
-        .blocks = unit.sequence->blocks.data(),
-        .block_bytes = layout.block_bytes(),
-        .k_offset = layout.k_offset(layer, unit.kv_head),
-        .v_offset = layout.v_offset(layer, unit.kv_head),
-        .k_row_bytes = layout.k_row_bytes(),
-        .v_row_bytes = layout.v_in_k ? layout.k_row_bytes() : layout.v_row_bytes(),
-        .type = layout.dtype,
-        .block_tokens = layout.block_tokens,
-        .k_dim = layout.k_dim,
-        .v_dim = layout.v_dim,
-        .v_in_k = layout.v_in_k,
-        .first_position = unit.sequence->first_position + unit.row,
-        .rows = unit.rows,
-        .heads = unit.heads,
-        .first_span = unit.first_span,
-        .end_span = unit.end_span,
-        .scale = spec.scale,
-        .window = spec.window,
-        .chunk = spec.chunk,
-        .soft_cap = spec.soft_cap,
-        .sinks = spec.sinks.empty() ? nullptr : &spec.sinks[unit.head],
-        .q = q.row(row) + int64_t{unit.head} * layout.k_dim,
-        .q_stride = q.cols,
-        .out = out.row(row) + int64_t{unit.head} * layout.v_dim,
-        .out_stride = out.cols,
-        .partials = unit.partials < 0 ? nullptr : partials_.data() + unit.partials,
-        .scratch = context_.scratch(thread)};
+    return AttentionTask{.kv = kv.data,
+                         .blocks = unit.sequence->blocks.data(),
+                         .block_bytes = layout.block_bytes(),
+                         .k_offset = layout.k_offset(layer, unit.kv_head),
+                         .v_offset = layout.v_offset(layer, unit.kv_head),
+                         .k_row_bytes = layout.k_row_bytes(),
+                         .v_row_bytes = layout.v_in_k ? layout.k_row_bytes() : layout.v_row_bytes(),
+                         .type = layout.dtype,
+                         .block_tokens = layout.block_tokens,
+                         .k_dim = layout.k_dim,
+                         .v_dim = layout.v_dim,
+                         .v_in_k = layout.v_in_k,
+                         .first_position = unit.sequence->first_position + unit.row,
+                         .rows = unit.rows,
+                         .heads = unit.heads,
+                         .first_span = unit.first_span,
+                         .end_span = unit.end_span,
+                         .scale = spec.scale,
+                         .window = spec.window,
+                         .chunk = spec.chunk,
+                         .soft_cap = spec.soft_cap,
+                         .sinks = spec.sinks.empty() ? nullptr : &spec.sinks[unit.head],
+                         .q = q.row(row) + int64_t{unit.head} * layout.k_dim,
+                         .q_stride = q.cols,
+                         .out = out.row(row) + int64_t{unit.head} * layout.v_dim,
+                         .out_stride = out.cols,
+                         .partials = unit.partials < 0 ? nullptr : partials_.data() + unit.partials,
+                         .scratch = context_.scratch(thread)};
   };
   context_.For(static_cast<int64_t>(units_.size()), work, [&](int64_t i, int thread) {
     context_.kernels().attention(task_of(units_[static_cast<size_t>(i)], thread));

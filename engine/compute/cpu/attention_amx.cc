@@ -208,8 +208,7 @@ HOSTLER_INLINE Parts SplitRounded(F32x16 a, F32x16 b) {
     return Sub(x, {_mm512_castsi512_ps(_mm512_and_si512(rounded, _mm512_set1_epi32(-65536)))});
   };
   const __m512i a_high = add_half(a), b_high = add_half(b);
-  return {PairUpper(a_high, b_high),
-          PairUpper(add_half(low(a, a_high)), add_half(low(b, b_high)))};
+  return {PairUpper(a_high, b_high), PairUpper(add_half(low(a, a_high)), add_half(low(b, b_high)))};
 }
 
 // 16 rows of 16 times 32 bits.
@@ -385,8 +384,7 @@ class AmxAttention {
         std::memcpy(values, q + first,
                     static_cast<size_t>(left < 2 * kPairs ? left : 2 * kPairs) * sizeof(float));
       }
-      const Parts parts =
-          SplitRounded(Mul(Load(values), scale), Mul(Load(values + kPairs), scale));
+      const Parts parts = SplitRounded(Mul(Load(values), scale), Mul(Load(values + kPairs), scale));
       high[i] = parts.high;
       low[i] = parts.low;
     }
@@ -455,9 +453,8 @@ class AmxAttention {
         for (int ahead : {t + kTokensAhead, t + kTokensAhead + 1}) {
           if (ahead >= begin_ && ahead < end_) Prefetch(v_rows_[ahead], task_.v_row_bytes);
         }
-        auto* to =
-            reinterpret_cast<__m512i*>(v_ + (t - origin) / kGroup * v_tiles_ * kPairFloats) +
-            t % kGroup / 2;
+        auto* to = reinterpret_cast<__m512i*>(v_ + (t - origin) / kGroup * v_tiles_ * kPairFloats) +
+                   t % kGroup / 2;
         const auto put = [&](int64_t d, F32x16 even, F32x16 odd) HOSTLER_LAMBDA_INLINE {
           products = Fma(even, Set(0), Fma(odd, Set(0), products));
           const Parts parts = L::Split(even, odd);
