@@ -241,9 +241,10 @@ void RmsNorm(benchmark::State& state) {
   const auto backend = *NewCpuBackend(1);
   const auto x = RandomBuffer(*backend, DType::kF32, rows * kDim);
   const auto gain = RandomBuffer(*backend, DType::kF32, kDim);
+  const auto out = RandomBuffer(*backend, DType::kF32, rows * kDim);
   for (auto _ : state) {
     backend->RmsNorm(AsMat(*x, rows, kDim), {DType::kF32, 1, kDim, gain->data()}, 1e-6f,
-                     AsMat(*x, rows, kDim));
+                     AsMat(*out, rows, kDim));
   }
   Report(state, 4.0 * rows * kDim, 8.0 * rows * kDim);
 }

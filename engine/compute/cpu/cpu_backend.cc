@@ -131,7 +131,7 @@ class CpuBackend : public Backend {
   }
 
   void Rope(const RopeSpec& rope, const StepBatch& batch, int head_dim, Mat x) override {
-    rope_.Run(rope, batch, head_dim, x);
+    CpuRope(context_, rope, batch, head_dim, x);
   }
 
   void AppendKv(const StepBatch& batch, int layer, Mat k, Mat v, const KvView& kv) override {
@@ -224,7 +224,6 @@ class CpuBackend : public Backend {
 
   std::string name_;
   CpuContext context_;
-  CpuRope rope_{context_};
   CpuAttention attention_{context_};
   CpuExpertFfn expert_ffn_{context_};
   CpuGatedDelta gated_delta_{context_};
