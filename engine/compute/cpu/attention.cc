@@ -143,7 +143,9 @@ int64_t CpuAttention::SplitUnits(int v_dim) {
 void CpuAttention::Run(const AttentionSpec& spec, const StepBatch& batch, int layer, Mat q,
                        const KvView& kv, Mat out) {
   const KvLayout& layout = kv.layout;
-  partials_.Reserve(static_cast<size_t>(Plan(spec, batch, layout)));
+  // In large steps: a longer context is not to allocate again and again.
+  constexpr int64_t kStep = 1 << 16;
+  partials_.Reserve(static_cast<size_t>((Plan(spec, batch, layout) + kStep - 1) / kStep * kStep));
   int64_t work = 0;
   for (const StepBatch::Sequence& sequence : batch.sequences) {
     work += int64_t{sequence.rows} * (sequence.first_position + sequence.rows) * q.cols;

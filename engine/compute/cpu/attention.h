@@ -15,7 +15,10 @@ void CpuAppendKv(CpuContext& context, const StepBatch& batch, int layer, Mat k, 
 // See Backend::Attention. How the work is divided shows in no result.
 class CpuAttention {
  public:
-  explicit CpuAttention(CpuContext& context) : context_(context) {}
+  explicit CpuAttention(CpuContext& context) : context_(context) {
+    units_.reserve(kUsualUnits);
+    split_.reserve(kUsualUnits);
+  }
   void Run(const AttentionSpec& spec, const StepBatch& batch, int layer, Mat q, const KvView& kv,
            Mat out);
 
@@ -36,6 +39,7 @@ class CpuAttention {
   int64_t SplitUnits(int v_dim);
 
   CpuContext& context_;
+  static constexpr size_t kUsualUnits = 1024;
   std::vector<Unit> units_, split_;
   Scratch partials_;  // of units that are computed in several parts
 };
