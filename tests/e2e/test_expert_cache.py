@@ -238,7 +238,8 @@ def test_top_redraws_in_place_and_leaves_the_terminal_as_it_was(few):
         assert termios.tcgetattr(slave)[3] & termios.ECHO == 0
         os.write(master, b"\x03")
         assert process.wait(20 * TIME_SCALE) == 0
-        assert read().endswith(b"\033[?25h\033[?1049l")
+        # A terminal gives what it holds in parts.
+        wait_for(lambda: read().endswith(b"\033[?25h\033[?1049l"), "the terminal's restoring")
         assert termios.tcgetattr(slave) == before
     finally:
         if process.poll() is None:
