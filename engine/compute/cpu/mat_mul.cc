@@ -9,7 +9,8 @@ namespace hostler {
 namespace {
 
 constexpr int64_t kRowsMultiple = 16;  // a cache line of results
-constexpr int64_t kMostChunkRows = 64;
+// Of a chunk; they stay in cache.
+constexpr int64_t kMostChunkResults = 8192;
 
 int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -26,10 +27,13 @@ int64_t ChunkTokens(int64_t tokens, int64_t tile_tokens, int64_t most) {
   return RoundUp((tokens + parts - 1) / parts, tile_tokens);
 }
 
-// Rows a chunk takes: several chunks a thread, so that none waits long.
-int64_t ChunkRows(int64_t rows, int threads) {
-  if (threads == 1) return kMostChunkRows;
-  return std::clamp(RoundUp(rows / (4 * threads), kRowsMultiple), kRowsMultiple, kMostChunkRows);
+// Rows a chunk takes of `rows` in all: several chunks a thread, so that none waits long;
+// else as many as can be, as memory is best read without a break.
+int64_t ChunkRows(int64_t rows, int64_t tokens, int threads) {
+  const int64_t most =
+      kMostChunkResults / std::max(tokens, kMaxChunkTokens / 4) / kRowsMultiple * kRowsMultiple;
+  if (threads == 1) return most;
+  return std::clamp(RoundUp(rows / (4 * threads), kRowsMultiple), kRowsMultiple, most);
 }
 
 bool UsesIntegers(const KernelTable& kernels, DType type) {
@@ -135,7 +139,7 @@ void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y) {
   const int64_t head_rows = w.rows / heads;
   const int64_t chunk_tokens = integers ? ChunkTokens(x.rows, kUnitTokens, kMaxIntegerTokens)
                                         : ChunkTokens(x.rows, kernels.tile_tokens, kMaxTaskTokens);
-  const int64_t chunk_rows = ChunkRows(head_rows, context.threads());
+  const int64_t chunk_rows = ChunkRows(head_rows, chunk_tokens, context.threads());
   const int64_t row_chunks = (head_rows + chunk_rows - 1) / chunk_rows;
   const int64_t token_chunks = (x.rows + chunk_tokens - 1) / chunk_tokens;
   context.ReserveScratch(ScratchFloats(kernels, w.dtype, w.cols));
@@ -170,7 +174,7 @@ void CpuExpertFfn::Run(const ExpertLayout& layout, std::span<const ExpertTask> t
   for (DType type : {layout.gate_type, layout.up_type}) {
     scratch = std::max(scratch, ScratchFloats(kernels, type, layout.dim));
   }
-  context_.ReserveScratch(kMaxChunkTokens * kMostChunkRows + scratch);
+  context_.ReserveScratch(kMostChunkResults + scratch);
   const int64_t work = entries * layout.ffn * layout.dim;
 
   ScaleInputs(tasks, entries, x);
@@ -221,7 +225,7 @@ void CpuExpertFfn::Plan(const ExpertLayout& layout, std::span<const ExpertTask> 
   const bool integers = integer_types > 0;
   const int64_t tile_tokens = integers ? kUnitTokens : kernels.tile_tokens;
   const int64_t most_tokens = integer_types == 3 ? kMaxIntegerTokens : kMaxTaskTokens;
-  const int64_t chunk_rows = ChunkRows(rows, context_.threads());
+  const int64_t all_rows = rows * static_cast<int64_t>(tasks.size());
   const size_t single_bytes = singles > 0 ? kernels.integers->unit_bytes(1, cols) : 0;
   int64_t entry = 0;
   set_bytes_ = static_cast<size_t>(singles) * single_bytes;
@@ -242,6 +246,7 @@ void CpuExpertFfn::Plan(const ExpertLayout& layout, std::span<const ExpertTask> 
       set_bytes_ += converted.bytes();
     }
     const int64_t step = ChunkTokens(tokens, tile_tokens, most_tokens);
+    const int64_t chunk_rows = ChunkRows(all_rows, step, context_.threads());
     for (int64_t token = 0; token < tokens; token += step) {
       size_t chunk_inputs = inputs;
       if (integers) {
@@ -347,11 +352,11 @@ void CpuExpertFfn::GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x,
   for (int64_t t = 0; t < chunk.tokens; ++t) {
     inputs.rows[t] = InputOf(*chunk.task, chunk.entry + t, chunk.token + t, x);
     gates[t] = hidden_.data() + (chunk.entry + t) * layout.ffn + chunk.row;
-    ups[t] = scratch + t * kMostChunkRows;
+    ups[t] = scratch + t * RoundUp(chunk.rows, kRowsMultiple);
   }
   const KernelTable& kernels = context_.kernels();
   const std::byte* slot = chunk.task->slot;
-  float* product_scratch = scratch + kMaxChunkTokens * kMostChunkRows;
+  float* product_scratch = scratch + kMostChunkResults;
   MultiplyRows(kernels, layout.gate(slot), chunk.row, chunk.rows, inputs, gates, product_scratch);
   if (layout.up_type != layout.gate_type) inputs.converted += set_bytes_;
   MultiplyRows(kernels, layout.up(slot), chunk.row, chunk.rows, inputs, ups, product_scratch);
