@@ -37,6 +37,7 @@ memory: 8GiB
 expert_memory: 2GiB
 threads: 4
 precise: true
+kernels: portable
 kv_type: q8
 host: 0.0.0.0
 port: 9000
@@ -65,6 +66,7 @@ virtual_models:
   EXPECT_EQ(config->engine.expert_memory_bytes, 2ull << 30);
   EXPECT_EQ(config->engine.threads, 4);
   EXPECT_TRUE(config->engine.precise);
+  EXPECT_EQ(config->engine.kernels, "portable");
   EXPECT_EQ(config->engine.kv_type, KvType::kQ8);
   EXPECT_EQ(config->engine.max_queue, 10);
   EXPECT_EQ(config->host, "0.0.0.0");

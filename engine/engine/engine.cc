@@ -98,7 +98,7 @@ absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLa
 
 absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) {
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
-                           NewCpuBackend(ThreadsFor(options), options.precise ? "f32" : ""));
+                           NewCpuBackend(ThreadsFor(options), KernelsFor(options)));
   const ModelOptions model_options{options.quantize == Quantize::kQ8, options.precise};
   HOSTLER_ASSIGN_OR_RETURN(model_, LoadModel(path, model_options, std::move(backend)));
   if (!options.chat_template.empty()) {

@@ -62,6 +62,7 @@ struct EngineOptions {
   Quantize quantize = Quantize::kNone;
   KvType kv_type = KvType::kF16;   // what keys and values are kept in, unless `precise`
   bool precise = false;            // f32 activations and KV over the weights as stored
+  std::string kernels = "auto";    // as NewCpuBackend's isa; "auto": the CPU's best
   std::string chat_template;       // a file with one to use; "": the model's own
   int max_context = 0;             // tokens of one sequence; 0: the model's
   int max_sequences = 256;         // running at a time

@@ -401,6 +401,15 @@ TEST(EngineMemoryTest, ADenseModelHasNoSplit) {
   EXPECT_FALSE(engine->experts().has_value());
 }
 
+TEST(EngineKernelsTest, RefusesThoseThatTheCpuLacks) {
+  EngineOptions options;
+  options.kernels = "z80";
+  const auto engine = Engine::Load(kModels + "sample-moe", options);
+  ASSERT_EQ(engine.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(engine.status().message().find("z80"), std::string::npos) << engine.status();
+  EXPECT_NE(engine.status().message().find("portable"), std::string::npos) << engine.status();
+}
+
 TEST(EngineMemoryTest, RefusesABudgetThatIsTooSmall) {
   EngineOptions options;
   options.memory_bytes = 4 << 20;

@@ -24,6 +24,11 @@ int ThreadsFor(const EngineOptions& options) {
   return options.threads > 0 ? options.threads : UsableCores();
 }
 
+std::string KernelsFor(const EngineOptions& options) {
+  if (options.precise) return "f32";
+  return options.kernels == "auto" ? "" : options.kernels;
+}
+
 StepLimits StepLimitsFor(const Model& model, const EngineOptions& options) {
   return {options.step_tokens, LogitRows(options, model.info().vocab)};
 }
@@ -68,8 +73,9 @@ absl::StatusOr<PlannedModel> PlanModel(const std::string& path, const EngineOpti
   PlannedModel planned;
   planned.options = options;
   ClampSequences(&planned.options);
-  HOSTLER_ASSIGN_OR_RETURN(planned.sketch,
-                           SketchModel(path, {options.quantize == Quantize::kQ8, options.precise}));
+  HOSTLER_ASSIGN_OR_RETURN(
+      planned.sketch,
+      SketchModel(path, {options.quantize == Quantize::kQ8, options.precise}, KernelsFor(options)));
   Model& model = *planned.sketch.decoder.model;
   HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<ServedExperts> experts,
                            ServedExperts::Create(model, *planned.sketch.weights, planned.options));

@@ -16,6 +16,9 @@ namespace hostler {
 // Threads that compute: as asked, or the cores this process may use.
 int ThreadsFor(const EngineOptions& options);
 
+// NewCpuBackend's isa.
+std::string KernelsFor(const EngineOptions& options);
+
 // How an engine with `options` runs `model`. REQUIRES: max_sequences is at most
 // step_tokens.
 StepLimits StepLimitsFor(const Model& model, const EngineOptions& options);

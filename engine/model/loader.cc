@@ -101,10 +101,11 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOption
   return loaded;
 }
 
-absl::StatusOr<ModelSketch> SketchModel(const std::string& path, const ModelOptions& options) {
+absl::StatusOr<ModelSketch> SketchModel(const std::string& path, const ModelOptions& options,
+                                        std::string_view kernels) {
   ModelSketch sketch;
   HOSTLER_ASSIGN_OR_RETURN(ModelFiles files, OpenServable(path, &sketch.info));
-  HOSTLER_ASSIGN_OR_RETURN(sketch.backend, NewCpuBackend(1, options.precise ? "f32" : ""));
+  HOSTLER_ASSIGN_OR_RETURN(sketch.backend, NewCpuBackend(1, kernels));
   HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, files.Configure());
   auto sketched = SketchDecoder(std::move(decoder), sketch.info, files.weights.get(),
                                 OptionsFor(files, options), sketch.backend.get());

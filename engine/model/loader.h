@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "engine/compute/backend.h"
@@ -46,8 +47,10 @@ struct ModelSketch {
   DecoderSketch decoder;
 };
 
-// Reads headers only. Errors: as LoadModel's.
-absl::StatusOr<ModelSketch> SketchModel(const std::string& path, const ModelOptions& options);
+// Reads headers only; `kernels` as NewCpuBackend's isa. Errors: as LoadModel's and
+// NewCpuBackend's.
+absl::StatusOr<ModelSketch> SketchModel(const std::string& path, const ModelOptions& options,
+                                        std::string_view kernels);
 
 // Whether LoadModel would succeed, without converting any weight.
 absl::Status CheckModel(const std::string& path);

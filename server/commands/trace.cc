@@ -72,7 +72,7 @@ class Runner {
     options.expert_trace.clear();  // the one that is asked for is another
     options.on_warning = PrintWarning;
     HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
-                             NewCpuBackend(ThreadsFor(options), options.precise ? "f32" : ""));
+                             NewCpuBackend(ThreadsFor(options), KernelsFor(options)));
     HOSTLER_ASSIGN_OR_RETURN(
         model_, LoadModel(flags.path, {options.quantize == Quantize::kQ8, options.precise},
                           std::move(backend)));
