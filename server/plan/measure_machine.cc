@@ -167,6 +167,7 @@ absl::Status MeasureDisk(const MeasureOptions& options, MachineProfile* profile)
 // -- Memory -------------------------------------------------------------------
 
 double MemoryBytesPerSecond(std::span<const uint64_t> words, int threads, double seconds) {
+  constexpr size_t kLineWords = 64 / sizeof(uint64_t), kWordsAhead = 8192 / sizeof(uint64_t);
   std::atomic<uint64_t> bytes{0}, sums{0};
   const Clock::time_point start = Clock::now();
   std::vector<std::thread> readers;
@@ -176,7 +177,11 @@ double MemoryBytesPerSecond(std::span<const uint64_t> words, int threads, double
           words.subspan(words.size() / threads * t, words.size() / threads);
       uint64_t sum = 0;
       do {
-        for (const uint64_t word : part) sum += word;
+        // A word brings its whole line. Kernels prefetch as well.
+        for (size_t i = 0; i < part.size(); i += kLineWords) {
+          __builtin_prefetch(part.data() + i + kWordsAhead, 0, 2);
+          sum += part[i];
+        }
         bytes += part.size_bytes();
       } while (SecondsSince(start) < seconds);
       sums += sum;  // so that it is computed
@@ -186,8 +191,12 @@ double MemoryBytesPerSecond(std::span<const uint64_t> words, int threads, double
   return static_cast<double>(bytes) / SecondsSince(start);
 }
 
-absl::Status MeasureMemory(double seconds, MachineProfile* profile) {
-  const std::vector<uint64_t> words(kMemoryBytes / sizeof(uint64_t), 1);
+// In memory as weights lie in.
+absl::Status MeasureMemory(Backend& backend, double seconds, MachineProfile* profile) {
+  HOSTLER_ASSIGN_OR_RETURN(const auto memory, backend.Allocate(kMemoryBytes));
+  const std::span<uint64_t> words(reinterpret_cast<uint64_t*>(memory->data()),
+                                  kMemoryBytes / sizeof(uint64_t));
+  std::fill(words.begin(), words.end(), 1);
   for (int attempt = 0; attempt < 3; ++attempt) {
     profile->memory_bytes_s_1 =
         std::max(profile->memory_bytes_s_1, MemoryBytesPerSecond(words, 1, seconds / 3));
@@ -273,7 +282,7 @@ absl::StatusOr<MachineProfile> MeasureMachine(
   progress("the disk");
   HOSTLER_RETURN_IF_ERROR(MeasureDisk(options, &profile));
   progress("memory");
-  HOSTLER_RETURN_IF_ERROR(MeasureMemory(2 * options.seconds, &profile));
+  HOSTLER_RETURN_IF_ERROR(MeasureMemory(*backend, 2 * options.seconds, &profile));
   progress("kernels");
   HOSTLER_RETURN_IF_ERROR(MeasureKernels(options, *backend, &profile));
   HOSTLER_RETURN_IF_ERROR(MeasureOperation(*backend, options.seconds, &profile));
