@@ -56,7 +56,7 @@ bool Call::TryPop(GenerateEvent* event) {
     return false;
   }
   const Clock::time_point now = Clock::now();
-  const int tokens = static_cast<int>(event->token_ids.size());
+  const int tokens = static_cast<int>(event->token_ids.size()) + event->unnamed_tokens;
   if (tokens > 0 && event->index < last_token_.size()) {
     if (record_.usage.completion_tokens == 0) {
       record_.timings.first_token_ms = SecondsBetween(arrival_, now) * 1000;

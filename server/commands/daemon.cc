@@ -150,13 +150,13 @@ void Daemon::Drain() {
   service_->SetDraining();
   if (grpc_ != nullptr) grpc_->SetNotServing();
   const Clock::time_point deadline = Clock::now() + std::chrono::seconds(config_.drain_timeout_s);
-  // All at once: an engine that drains takes no more, whichever is waited for.
+  // All at once: a target that drains takes no more, whichever is waited for.
   std::vector<std::thread> drains;
   for (const auto& target : router_.targets()) {
-    drains.emplace_back([engine = target->engine(), deadline] {
+    drains.emplace_back([target = target.get(), deadline] {
       const auto left =
           std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-      engine->Drain(static_cast<int>(std::max<int64_t>(left.count(), 0)));
+      target->Drain(static_cast<int>(std::max<int64_t>(left.count(), 0)));
     });
   }
   for (std::thread& drain : drains) drain.join();

@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-#include "server/http/asio.h"
+#include "router/net/asio.h"
 #include "server/http/generation.h"
 #include "server/http/http_server.h"
 #include "server/http/reply.h"

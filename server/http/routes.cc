@@ -6,12 +6,12 @@
 #include <string_view>
 #include <utility>
 
+#include "engine/base/json.h"
 #include "engine/base/status.h"
 #include "fmt/format.h"
 #include "server/http/admin_cache.h"
 #include "server/http/page.h"
 #include "server/http/request_head.h"
-#include "server/openai/json.h"
 
 namespace hostler {
 namespace {

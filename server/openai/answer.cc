@@ -1,8 +1,8 @@
 #include "server/openai/answer.h"
 
+#include "engine/base/json.h"
 #include "engine/base/status.h"
 #include "fmt/format.h"
-#include "server/openai/json.h"
 #include "server/status_codes.h"
 
 namespace hostler {
