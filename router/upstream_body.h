@@ -9,9 +9,9 @@
 namespace hostler {
 
 struct UpstreamBody {
-  std::string endpoint;  // behind the API's base: "/chat/completions" or "/completions"
-  std::string json;      // the client's body; an object, checked by ParseJson
-  bool stream = false;   // the client wants server-sent events
+  std::string endpoint;        // behind the API's base: "/chat/completions" or "/completions"
+  std::string json;            // the client's body; an object, checked by ParseJson
+  bool stream = false;         // the client wants server-sent events
   bool include_usage = false;  // ... and the chunk with the usage
   // The client's Authorization header, ""; given on only by an upstream that is
   // configured so.

@@ -12,8 +12,8 @@ void UpstreamLatency::Observe(double seconds) {
 
 const char* UpstreamFailureName(UpstreamFailure failure) {
   constexpr std::array<const char*, kUpstreamFailures> kNames = {
-      "connect", "timeout", "credentials", "rate_limit", "request",
-      "server",  "protocol", "truncated",  "refused",    "cancelled"};
+      "connect", "timeout",  "credentials", "rate_limit", "request",
+      "server",  "protocol", "truncated",   "refused",    "cancelled"};
   return kNames[size_t(failure)];
 }
 

@@ -9,7 +9,7 @@ namespace hostler {
 
 // Seconds, counted by upper bound. (The histogram of cache/latency.h ends at 2 s.)
 struct UpstreamLatency {
-  static constexpr std::array<double, 14> kBounds = {.01, .025, .05, .1, .25, .5, 1,
+  static constexpr std::array<double, 14> kBounds = {.01, .025, .05, .1, .25, .5,  1,
                                                      2.5, 5,    10,  25, 60,  150, 600};
   std::array<uint64_t, kBounds.size() + 1> counts = {};  // the last: above every bound
   double sum = 0;

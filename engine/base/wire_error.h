@@ -10,8 +10,8 @@ namespace hostler {
 
 // Rides on a Status.
 struct WireError {
-  int http_status = 0;         // what the client is answered; 0: the status code's own
-  std::string body;            // JSON; "": the Status as OpenAI's error object
+  int http_status = 0;               // what the client is answered; 0: the status code's own
+  std::string body;                  // JSON; "": the Status as OpenAI's error object
   std::optional<int> retry_after_s;  // Retry-After, seconds
 };
 
