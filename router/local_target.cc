@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "router/target.h"
+#include "router/upstream_body.h"
 
 namespace hostler {
 namespace {
@@ -23,10 +24,14 @@ class LocalTarget : public Target {
   }
 
   absl::StatusOr<std::shared_ptr<GenerateStream>> Submit(GenerateRequest request) override {
+    if (request.original != nullptr && !request.original->engine_error.ok()) {
+      return request.original->engine_error;
+    }
     return engine_->Submit(std::move(request));
   }
 
   Engine* engine() override { return engine_.get(); }
+  void Drain(int timeout_ms) override { engine_->Drain(timeout_ms); }
 
  private:
   const std::string name_;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "engine/engine/engine.h"
 #include "engine/engine/request.h"
 #include "engine/engine/stream.h"
+#include "router/upstream_stats.h"
 
 namespace hostler {
 
@@ -17,6 +19,13 @@ namespace hostler {
 struct Price {
   double input = 0;
   double output = 0;
+};
+
+enum class Health {
+  kHealthy,
+  kProbing,    // was ejected; the next request, or check, tells whether it is back
+  kEjected,    // takes nothing until retry_after_s have passed
+  kThrottled,  // asked to be left alone for retry_after_s (Retry-After)
 };
 
 // What a policy may know of a target; a snapshot.
@@ -27,6 +36,10 @@ struct TargetSnapshot {
   bool available = true;
   int running = 0;  // sequences
   int waiting = 0;
+  Health health = Health::kHealthy;
+  double retry_after_s = 0;  // until it may be asked again; 0: now
+  int max_concurrency = 0;   // requests running at a time, further ones wait; 0: not bounded here
+  bool price_known = true;
 };
 
 // Thread-safe.
@@ -35,11 +48,24 @@ class Target {
   virtual ~Target() = default;
   virtual const std::string& name() const = 0;
   virtual TargetSnapshot snapshot() const = 0;
-  // Errors: the target's own (FieldErrors, ResourceExhausted, Unavailable).
+  // Errors, of the call or, later, of the stream:
+  //   InvalidArgument, FieldErrors  the request's fault: no other target will do better
+  //   NotFound, Unimplemented       this target cannot; another may
+  //   Unavailable                   down, ejected, or its answer was none: try elsewhere
+  //   DeadlineExceeded              too slow: elsewhere, if there is time
+  //   ResourceExhausted             too busy: elsewhere, or here after RetryAfterSeconds()
+  //   Cancelled                     by the consumer
+  // A stream's failure may be retried while none of its events was passed on.
+  // Those of upstreams may carry a WireError (engine/base/wire_error.h).
   virtual absl::StatusOr<std::shared_ptr<GenerateStream>> Submit(GenerateRequest request) = 0;
   // The engine behind it, for tokenizing and statistics; null when it runs
   // elsewhere.
   virtual Engine* engine() = 0;
+  // Of one that runs elsewhere.
+  virtual std::optional<UpstreamStats> upstream_stats() const { return std::nullopt; }
+  // Lets requests under way end, at most this long, and ends the rest. Takes
+  // no more.
+  virtual void Drain(int timeout_ms) = 0;
 };
 
 std::unique_ptr<Target> NewLocalTarget(std::string name, Price price,

@@ -56,7 +56,7 @@ bool Call::TryPop(GenerateEvent* event) {
     return false;
   }
   const Clock::time_point now = Clock::now();
-  const int tokens = static_cast<int>(event->token_ids.size());
+  const int tokens = static_cast<int>(event->token_ids.size()) + event->unnamed_tokens;
   if (tokens > 0 && event->index < last_token_.size()) {
     if (record_.usage.completion_tokens == 0) {
       record_.timings.first_token_ms = SecondsBetween(arrival_, now) * 1000;
@@ -169,7 +169,9 @@ absl::StatusOr<Engine*> Service::EngineFor(const std::string& model) const {
         fmt::format("\"{:.100}\" is a virtual model; name one that answers for it", model));
   }
   if (target->engine() == nullptr) {
-    return absl::UnimplementedError(fmt::format("\"{:.100}\" runs elsewhere", decision.target));
+    return absl::UnimplementedError(fmt::format(
+        "\"{:.100}\" runs on another server (an upstream): this needs a model of this server",
+        decision.target));
   }
   return target->engine();
 }

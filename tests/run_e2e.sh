@@ -5,6 +5,8 @@
 # HOSTLER_E2E_VENV    where the Python packages go; default beside the binary
 # HOSTLER_SHARED      references; default ../shared beside the repository
 # HOSTLER_TIME_SCALE  multiplies every time limit (sanitizer builds)
+# HOSTLER_LLAMA_SERVER  a llama-server to stand before; default: one on PATH
+# HOSTLER_INSTALL_PEER  1: else install llama-cpp-python from PyPI (compiles for long)
 # Exit code 77: skipped, because the packages could not be had.
 set -euo pipefail
 tests=$(cd "$(dirname "$0")" && pwd)

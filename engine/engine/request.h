@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -41,6 +42,8 @@ struct ChatPrompt {
 
 using TokenPrompt = std::vector<int32_t>;
 
+struct UpstreamBody;  // router/upstream_body.h
+
 struct GenerateRequest {
   std::string id;     // unique; the front end makes it
   std::string model;  // as the client wrote it; "" = the default
@@ -64,6 +67,10 @@ struct GenerateRequest {
 
   // Only requests with the same salt find each other's KV in the prefix cache.
   std::string cache_salt;
+
+  // As the client wrote it, for targets that take JSON; engines look away. Null
+  // when it came otherwise, or when no target takes JSON.
+  std::shared_ptr<const UpstreamBody> original;
 
   std::chrono::steady_clock::time_point arrival = std::chrono::steady_clock::now();
 };
@@ -104,6 +111,14 @@ struct GenerateEvent {
   std::vector<PositionLogprobs> logprobs;  // one for each token id, if asked
   std::optional<FinishReason> finish_reason;
   std::string stop_reason;  // the stop string that ended it, if one did
+
+  // Of an upstream, which does not tell ids: how many tokens this is, about.
+  int unnamed_tokens = 0;
+  // An upstream's own JSON, to be passed on as it is: of one event of a stream,
+  // or the whole answer. It may tell of several sequences: the first event of
+  // those has it. Events without it that follow one with it add nothing to the
+  // answer.
+  std::string wire;
 };
 
 // What became of the prompt; known before the first event.

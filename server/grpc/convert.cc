@@ -5,11 +5,11 @@
 #include <string>
 #include <utility>
 
+#include "engine/base/json.h"
 #include "engine/base/status.h"
 #include "fmt/format.h"
 #include "server/openai/common_fields.h"
 #include "server/openai/fields.h"
-#include "server/openai/json.h"
 #include "server/status_codes.h"
 
 namespace hostler {

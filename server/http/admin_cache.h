@@ -6,8 +6,8 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "engine/base/json.h"
 #include "server/engine_snapshot.h"
-#include "server/openai/json.h"
 #include "server/service.h"
 
 namespace hostler {

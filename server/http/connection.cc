@@ -55,7 +55,7 @@ auto Redirect(error_code* ec) { return net::redirect_error(kAwait, *ec); }
 Connection::Connection(TcpStream stream, ServerContext* server, ReadyList<Connection>* ready,
                        std::function<void()> on_close)
     : stream_(std::move(stream)),
-      timer_(stream_.get_executor()),
+      wakeup_(stream_.get_executor()),
       server_(server),
       ready_(ready),
       on_close_(std::move(on_close)),
@@ -112,14 +112,14 @@ Task<bool> Connection::AwaitRequest() {
     const auto deadline = steady_clock::now() + server_->options.idle_timeout;
     Watch();
     bool in_time = !server_->stopping;
-    while (in_time && watching_ && !gone_) in_time = co_await AwaitSignal(deadline);
+    while (in_time && watching_ && !gone_) in_time = co_await wakeup_.Wait(deadline);
     idle_ = false;
     if (!in_time) co_return false;
   }
   // The parser reads by itself now; a read of ours must not be in its way.
   watch_unwanted_ = true;
   if (watching_) stream_.cancel();
-  while (watching_) co_await AwaitSignal(kNever);
+  while (watching_) co_await wakeup_.Wait(kNever);
   watch_unwanted_ = false;
   co_return !gone_;
 }
@@ -231,7 +231,7 @@ void Connection::ArmGeneration() {
 
 void Connection::OnNews() {
   is_ready_->store(false);
-  Signal();
+  wakeup_.Wake();
 }
 
 Task<bool> Connection::SendGeneration() {
@@ -240,7 +240,7 @@ Task<bool> Connection::SendGeneration() {
     text_.clear();
     const bool over = generation_->Advance(kWriteBytes, &text_);
     if (!over && text_.empty()) {
-      co_await AwaitSignal(kNever);
+      co_await wakeup_.Wait(kNever);
       if (gone_) co_return false;
       continue;
     }
@@ -339,30 +339,14 @@ void Connection::OnWatched(error_code ec, size_t bytes) {
   buffer_.commit(bytes);
   if (ec && !(watch_unwanted_ && ec == net::error::operation_aborted)) return HangUp();
   if (!idle_ && !watch_unwanted_) Watch();
-  Signal();
+  wakeup_.Wake();
 }
 
 void Connection::HangUp() {
   gone_ = true;
   generation_.reset();
   stream_.close();
-  Signal();
-}
-
-Task<bool> Connection::AwaitSignal(TimePoint deadline) {
-  while (!signalled_) {
-    error_code ec;
-    timer_.expires_at(deadline);
-    co_await timer_.async_wait(Redirect(&ec));
-    if (!ec && !signalled_) co_return false;
-  }
-  signalled_ = false;
-  co_return true;
-}
-
-void Connection::Signal() {
-  signalled_ = true;
-  timer_.cancel();
+  wakeup_.Wake();
 }
 
 }  // namespace hostler

@@ -10,7 +10,8 @@
 #include <string>
 #include <string_view>
 
-#include "server/http/asio.h"
+#include "router/net/asio.h"
+#include "router/net/wakeup.h"
 #include "server/http/generation.h"
 #include "server/http/http_server.h"
 #include "server/http/reply.h"
@@ -112,13 +113,10 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Watch();
   void OnWatched(boost::system::error_code ec, size_t bytes);
   void HangUp();
-  // Waits for Signal(); false when `deadline` passes first.
-  Task<bool> AwaitSignal(TimePoint deadline);
-  void Signal();
   void ArmGeneration();
 
   TcpStream stream_;
-  net::steady_timer timer_;  // wakes the coroutine
+  Wakeup wakeup_;  // of the coroutine
   ServerContext* const server_;
   ReadyList<Connection>* const ready_;
   const std::function<void()> on_close_;
@@ -130,7 +128,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool watch_unwanted_ = false;  // it is being cancelled
   bool gone_ = false;            // hung up, or cut off
   bool idle_ = false;            // between requests
-  bool signalled_ = false;
 
   HttpRequest request_;
   size_t reserved_bytes_ = 0;  // for the body

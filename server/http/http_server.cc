@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "fmt/format.h"
-#include "server/http/asio.h"
+#include "router/net/asio.h"
 #include "server/http/connection.h"
 
 namespace hostler {

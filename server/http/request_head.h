@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "server/http/beast.h"
+#include "router/net/beast.h"
 #include "server/http/reply.h"
 
 namespace hostler {

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "gtest/gtest.h"
-#include "server/http/asio.h"
+#include "router/net/asio.h"
 
 namespace hostler {
 

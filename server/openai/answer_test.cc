@@ -2,10 +2,10 @@
 
 #include <cmath>
 
+#include "engine/base/json.h"
 #include "engine/base/status.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/openai/json.h"
 
 namespace hostler {
 namespace {

@@ -4,9 +4,9 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "engine/base/json.h"
 #include "engine/engine/request.h"
 #include "server/openai/fields.h"
-#include "server/openai/json.h"
 #include "server/openai/requests.h"
 
 namespace hostler {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "server/openai/json.h"
+#include "engine/base/json.h"
 
 namespace hostler {
 

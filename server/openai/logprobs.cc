@@ -4,8 +4,8 @@
 #include <iterator>
 #include <vector>
 
+#include "engine/base/json.h"
 #include "fmt/format.h"
-#include "server/openai/json.h"
 
 namespace hostler {
 namespace {

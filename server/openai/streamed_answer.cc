@@ -2,9 +2,9 @@
 #include <utility>
 #include <vector>
 
+#include "engine/base/json.h"
 #include "fmt/format.h"
 #include "server/openai/answer.h"
-#include "server/openai/json.h"
 #include "server/openai/logprobs.h"
 
 namespace hostler {
@@ -74,7 +74,7 @@ class StreamedAnswer : public Answer {
 
   void Finish(const Usage& usage, std::string* out) override {
     if (options_.include_usage) *out += start_ + "],\"usage\":" + UsageJson(usage) + "}\n\n";
-    *out += "data: [DONE]\n\n";
+    *out += kStreamEnd;
   }
 
  private:

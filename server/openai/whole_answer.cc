@@ -2,9 +2,9 @@
 #include <utility>
 #include <vector>
 
+#include "engine/base/json.h"
 #include "fmt/format.h"
 #include "server/openai/answer.h"
-#include "server/openai/json.h"
 #include "server/openai/logprobs.h"
 
 namespace hostler {

@@ -9,7 +9,7 @@
 #include "boost/asio.hpp"
 #include "boost/beast/core.hpp"
 #include "boost/beast/http.hpp"
-#include "server/http/beast.h"
+#include "router/net/beast.h"
 
 namespace hostler {
 

@@ -1,4 +1,4 @@
-#include "server/openai/json.h"
+#include "engine/base/json.h"
 
 #include <limits>
 
