@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
 seconds=${1:-60}
 (($# == 0)) || shift
 targets=("$@")
-((${#targets[@]})) || targets=(gguf safetensors config tokenizer vocabulary template request http_head)
+((${#targets[@]})) || targets=(gguf safetensors config tokenizer vocabulary template request http_head
+                              upstream)
 
 scripts/install_deps.sh clang libclang-rt-14-dev
 cmake --preset fuzz >/dev/null
@@ -20,8 +21,8 @@ mkdir -p build/fuzz/findings
 # The longest input that still says something new.
 declare -A longest=([gguf]=8192 [safetensors]=4096 [config]=4096 [tokenizer]=8192
                     [vocabulary]=4096 [template]=2048 [request]=4096
-                    [http_head]=2048)
-declare -A dictionary=([tokenizer]=tokenizer [template]=jinja [request]=request)
+                    [http_head]=2048 [upstream]=4096)
+declare -A dictionary=([tokenizer]=tokenizer [template]=jinja [request]=request [upstream]=request)
 for target in "${targets[@]}"; do
   mkdir -p "build/fuzz/corpus/$target"
   arguments=(-max_total_time="$seconds" -max_len="${longest[$target]}" -timeout=10

@@ -1,8 +1,6 @@
 #include "server/config.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <set>
@@ -10,6 +8,8 @@
 
 #include "engine/base/status.h"
 #include "fmt/format.h"
+#include "router/upstream/upstream_target.h"
+#include "server/upstream_config.h"
 #include "server/yaml_map.h"
 
 namespace hostler {
@@ -25,18 +25,6 @@ std::function<absl::Status(const std::string&)> SetGrpcPort(int* to) {
       return absl::InvalidArgumentError(
           fmt::format("\"{}\" is neither a port from 0 to 65535 nor \"off\"", text));
     }
-    return absl::OkStatus();
-  };
-}
-
-std::function<absl::Status(const std::string&)> SetPrice(double* to) {
-  return [to](const std::string& text) -> absl::Status {
-    char* end = nullptr;
-    const double value = std::strtod(text.c_str(), &end);
-    if (text.empty() || *end != '\0' || !(value >= 0) || std::isinf(value)) {
-      return absl::InvalidArgumentError(fmt::format("\"{}\" is not a price", text));
-    }
-    *to = value;
     return absl::OkStatus();
   };
 }
@@ -59,15 +47,6 @@ absl::Status CompleteModel(ModelConfig* model) {
   return absl::OkStatus();
 }
 
-absl::Status ReadPrice(const YamlMap& map, ModelConfig* model) {
-  Price price;
-  HOSTLER_RETURN_IF_ERROR(map.ReadSettings({{"input", "USD", "", "", SetPrice(&price.input)},
-                                            {"output", "USD", "", "", SetPrice(&price.output)}},
-                                           {}));
-  model->price = price;
-  return absl::OkStatus();
-}
-
 absl::Status ReadModel(const YamlMap& map, ModelConfig* model) {
   EngineOptions checked;
   std::vector<Setting> settings = ModelSettings(&checked);
@@ -81,8 +60,7 @@ absl::Status ReadModel(const YamlMap& map, ModelConfig* model) {
   settings.push_back({"path", "PATH", "", "", SetText(&model->path)});
   HOSTLER_RETURN_IF_ERROR(
       map.ReadSettings(settings, {{"price", [model](const YamlValue& value) -> absl::Status {
-                                     HOSTLER_ASSIGN_OR_RETURN(const YamlMap price, value.AsMap());
-                                     return ReadPrice(price, model);
+                                     return ReadPrice(value, &model->price);
                                    }}}));
   const absl::Status complete = CompleteModel(model);
   return complete.ok() ? complete : map.Error(std::string(complete.message()));
@@ -106,12 +84,40 @@ absl::Status ReadVirtualModel(const YamlMap& map, VirtualModelConfig* model) {
   return model->name.empty() ? map.Error("a virtual model needs a name") : absl::OkStatus();
 }
 
-absl::Status ValidateRules(const VirtualModelConfig& model, const std::set<std::string>& targets) {
+// Models without a price are in `unpriced` as well: the policy compares prices.
+absl::Status ValidateRules(const VirtualModelConfig& model, const std::set<std::string>& targets,
+                           const std::set<std::string>& unpriced) {
+  std::vector<std::string> used;
   for (const StaticRule& rule : model.rules) {
     if (!targets.contains(rule.target)) {
       return absl::InvalidArgumentError(
           fmt::format("virtual model \"{}\" has a rule for \"{}\", which is no model", model.name,
                       rule.target));
+    }
+    used.push_back(rule.target);
+  }
+  if (used.empty()) used.assign(targets.begin(), targets.end());
+  for (const std::string& name : used) {
+    if (!unpriced.contains(name)) continue;
+    return absl::InvalidArgumentError(fmt::format(
+        "virtual model \"{}\" chooses by price, but upstream \"{}\" has none: give it a price",
+        model.name, name));
+  }
+  return absl::OkStatus();
+}
+
+// Adds their names to `targets`, and to `unpriced`.
+absl::Status ValidateUpstreams(const std::vector<UpstreamOptions>& upstreams,
+                               std::set<std::string>* targets, std::set<std::string>* unpriced) {
+  for (const UpstreamOptions& upstream : upstreams) {
+    if (!targets->insert(upstream.name).second) {
+      return absl::InvalidArgumentError(
+          fmt::format("upstream \"{}\" has the name of another model", upstream.name));
+    }
+    if (!upstream.price.has_value()) unpriced->insert(upstream.name);
+    if (const absl::Status status = CheckUpstream(upstream); !status.ok()) {
+      return absl::InvalidArgumentError(
+          fmt::format("upstream \"{}\": {}", upstream.name, std::string(status.message())));
     }
   }
   return absl::OkStatus();
@@ -174,14 +180,19 @@ absl::Status ReadYaml(const std::string& yaml, const std::string& file, ServeCon
       ServeSettings(config),
       {{"models",
         [config](const YamlValue& value) { return ReadList(value, ReadModel, &config->models); }},
+       {"upstreams",
+        [config](const YamlValue& value) {
+          return ReadList(value, ReadUpstream, &config->upstreams);
+        }},
        {"virtual_models", [config](const YamlValue& value) {
           return ReadList(value, ReadVirtualModel, &config->virtual_models.emplace());
         }}});
 }
 
 absl::Status Validate(const ServeConfig& config) {
-  if (config.models.empty()) {
-    return absl::InvalidArgumentError("there is no model to serve: give --model PATH");
+  if (config.models.empty() && config.upstreams.empty()) {
+    return absl::InvalidArgumentError(
+        "there is no model to serve: give --model PATH, or upstreams in the YAML file");
   }
   if (config.port != 0 && config.port == config.grpc_port) {
     return absl::InvalidArgumentError(fmt::format("port and grpc_port are both {}", config.port));
@@ -193,6 +204,8 @@ absl::Status Validate(const ServeConfig& config) {
           "two models are named \"{}\"; name one of them, as in --model NAME=PATH", model.name));
     }
   }
+  std::set<std::string> unpriced;
+  HOSTLER_RETURN_IF_ERROR(ValidateUpstreams(config.upstreams, &targets, &unpriced));
   std::set<std::string> names = targets;
   for (const VirtualModelConfig& model :
        config.virtual_models.value_or(std::vector<VirtualModelConfig>())) {
@@ -200,7 +213,7 @@ absl::Status Validate(const ServeConfig& config) {
       return absl::InvalidArgumentError(
           fmt::format("virtual model \"{}\" has the name of another model", model.name));
     }
-    HOSTLER_RETURN_IF_ERROR(ValidateRules(model, targets));
+    HOSTLER_RETURN_IF_ERROR(ValidateRules(model, targets, unpriced));
   }
   return absl::OkStatus();
 }

@@ -12,6 +12,7 @@
 #include "engine/engine/engine.h"
 #include "router/policy.h"
 #include "router/target.h"
+#include "router/upstream/options.h"
 #include "server/settings.h"
 
 namespace hostler {
@@ -34,6 +35,7 @@ struct VirtualModelConfig {
 
 struct ServeConfig {
   std::vector<ModelConfig> models;
+  std::vector<UpstreamOptions> upstreams;
   // For every model; the memory sizes are all models' together.
   EngineOptions engine = [] {
     EngineOptions options;
@@ -69,7 +71,8 @@ absl::StatusOr<ModelConfig> ParseModelFlag(const std::string& text);
 absl::Status ReadYaml(const std::string& yaml, const std::string& file, ServeConfig* config);
 
 // Errors: InvalidArgument for what no single value shows: no model, a name
-// used twice, a rule for a model that is not there, one port for two servers.
+// used twice, a rule for a model that is not there, one port for two servers,
+// an upstream without its key.
 absl::Status Validate(const ServeConfig& config);
 
 }  // namespace hostler

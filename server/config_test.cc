@@ -155,5 +155,86 @@ TEST(ConfigTest, ValidatesWhatNoSingleValueShows) {
               HasSubstr("\"x\""));
 }
 
+TEST(ConfigTest, ReadsUpstreams) {
+  const auto config = Read(R"(
+upstreams:
+  - name: far
+    url: https://api.example.com/v1
+    model: large-2
+    api_key_env: FAR_KEY
+    forward_authorization: true
+    price: {input: 2.5, output: 10}
+    max_context: 128000
+    max_concurrency: 8
+    max_queued: 0
+    connect_timeout: 0.5
+    first_token_timeout: 20
+    idle_timeout: 10
+    request_timeout: 600
+    queue_timeout: 1
+    max_event_size: 1MiB
+    max_answer_size: 8MiB
+    health: {path: /health, interval: 2, timeout: 1, failed_checks: 1, failures: 4,
+             error_share: 0.3, min_requests: 7, window: 60, ejection: 5, max_ejection: 50}
+  - {name: near, url: "http://127.0.0.1:9000"}
+)");
+  ASSERT_TRUE(config.ok()) << config.status();
+  ASSERT_EQ(config->upstreams.size(), 2u);
+  const UpstreamOptions& far = config->upstreams[0];
+  EXPECT_EQ(far.url, "https://api.example.com/v1");
+  EXPECT_EQ(far.model, "large-2");
+  EXPECT_EQ(far.api_key_env, "FAR_KEY");
+  EXPECT_TRUE(far.forward_authorization);
+  EXPECT_EQ(far.price->output, 10);
+  EXPECT_EQ(far.max_context, 128000);
+  EXPECT_EQ(far.max_concurrency, 8);
+  EXPECT_EQ(far.max_queued, 0);
+  EXPECT_EQ(far.connect_timeout_s, 0.5);
+  EXPECT_EQ(far.first_token_timeout_s, 20);
+  EXPECT_EQ(far.idle_timeout_s, 10);
+  EXPECT_EQ(far.request_timeout_s, 600);
+  EXPECT_EQ(far.queue_timeout_s, 1);
+  EXPECT_EQ(far.max_event_bytes, 1u << 20);
+  EXPECT_EQ(far.max_answer_bytes, 8u << 20);
+  EXPECT_EQ(far.health.path, "/health");
+  EXPECT_EQ(far.health.interval_s, 2);
+  EXPECT_EQ(far.health.failures, 4);
+  EXPECT_EQ(far.health.error_share, 0.3);
+  EXPECT_EQ(far.health.max_ejection_s, 50);
+  EXPECT_FALSE(config->upstreams[1].price.has_value());
+}
+
+TEST(ConfigTest, BadUpstreamsAreErrorsThatNameKeyAndLine) {
+  const auto error = [](const std::string& keys) {
+    return ErrorOf("upstreams:\n  - name: far\n    url: http://x\n    " + keys + "\n");
+  };
+  EXPECT_EQ(error("timeout: 3"), "hostler.yaml:4: unknown key \"timeout\"");
+  EXPECT_THAT(error("price: {input: 1}"), HasSubstr("hostler.yaml:4: price: needs both"));
+  EXPECT_THAT(error("price: {input: 1, output: -1}"), HasSubstr("output: \"-1\" is not a number"));
+  EXPECT_THAT(error("idle_timeout: 0"), HasSubstr("hostler.yaml:4: idle_timeout: "));
+  EXPECT_THAT(error("idle_timeout: nan"), HasSubstr("idle_timeout: "));
+  EXPECT_THAT(error("max_concurrency: 0"), HasSubstr("max_concurrency: "));
+  EXPECT_THAT(error("health: {path: health}"), HasSubstr("path must begin with /"));
+  EXPECT_THAT(error("health: {ejection: 9, max_ejection: 8}"), HasSubstr("max_ejection"));
+  EXPECT_THAT(error("max_event_size: 0"), HasSubstr("must not be 0"));
+  EXPECT_THAT(ErrorOf("upstreams:\n  - url: http://x\n"), HasSubstr("needs a name"));
+  EXPECT_THAT(ErrorOf("upstreams:\n  - name: x\n"), HasSubstr("needs a url"));
+}
+
+TEST(ConfigTest, UpstreamsAloneAreADeploymentAndPricesAreCompared) {
+  const auto problem = [](const std::string& yaml) { return Message(Validate(*Read(yaml))); };
+  const std::string priced = "{name: a, url: http://x, price: {input: 1, output: 1}}";
+  const std::string unpriced = "{name: b, url: http://x}";
+  EXPECT_EQ(problem("upstreams: [" + priced + ", " + unpriced + "]"), "");
+  EXPECT_THAT(problem("upstreams: [" + priced + ", " + priced + "]"), HasSubstr("\"a\""));
+  EXPECT_THAT(problem("models: [{path: /m/a}]\nupstreams: [" + priced + "]"), HasSubstr("\"a\""));
+  EXPECT_THAT(problem("upstreams: [{name: c, url: nowhere}]"), HasSubstr("\"c\": url: "));
+  const std::string both = "upstreams: [" + priced + ", " + unpriced + "]\n";
+  EXPECT_EQ(problem(both + "virtual_models: [{name: v, rules: [{target: a}]}]"), "");
+  EXPECT_THAT(problem(both + "virtual_models: [{name: v, rules: [{target: b}]}]"),
+              HasSubstr("\"b\" has none"));
+  EXPECT_THAT(problem(both + "virtual_models: [{name: v}]"), HasSubstr("\"b\" has none"));
+}
+
 }  // namespace
 }  // namespace hostler

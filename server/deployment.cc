@@ -104,23 +104,44 @@ absl::Status CheckFiles(const std::vector<ModelDeployment>& models,
   return absl::OkStatus();
 }
 
-VirtualModelConfig DefaultVirtualModel(const std::vector<ModelDeployment>& models,
+// What "auto" may choose from.
+struct Candidate {
+  std::string name;
+  double cost = 0;  // USD per million tokens, in and out
+};
+
+std::vector<Candidate> Candidates(const ServeConfig& config,
+                                  const std::vector<ModelDeployment>& models) {
+  std::vector<Candidate> candidates;
+  for (const ModelDeployment& model : models) {
+    candidates.push_back({model.name, model.price.input + model.price.output});
+  }
+  for (const UpstreamOptions& upstream : config.upstreams) {
+    if (!upstream.price.has_value()) continue;
+    candidates.push_back({upstream.name, upstream.price->input + upstream.price->output});
+  }
+  return candidates;
+}
+
+VirtualModelConfig DefaultVirtualModel(const std::vector<Candidate>& candidates,
                                        int max_prompt_tokens) {
-  const auto cost = [](const ModelDeployment& m) { return m.price.input + m.price.output; };
   const auto cheapest =
-      std::min_element(models.begin(), models.end(),
-                       [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
+      std::min_element(candidates.begin(), candidates.end(),
+                       [](const auto& a, const auto& b) { return a.cost < b.cost; });
   VirtualModelConfig virtual_model;
   virtual_model.name = kDefaultVirtualModel;
-  for (const ModelDeployment& model : models) {
-    virtual_model.rules.push_back({model.name, &model == &*cheapest ? max_prompt_tokens : 0});
+  for (const Candidate& candidate : candidates) {
+    virtual_model.rules.push_back(
+        {candidate.name, &candidate == &*cheapest ? max_prompt_tokens : 0});
   }
   return virtual_model;
 }
 
-bool HasModel(const std::vector<ModelDeployment>& models, const std::string& name) {
-  return std::any_of(models.begin(), models.end(),
-                     [&](const ModelDeployment& model) { return model.name == name; });
+bool HasModel(const ServeConfig& config, const std::vector<ModelDeployment>& models,
+              const std::string& name) {
+  const auto has_name = [&](const auto& model) { return model.name == name; };
+  return std::any_of(models.begin(), models.end(), has_name) ||
+         std::any_of(config.upstreams.begin(), config.upstreams.end(), has_name);
 }
 
 }  // namespace
@@ -142,11 +163,11 @@ absl::StatusOr<Deployment> PlanDeployment(const ServeConfig& config,
     if (total == 0) continue;
     HOSTLER_RETURN_IF_ERROR(Divide(config, infos, size, total, &deployment.models));
   }
+  const std::vector<Candidate> candidates = Candidates(config, deployment.models);
   if (config.virtual_models.has_value()) {
     deployment.virtual_models = *config.virtual_models;
-  } else if (deployment.models.size() > 1 && !HasModel(deployment.models, kDefaultVirtualModel)) {
-    deployment.virtual_models = {
-        DefaultVirtualModel(deployment.models, config.auto_max_prompt_tokens)};
+  } else if (candidates.size() > 1 && !HasModel(config, deployment.models, kDefaultVirtualModel)) {
+    deployment.virtual_models = {DefaultVirtualModel(candidates, config.auto_max_prompt_tokens)};
   }
   return deployment;
 }

@@ -32,7 +32,8 @@ struct Deployment {
 // A model without a price costs 0.1 USD a million tokens for each billion of
 // its active parameters. With several models and no virtual_models configured
 // there is an "auto" whose cheapest model takes prompts up to
-// auto_max_prompt_tokens and whose others take any.
+// auto_max_prompt_tokens and whose others take any. Upstreams count as models
+// there if they have a price.
 //
 // `infos` are those of config.models, in order. Errors: InvalidArgument when
 // models ask for more than the budget or would write one file; Unimplemented for

@@ -160,5 +160,30 @@ TEST(DeploymentTest, RefusesAFileThatTwoModelsWouldWrite) {
   EXPECT_TRUE(absl::IsInvalidArgument(PlanDeployment(config, {moe, moe}).status()));
 }
 
+TEST(DeploymentTest, AutoChoosesFromUpstreamsThatHaveAPrice) {
+  ServeConfig config;
+  config.auto_max_prompt_tokens = 300;
+  UpstreamOptions upstream;
+  upstream.name = "far";
+  upstream.price = Price{5, 5};
+  config.upstreams = {upstream};
+  upstream.name = "free";
+  upstream.price = std::nullopt;
+  config.upstreams.push_back(upstream);
+  EXPECT_TRUE(PlanDeployment(config, {})->virtual_models.empty());
+  upstream.name = "near";
+  upstream.price = Price{1, 1};
+  config.upstreams.push_back(upstream);
+  const auto deployment = PlanDeployment(config, {});
+  ASSERT_TRUE(deployment.ok()) << deployment.status();
+  ASSERT_EQ(deployment->virtual_models.size(), 1u);
+  const std::vector<StaticRule>& rules = deployment->virtual_models[0].rules;
+  ASSERT_EQ(rules.size(), 2u);
+  EXPECT_EQ(rules[0].target, "far");
+  EXPECT_EQ(rules[0].max_prompt_tokens, 0);
+  EXPECT_EQ(rules[1].target, "near");
+  EXPECT_EQ(rules[1].max_prompt_tokens, 300);
+}
+
 }  // namespace
 }  // namespace hostler

@@ -15,6 +15,7 @@
 #include "prometheus/histogram.h"
 #include "prometheus/text_serializer.h"
 #include "server/engine_collector.h"
+#include "server/upstream_collector.h"
 
 namespace hostler {
 namespace {
@@ -147,7 +148,10 @@ void Metrics::SetHttpConnections(int open) { impl_->connections->Set(open); }
 
 std::string Metrics::Expose() const {
   std::vector<prometheus::MetricFamily> families;
-  if (impl_->router != nullptr) families = CollectEngines(*impl_->router);
+  if (impl_->router != nullptr) {
+    families = CollectEngines(*impl_->router);
+    Append(CollectUpstreams(*impl_->router), &families);
+  }
   const std::array<const prometheus::Collectable*, 10> own = {
       &impl_->first_token, &impl_->inter_token,   &impl_->output_token,      &impl_->latency,
       &impl_->queued,      &impl_->prompt_tokens, &impl_->generated_tokens,  &impl_->success,

@@ -187,7 +187,9 @@ absl::StatusOr<Engine*> Service::EngineFor(const std::string& model) const {
         fmt::format("\"{:.100}\" is a virtual model; name one that answers for it", model));
   }
   if (target->engine() == nullptr) {
-    return absl::UnimplementedError(fmt::format("\"{:.100}\" runs elsewhere", decision.target));
+    return absl::UnimplementedError(fmt::format(
+        "\"{:.100}\" runs on another server (an upstream): this needs a model of this server",
+        decision.target));
   }
   return target->engine();
 }

@@ -32,6 +32,20 @@ std::function<absl::Status(const std::string&)> SetInt(int* to, int low, int hig
   };
 }
 
+std::function<absl::Status(const std::string&)> SetNumber(double* to, double low, double high) {
+  return [=](const std::string& text) -> absl::Status {
+    double value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() ||
+        !(value >= low && value <= high)) {
+      return absl::InvalidArgumentError(
+          fmt::format("\"{}\" is not a number from {} to {}", text, low, high));
+    }
+    *to = value;
+    return absl::OkStatus();
+  };
+}
+
 std::function<absl::Status(const std::string&)> SetBytes(uint64_t* to) {
   return [=](const std::string& text) -> absl::Status {
     HOSTLER_ASSIGN_OR_RETURN(*to, ParseBytes(text));

@@ -34,6 +34,7 @@ std::vector<Setting> SchedulingSettings(EngineOptions* options);
 
 // Makers of `set` functions. Numbers outside [low, high] are refused.
 std::function<absl::Status(const std::string&)> SetInt(int* to, int low, int high);
+std::function<absl::Status(const std::string&)> SetNumber(double* to, double low, double high);
 std::function<absl::Status(const std::string&)> SetBytes(uint64_t* to);
 std::function<absl::Status(const std::string&)> SetBool(bool* to);
 std::function<absl::Status(const std::string&)> SetText(std::string* to);

@@ -134,7 +134,7 @@ void Exchange::End(absl::Status status) {
   Timings timings;
   if (outcome_.sent) timings.queued_ms = 1000 * Seconds(sent_ - arrival_);
   if (first_token_ != TimePoint()) {
-    outcome_.first_token_s = Seconds(first_token_ - sent_);
+    if (encoded_.stream) outcome_.first_token_s = Seconds(first_token_ - sent_);
     timings.first_token_ms = 1000 * Seconds(first_token_ - arrival_);
   }
   timings.total_ms = 1000 * Seconds(now - arrival_);

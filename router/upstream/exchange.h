@@ -55,6 +55,9 @@ class Exchange : public UpstreamTurn, public std::enable_shared_from_this<Exchan
   absl::Status Fail(UpstreamFailure failure, absl::Status status);
   absl::Status Broken(UpstreamFailure failure, std::string_view what);
 
+  // Each may be of options_.max_event_bytes.
+  static constexpr size_t kMaxEvents = 64;
+
   const std::shared_ptr<UpstreamCore> core_;
   const UpstreamOptions& options_;
   const EncodedRequest encoded_;
@@ -63,7 +66,7 @@ class Exchange : public UpstreamTurn, public std::enable_shared_from_this<Exchan
   const bool own_key_;
   const TimePoint arrival_;
   const int prompt_tokens_;
-  const std::shared_ptr<GenerateStream> stream_ = std::make_shared<GenerateStream>();
+  const std::shared_ptr<GenerateStream> stream_ = std::make_shared<GenerateStream>(kMaxEvents);
 
   // The I/O thread's.
   Wakeup wakeup_;

@@ -69,7 +69,10 @@ Task<absl::Status> HttpCall::Connect(Deadlines deadlines) {
   if (closed_) co_return Fail(UpstreamFailure::kCancelled, "");
   link_ = pool_->NewLink();
   const error_code ec = co_await link_->Connect(*endpoints, deadline);
-  if (ec) co_return Fail(UpstreamFailure::kConnect, ec, "connecting");
+  if (ec) {
+    pool_->ForgetAddresses();
+    co_return Fail(UpstreamFailure::kConnect, ec, "connecting");
+  }
   co_return absl::OkStatus();
 }
 

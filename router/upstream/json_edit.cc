@@ -8,6 +8,9 @@
 namespace hostler {
 namespace {
 
+// ParseJson skips it too.
+constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+
 // Walks over JSON that was checked before; every step is bounded all the same.
 class Walker {
  public:
@@ -71,6 +74,7 @@ bool IsKey(std::string_view quoted, std::string_view key) {
 
 absl::StatusOr<std::string> EditJson(std::string_view object, const std::vector<JsonEdit>& edits) {
   const absl::Status broken = absl::InvalidArgumentError("the body must be a JSON object");
+  if (object.starts_with(kByteOrderMark)) object.remove_prefix(kByteOrderMark.size());
   Walker walker(object);
   walker.SkipSpace();
   if (!walker.Take('{')) return broken;

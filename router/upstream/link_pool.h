@@ -35,6 +35,8 @@ class LinkPool {
   // The host's addresses, looked up anew when they are old. Errors: in words;
   // DeadlineExceeded.
   Task<absl::StatusOr<Link::Endpoints>> Resolve(TimePoint deadline);
+  // They were of no use.
+  void ForgetAddresses() { endpoints_.clear(); }
 
   const UpstreamUrl& url() const { return url_; }
   const IoExecutor& executor() const { return executor_; }

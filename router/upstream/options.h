@@ -45,7 +45,7 @@ struct UpstreamOptions {
   double first_token_timeout_s = 120;    // from sending
   double idle_timeout_s = 60;            // between two events of a stream
   double request_timeout_s = 1800;       // from sending to the end
-  uint64_t max_event_bytes = 4 << 20;    // one event of a stream
+  uint64_t max_event_bytes = 1 << 20;    // one event of a stream
   uint64_t max_answer_bytes = 32 << 20;  // an answer that is not streamed
   HealthOptions health;
 

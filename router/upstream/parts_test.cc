@@ -59,6 +59,7 @@ TEST(JsonEditTest, PutsWhatIsMissingFirst) {
   EXPECT_EQ(*EditJson(R"({"a":"\"}"})", {{"model", "\"m\""}, {"b", "true"}}),
             R"({"model":"m","b":true,"a":"\"}"})");
   EXPECT_EQ(*EditJson("{ }", {{"model", "1"}}), R"({"model":1 })");
+  EXPECT_EQ(*EditJson("\xef\xbb\xbf{}", {{"model", "1"}}), R"({"model":1})");
 }
 
 TEST(JsonEditTest, FindsEveryWayToWriteAKey) {

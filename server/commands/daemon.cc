@@ -14,6 +14,7 @@
 #include "engine/base/status.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "router/upstream/upstream_target.h"
 #include "server/commands/model_commands.h"
 #include "spdlog/spdlog.h"
 
@@ -60,6 +61,14 @@ std::string DescribeModel(const Engine& engine) {
   return text + fmt::format(", {}, context {}", info.weight_type, engine.max_context());
 }
 
+std::string DescribeUpstream(const UpstreamOptions& upstream) {
+  std::string text = fmt::format(
+      "{} at {}", upstream.model.empty() ? upstream.name : upstream.model, upstream.url);
+  if (!upstream.price.has_value()) return text + ", no price";
+  return text + fmt::format(", {} / {} USD a million tokens in / out", upstream.price->input,
+                            upstream.price->output);
+}
+
 bool CanChat(const Engine& engine) {
   GenerateRequest request;
   ChatPrompt chat;
@@ -93,6 +102,8 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const ServeConfig& config,
   HOSTLER_RETURN_IF_ERROR(CheckPortFree(config.host, config.grpc_port));
   std::unique_ptr<Daemon> daemon(new Daemon(config));
   HOSTLER_RETURN_IF_ERROR(daemon->LoadModels(deployment));
+  HOSTLER_RETURN_IF_ERROR(daemon->AddUpstreams());
+  HOSTLER_RETURN_IF_ERROR(daemon->AddVirtualModels(deployment));
   HOSTLER_RETURN_IF_ERROR(daemon->StartFrontEnds());
   return daemon;
 }
@@ -116,6 +127,21 @@ absl::Status Daemon::LoadModels(const Deployment& deployment) {
     HOSTLER_RETURN_IF_ERROR(
         router_.AddTarget(NewLocalTarget(model.name, model.price, *std::move(engine))));
   }
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::AddUpstreams() {
+  if (config_.upstreams.empty()) return absl::OkStatus();
+  const auto io = std::make_shared<UpstreamIo>();
+  for (UpstreamOptions options : config_.upstreams) {
+    options.on_event = [](const std::string& text) { spdlog::warn("{}", text); };
+    HOSTLER_ASSIGN_OR_RETURN(auto target, NewUpstreamTarget(std::move(options), io));
+    HOSTLER_RETURN_IF_ERROR(router_.AddTarget(std::move(target)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::AddVirtualModels(const Deployment& deployment) {
   for (const VirtualModelConfig& model : deployment.virtual_models) {
     HOSTLER_RETURN_IF_ERROR(router_.AddVirtualModel(model.name, NewStaticPolicy(model.rules)));
     virtual_lines_.push_back(fmt::format("  virtual  {}  {}\n", model.name, DescribeRules(model)));
@@ -169,17 +195,21 @@ void Daemon::Drain() {
 std::string Daemon::Describe() const {
   std::string text = fmt::format("hostler {}\n", HOSTLER_VERSION);
   for (const auto& target : router_.targets()) {
-    const Engine& engine = *target->engine();
-    text += fmt::format("  model    {}  {}\n", target->name(), DescribeModel(engine));
-    text += fmt::format("  memory   {}\n", engine.memory().ToString());
+    const Engine* engine = target->engine();
+    if (engine == nullptr) continue;
+    text += fmt::format("  model    {}  {}\n", target->name(), DescribeModel(*engine));
+    text += fmt::format("  memory   {}\n", engine->memory().ToString());
+  }
+  for (const UpstreamOptions& upstream : config_.upstreams) {
+    text += fmt::format("  upstream {}  {}\n", upstream.name, DescribeUpstream(upstream));
   }
   for (const std::string& line : virtual_lines_) text += line;
   const std::string host = ClientHost(config_.host);
   const std::string url = fmt::format("http://{}:{}", host, http_->port());
   text += fmt::format("  HTTP     {0}/v1  (live page {0}/, metrics {0}/metrics)\n", url);
   if (grpc_ != nullptr) text += fmt::format("  gRPC     {}:{}\n", host, grpc_->port());
-  const Target& first = *router_.targets().front();
-  const bool chat = CanChat(*router_.targets().front()->engine());
+  Target& first = *router_.targets().front();
+  const bool chat = first.engine() == nullptr || CanChat(*first.engine());
   text += fmt::format(
       "  try      curl {}/v1/{} -H 'Content-Type: application/json' -d '{{\"model\": \"{}\", "
       "{}, \"max_tokens\": 64}}'\n",

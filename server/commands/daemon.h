@@ -35,6 +35,8 @@ class Daemon {
  private:
   explicit Daemon(const ServeConfig& config) : config_(config) {}
   absl::Status LoadModels(const Deployment& deployment);
+  absl::Status AddUpstreams();
+  absl::Status AddVirtualModels(const Deployment& deployment);
   absl::Status StartFrontEnds();
 
   const ServeConfig config_;

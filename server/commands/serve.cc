@@ -106,8 +106,10 @@ int Serve(const ServeFlags& flags) {
       if (const absl::Status status = CheckModel(model.path); !status.ok())
         return FailRunning(status);
     }
-    fmt::print("the configuration is valid: {} model(s), {} virtual\n", deployment->models.size(),
-               deployment->virtual_models.size());
+    fmt::print(
+        "the configuration is valid: {} model(s), {}{} virtual\n", deployment->models.size(),
+        config->upstreams.empty() ? "" : fmt::format("{} upstream(s), ", config->upstreams.size()),
+        deployment->virtual_models.size());
     return FinishStdout();
   }
   StartLogging(config->log_format, config->log_level);

@@ -77,15 +77,30 @@ PromptText Generation::EchoText(const Prompt& prompt) const {
   return text;
 }
 
+void Generation::Write(int index, const GenerateEvent& event, std::string* out) {
+  // The answers of several prompts have to be made one.
+  if (!event.wire.empty() && prompts_.size() == 1) {
+    passes_on_ = true;
+    if (streamed_) {
+      *out += "data: " + event.wire + "\n\n";
+    } else {
+      whole_ = event.wire;  // not before it is known that all went well
+    }
+  }
+  if (passes_on_) return;
+  Prompt& prompt = prompts_[index];
+  if (!prompt.begun) {
+    prompt.begun = true;
+    answer_->Begin(index, prompt.call->prompt(), EchoText(prompt), out);
+  }
+  answer_->Add(index, event, out);
+}
+
 void Generation::Drain(int index, size_t max_bytes, std::string* out) {
   Prompt& prompt = prompts_[index];
   while (out->size() < max_bytes) {
     if (!prompt.call->TryPop(&event_)) break;
-    if (!prompt.begun) {
-      prompt.begun = true;
-      answer_->Begin(index, prompt.call->prompt(), EchoText(prompt), out);
-    }
-    answer_->Add(index, event_, out);
+    Write(index, event_, out);
   }
   prompt.ended = prompt.call->ended();
   if (!prompt.ended) return;
@@ -104,6 +119,10 @@ bool Generation::Advance(size_t max_bytes, std::string* out) {
     all_ended &= prompts_[i].ended;
   }
   if (!all_ended) return false;
+  if (passes_on_) {
+    *out += streamed_ ? kStreamEnd : whole_;
+    return true;
+  }
   if (echo_only_) usage_.completion_tokens = 0;
   answer_->Finish(usage_, out);
   return true;

@@ -55,6 +55,7 @@ class Generation {
   Generation(Service* service, const AnswerOptions& options);
   absl::Status StartPrompt(GenerateRequest request, const CallInfo& info);
   void Drain(int index, size_t max_bytes, std::string* out);
+  void Write(int index, const GenerateEvent& event, std::string* out);
   PromptText EchoText(const Prompt& prompt) const;
 
   Service* const service_;
@@ -65,6 +66,9 @@ class Generation {
   Headers headers_;
   std::vector<Prompt> prompts_;
   std::unique_ptr<Answer> answer_;
+  // Events have brought an upstream's own JSON, which is written in place of answer_'s.
+  bool passes_on_ = false;
+  std::string whole_;    // that JSON, of an answer that is not streamed
   GenerateEvent event_;  // the last one that was read
   Usage usage_;
   absl::Status status_;

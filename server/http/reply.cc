@@ -1,5 +1,6 @@
 #include "server/http/reply.h"
 
+#include "engine/base/wire_error.h"
 #include "server/openai/answer.h"
 #include "server/status_codes.h"
 
@@ -10,7 +11,12 @@ Reply ErrorReply(const absl::Status& status) {
   reply.status = MapStatus(status.code()).http;
   reply.body = ErrorBody(status);
   // Load passes quickly: queues move within a step.
-  if (reply.status == 429 || reply.status == 503) reply.headers.emplace_back("Retry-After", "1");
+  int retry_after_s = reply.status == 429 || reply.status == 503 ? 1 : 0;
+  if (const std::optional<WireError> wire = FindWireError(status)) {
+    if (wire->http_status != 0) reply.status = wire->http_status;
+    if (wire->retry_after_s.has_value()) retry_after_s = *wire->retry_after_s;
+  }
+  if (retry_after_s > 0) reply.headers.emplace_back("Retry-After", std::to_string(retry_after_s));
   return reply;
 }
 

@@ -16,6 +16,7 @@ struct HttpRequest {
   std::string body;
   std::string peer;           // address and port
   std::string request_id;     // the client's x-request-id if it is a sane one, else ""
+  std::string authorization;  // the header
   bool cross_origin = false;  // a browser sent it for a page of another site
   bool loopback = false;      // the peer is on this machine
   bool proxied = false;       // a proxy says that it passes it on
@@ -34,7 +35,7 @@ struct Reply {
   Headers headers;
 };
 
-// `status` as OpenAI's error object.
+// `status` as OpenAI's error object, or as the upstream that it came from put it.
 Reply ErrorReply(const absl::Status& status);
 
 // The same with an HTTP status that no absl status stands for.

@@ -85,6 +85,7 @@ HttpRequest ReadHead(const http::request<http::string_body>& request) {
   head.local_host = IsThisMachine(View(request[http::field::host]));
   const std::string_view id = View(request["x-request-id"]);
   if (IsSaneRequestId(id)) head.request_id = std::string(id);
+  head.authorization = std::string(View(request[http::field::authorization]));
   return head;
 }
 

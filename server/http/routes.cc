@@ -10,6 +10,7 @@
 #include "engine/base/status.h"
 #include "fmt/format.h"
 #include "server/http/admin_cache.h"
+#include "server/http/api_request.h"
 #include "server/http/page.h"
 #include "server/http/request_head.h"
 
@@ -28,9 +29,8 @@ Reply JsonReply(std::string body) {
   return reply;
 }
 
-Outcome Generate(Service* service, const HttpRequest& request,
-                 absl::StatusOr<ApiRequest> (*parse)(std::string_view)) {
-  absl::StatusOr<ApiRequest> parsed = parse(request.body);
+Outcome Generate(Service* service, const HttpRequest& request, ApiEndpoint endpoint) {
+  absl::StatusOr<ApiRequest> parsed = ReadApiRequest(service->router(), request, endpoint);
   const CallInfo info{"http", request.path, request.peer};
   if (!parsed.ok()) {
     service->CountMalformed(parsed.status(), info);
@@ -43,11 +43,11 @@ Outcome Generate(Service* service, const HttpRequest& request,
 }
 
 Outcome Completions(Service* service, const HttpRequest& request) {
-  return Generate(service, request, ParseCompletionRequest);
+  return Generate(service, request, ApiEndpoint::kCompletions);
 }
 
 Outcome ChatCompletions(Service* service, const HttpRequest& request) {
-  return Generate(service, request, ParseChatRequest);
+  return Generate(service, request, ApiEndpoint::kChat);
 }
 
 std::string IdsJson(const std::vector<int32_t>& ids) {

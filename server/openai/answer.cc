@@ -1,7 +1,12 @@
 #include "server/openai/answer.h"
 
+#include <algorithm>
+#include <optional>
+#include <utility>
+
 #include "engine/base/json.h"
 #include "engine/base/status.h"
+#include "engine/base/wire_error.h"
 #include "fmt/format.h"
 #include "server/status_codes.h"
 
@@ -26,6 +31,9 @@ std::string UsageJson(const Usage& usage) {
 }
 
 std::string ErrorBody(const absl::Status& status) {
+  if (std::optional<WireError> wire = FindWireError(status); wire && !wire->body.empty()) {
+    return std::move(wire->body);
+  }
   const StatusMapping& mapping = MapStatus(status.code());
   std::string message;
   AppendJsonString({status.message().data(), status.message().size()}, &message);
@@ -35,7 +43,11 @@ std::string ErrorBody(const absl::Status& status) {
 }
 
 std::string ErrorEvent(const absl::Status& status) {
-  return fmt::format("data: {}\n\n", ErrorBody(status));
+  std::string body = ErrorBody(status);
+  // JSON's line ends mean nothing; an event's do.
+  std::replace_if(
+      body.begin(), body.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+  return fmt::format("data: {}\n\n", body);
 }
 
 }  // namespace hostler

@@ -46,7 +46,11 @@ std::unique_ptr<Answer> NewWholeAnswer(AnswerHead head, const AnswerOptions& opt
 std::unique_ptr<Answer> NewStreamedAnswer(AnswerHead head, const AnswerOptions& options,
                                           int prompts);
 
-// {"error":{"message":…,"type":…,"param":…,"code":…}}.
+// What a stream ends with.
+inline constexpr char kStreamEnd[] = "data: [DONE]\n\n";
+
+// {"error":{"message":…,"type":…,"param":…,"code":…}}, or the body of the upstream
+// whose error it is.
 std::string ErrorBody(const absl::Status& status);
 
 // The event that ends a stream whose request failed.

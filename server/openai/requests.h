@@ -40,6 +40,12 @@ struct ApiRequest {
 absl::StatusOr<ApiRequest> ParseCompletionRequest(std::string_view body);
 absl::StatusOr<ApiRequest> ParseChatRequest(std::string_view body);
 
+// The same for an upstream, which judges by itself what it can do: only what
+// routing and the form of the answer need is read, all else is let be. One request,
+// whatever the number of prompts: `n` is that of all choices.
+absl::StatusOr<ApiRequest> ParseCompletionForUpstream(std::string_view body);
+absl::StatusOr<ApiRequest> ParseChatForUpstream(std::string_view body);
+
 // POST /tokenize: a text or messages.
 absl::StatusOr<GenerateRequest> ParseTokenizeRequest(std::string_view body);
 

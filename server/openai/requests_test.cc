@@ -375,5 +375,41 @@ TEST(DetokenizeRequest, TakesTokens) {
   EXPECT_EQ(ErrorField(ParseDetokenizeRequest(R"({"tokens":[1,"a"]})").status()), "tokens[1]");
 }
 
+TEST(UpstreamRequestTest, ReadsWhatRoutingNeedsAndLetsTheRestBe) {
+  const auto chat = ParseChatForUpstream(
+      R"({"model":"m","messages":[{"role":"user","content":[{"type":"image_url"}]}],"n":3,)"
+      R"("stream":true,"stream_options":{"include_usage":true},"max_completion_tokens":7,)"
+      R"("temperature":99,"response_format":{},"tools":[1]})");
+  ASSERT_TRUE(chat.ok()) << chat.status();
+  EXPECT_EQ(chat->requests[0].model, "m");
+  EXPECT_EQ(chat->requests[0].n, 3);
+  EXPECT_EQ(chat->requests[0].max_tokens, 7);
+  EXPECT_TRUE(chat->answer.stream);
+  EXPECT_TRUE(chat->answer.include_usage);
+  EXPECT_EQ(std::get<ChatPrompt>(chat->requests[0].prompt).messages.size(), 1);
+  for (const char* odd : {R"({"messages":3,"n":"x","stream":1,"max_tokens":-1})", "{}"}) {
+    const auto parsed = ParseChatForUpstream(odd);
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    EXPECT_EQ(parsed->requests[0].n, 1);
+    EXPECT_FALSE(parsed->answer.stream);
+    EXPECT_FALSE(parsed->requests[0].max_tokens.has_value());
+  }
+  EXPECT_EQ(ErrorField(ParseChatForUpstream(R"({"model":3})").status()), "model");
+  EXPECT_FALSE(ParseChatForUpstream("[]").ok());
+}
+
+TEST(UpstreamRequestTest, CountsTheChoicesOfSeveralPrompts) {
+  const auto several = ParseCompletionForUpstream(R"({"prompt":["a","b"],"n":2})");
+  ASSERT_TRUE(several.ok());
+  ASSERT_EQ(several->requests.size(), 1);
+  EXPECT_EQ(several->requests[0].n, 4);
+  EXPECT_EQ(std::get<std::string>(several->requests[0].prompt), "a\nb\n");
+  const auto tokens = ParseCompletionForUpstream(R"({"prompt":[5,6]})");
+  EXPECT_EQ(std::get<TokenPrompt>(tokens->requests[0].prompt), (TokenPrompt{5, 6}));
+  EXPECT_EQ(ParseCompletionForUpstream(R"({"prompt":[[5],[6]]})")->requests[0].n, 2);
+  EXPECT_TRUE(ParseCompletionForUpstream(R"({"prompt":[1,"x"]})").ok());
+  EXPECT_TRUE(ParseCompletionForUpstream("{}").ok());
+}
+
 }  // namespace
 }  // namespace hostler

@@ -74,7 +74,7 @@ class StreamedAnswer : public Answer {
 
   void Finish(const Usage& usage, std::string* out) override {
     if (options_.include_usage) *out += start_ + "],\"usage\":" + UsageJson(usage) + "}\n\n";
-    *out += "data: [DONE]\n\n";
+    *out += kStreamEnd;
   }
 
  private:

@@ -205,10 +205,34 @@ def http_head_seeds():
     yield b"GET / HTTP/1.0\r\n\r\n"
 
 
+def upstream_seeds():
+    choice = {"index": 0, "delta": {"role": "assistant", "content": "Hi", "tool_calls": [
+        {"index": 0, "function": {"name": "f", "arguments": "{}"}}]}, "finish_reason": None}
+    usage = {"prompt_tokens": 3, "completion_tokens": 2,
+             "prompt_tokens_details": {"cached_tokens": 1}}
+    chunks = [{"id": "x", "choices": [choice]},
+              {"choices": [choice | {"delta": {}, "finish_reason": "stop", "stop_reason": "a"}]},
+              {"choices": [], "usage": usage}, {"error": {"code": 429, "message": "slow"}}]
+    stream = b": hi\n\n" + b"".join(
+        b"event: x\r\ndata: " + json.dumps(chunk).encode() + b"\r\n\r\n" for chunk in chunks)
+    for kind in (0, 4, 20):
+        yield bytes([kind]) + stream + b"data: [DONE]\n\n"
+    yield b"\1" + b' {"mod\\u0065l":"x", "model" : [1,{"a":"}"}] ,"b":1.50}'
+    yield b"\1{}"
+    whole = {"choices": [{"index": 0, "message": {"content": "Hi"}, "text": "Hi",
+                          "finish_reason": "length"}], "usage": usage}
+    yield b"\2" + json.dumps(whole).encode()
+    yield b"\6" + json.dumps(whole).encode()
+    yield b"\3https://[::1]:8000/v1"
+    yield b"\3Wed, 21 Oct 2015 07:28:00 GMT"
+    yield b"\3" + json.dumps({"error": {"message": "why"}}).encode()
+
+
 def main():
     makers = {"gguf": gguf_seeds, "safetensors": safetensors_seeds, "config": config_seeds,
               "tokenizer": tokenizer_seeds, "vocabulary": vocabulary_seeds,
-              "template": template_seeds, "request": request_seeds, "http_head": http_head_seeds}
+              "template": template_seeds, "request": request_seeds, "http_head": http_head_seeds,
+              "upstream": upstream_seeds}
     for name, maker in makers.items():
         folder = Path(sys.argv[1]) / name
         folder.mkdir(parents=True, exist_ok=True)
