@@ -24,8 +24,8 @@ namespace hostler {
 // multiply the load on the others. Thread-safe.
 class RetryBudget {
  public:
-  // `share` of requests, and `reserve` retries at once.
-  explicit RetryBudget(double share = 0.2, double reserve = 10)
+  // `share` of requests, and `reserve` retries at once: what runs when a target dies.
+  explicit RetryBudget(double share = 0.2, double reserve = 256)
       : share_(share), reserve_(reserve), left_(reserve) {}
   void CountRequest();
   bool TakeRetry();  // false: none is left

@@ -8,6 +8,7 @@ namespace hostler {
 
 struct RouteWish {
   bool explain = false;  // the answer tells why it was routed so
+  bool in_body = false;  // it is said in the body, which upstreams should not see
   // Who pays, for budgets: a hash of the client's API key, else of its `user`;
   // 0: nobody said. Never the key itself.
   uint64_t payer = 0;

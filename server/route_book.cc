@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <utility>
 
 #include "engine/base/checksum.h"
 #include "fmt/format.h"
@@ -77,7 +78,9 @@ absl::Status RouteBook::Feedback(const std::string& id, double score) {
       return absl::NotFoundError(fmt::format(
           "there is no answer \"{:.100}\" of a virtual model among the last {}", id, kRecent));
     }
-    judged = found->second;
+    judged = std::move(found->second);
+    // A judgement counts once. Its place in order_ stays until its turn.
+    recent_.erase(found);
   }
   if (RoutingPolicy* policy = router_->FindPolicy(judged.decision.virtual_model)) {
     policy->Learn(judged.decision, judged.target, score);

@@ -45,7 +45,7 @@ class RouteBook {
   std::string PromptForLog(std::string_view prompt) const;
 
   // How good the answer with this id was, 0 … 1: for the policy, the log and the
-  // metrics. Errors: NotFound for an id that is not known (any more).
+  // metrics. Errors: NotFound for an id that is not known (any more) or was judged.
   absl::Status Feedback(const std::string& id, double score);
 
  private:

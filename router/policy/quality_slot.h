@@ -33,8 +33,9 @@ struct LoadedQuality {
 // Thread-safe.
 class QualitySlot {
  public:
-  QualitySlot(std::vector<TargetTerms> terms, LoadQuality load)
-      : terms_(std::move(terms)), load_(std::move(load)) {}
+  // `path`: the file that is configured.
+  QualitySlot(std::vector<TargetTerms> terms, std::string path, LoadQuality load)
+      : terms_(std::move(terms)), path_(std::move(path)), load_(std::move(load)) {}
 
   // Null: no file could be read yet.
   std::shared_ptr<const LoadedQuality> current() const;
@@ -45,6 +46,7 @@ class QualitySlot {
   // FailedPrecondition when it knows a target's model not and the target has no
   // quality of its own. What served before does so still then.
   absl::StatusOr<uint64_t> Load(const std::string& path);
+  absl::StatusOr<uint64_t> Reload() { return Load(path_); }
   // Back to what served before; the next time forth again. Errors:
   // FailedPrecondition when there is none.
   absl::StatusOr<uint64_t> Rollback();
@@ -53,6 +55,7 @@ class QualitySlot {
 
  private:
   const std::vector<TargetTerms> terms_;
+  const std::string path_;
   const LoadQuality load_;
   mutable std::mutex mutex_;  // guards all below
   std::shared_ptr<const LoadedQuality> current_, before_;

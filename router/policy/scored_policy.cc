@@ -76,10 +76,10 @@ ScoredPolicy::ScoredPolicy(ScoredPolicyOptions options, std::unique_ptr<Chooser>
     : options_(std::move(options)),
       chooser_(std::move(chooser)),
       fallback_(NewStaticPolicy(RulesFor(options_.targets))),
-      quality_(options_.targets, options_.load),
+      quality_(options_.targets, options_.router_file, options_.load),
       budgets_(options_.payer_day_usd, options_.day_usd) {
   // A file that cannot be read: quality().status() tells, the static policy serves.
-  if (!options_.router_file.empty()) quality_.Load(options_.router_file).IgnoreError();
+  if (!options_.router_file.empty()) quality_.Reload().IgnoreError();
 }
 
 Limits ScoredPolicy::Merge(const RouteWish& wish) const {
@@ -167,7 +167,7 @@ absl::Status ScoredPolicy::ApplyCostLimit(const RouteFeatures& features, double 
   if (cheapest.cost_usd > limit) {
     const std::optional<double>& own = features.wish.max_cost;
     if (own.has_value() && cheapest.cost_usd > *own) {
-      return FieldError("route.max_cost", fmt::format("the cheapest answer, of {}, should cost ${:.3g}",
+      return FieldError("hostler.max_cost", fmt::format("the cheapest answer, of {}, should cost ${:.3g}",
                                                       cheapest.target->name, cheapest.cost_usd));
     }
     if (options_.reject_over_budget) {

@@ -96,7 +96,7 @@ TEST_F(ScoredPolicyTest, ARequestMayAskForMore) {
   EXPECT_EQ(policy->Decide(Ask("hard"), targets_)->target, "large") << "but not for less";
   wish_.max_cost = 1e-9;
   const auto refused = policy->Decide(Ask("easy"), targets_);
-  EXPECT_EQ(ErrorField(refused.status()), "route.max_cost");
+  EXPECT_EQ(ErrorField(refused.status()), "hostler.max_cost");
 }
 
 TEST_F(ScoredPolicyTest, LeavesOutWhatCannotAnswerAndSaysWhy) {
