@@ -253,8 +253,11 @@ TEST_F(RouteLiveTest, NothingThatHadNotStartedIsLostWhenATargetDies) {
   int lost = 0;
   for (const Answer& answer : answers) {
     lost += !answer.status.ok();
-    if (answer.status.ok()) EXPECT_TRUE(answer.text == "large" || answer.text == "small");
-    if (!answer.status.ok()) EXPECT_EQ(answer.text, "") << "a failure is told, nothing is cut";
+    if (answer.status.ok()) {
+      EXPECT_TRUE(answer.text == "large" || answer.text == "small") << answer.text;
+    } else {
+      EXPECT_EQ(answer.text, "") << "a failure is told, nothing is cut";
+    }
   }
   EXPECT_EQ(lost, 0);
   const Answer next = Ask();

@@ -154,7 +154,7 @@ std::vector<prometheus::MetricFamily> RouteMetrics::Collect(const Router* router
     QualitySlot* slot = router->FindPolicy(name)->quality();
     if (slot == nullptr) continue;
     const auto current = slot->current();
-    ok.push_back({{{"virtual_model", name}}, slot->status().ok() ? 1 : 0});
+    ok.push_back({{{"virtual_model", name}}, slot->status().ok() ? 1.0 : 0.0});
     version.push_back({{{"virtual_model", name}}, current ? double(current->version) : 0});
   }
   families.push_back(One("hostler:route_file_ok",

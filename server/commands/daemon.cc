@@ -172,6 +172,18 @@ absl::Status Daemon::StartFrontEnds() {
   return absl::OkStatus();
 }
 
+void Daemon::ReloadRouters() {
+  for (const std::string& name : router_.virtual_models()) {
+    QualitySlot* slot = router_.FindPolicy(name)->quality();
+    if (slot == nullptr) continue;
+    if (const auto version = slot->Reload(); version.ok()) {
+      spdlog::info("{}: router file version {} serves", name, *version);
+    } else {
+      spdlog::warn("{}: {}", name, std::string(version.status().message()));
+    }
+  }
+}
+
 void Daemon::Drain() {
   service_->SetDraining();
   if (grpc_ != nullptr) grpc_->SetNotServing();
