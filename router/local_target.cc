@@ -20,7 +20,8 @@ class LocalTarget : public Target {
             .max_context = engine_->max_context(),
             .available = true,
             .running = stats.running,
-            .waiting = stats.waiting};
+            .waiting = stats.waiting,
+            .local = true};
   }
 
   absl::StatusOr<std::shared_ptr<GenerateStream>> Submit(GenerateRequest request) override {

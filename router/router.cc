@@ -2,11 +2,29 @@
 
 #include <utility>
 
+#include "engine/base/status.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "router/features.h"
 
 namespace hostler {
+namespace {
+
+Decision Named(std::string target, std::string reason) {
+  Decision decision;
+  decision.target = std::move(target);
+  decision.reason = std::move(reason);
+  return decision;
+}
+
+}  // namespace
+
+const CandidateReport* Decision::Find(std::string_view name) const {
+  for (const CandidateReport& candidate : candidates) {
+    if (candidate.target == name) return &candidate;
+  }
+  return nullptr;
+}
 
 absl::Status Router::AddTarget(std::unique_ptr<Target> target) {
   if (Find(target->name()) != nullptr || virtual_models_.contains(target->name())) {
@@ -14,6 +32,7 @@ absl::Status Router::AddTarget(std::unique_ptr<Target> target) {
         fmt::format("there is already a model named \"{}\"", target->name()));
   }
   targets_.push_back(std::move(target));
+  speeds_.push_back(std::make_unique<SpeedEstimate>());
   return absl::OkStatus();
 }
 
@@ -27,9 +46,9 @@ absl::Status Router::AddVirtualModel(const std::string& name,
 
 absl::StatusOr<Decision> Router::Route(const GenerateRequest& request) const {
   if (request.model.empty() && !targets_.empty()) {
-    return Decision{targets_.front()->name(), "default"};
+    return Named(targets_.front()->name(), "default");
   }
-  if (Find(request.model) != nullptr) return Decision{request.model, "explicit"};
+  if (Find(request.model) != nullptr) return Named(request.model, "explicit");
   const auto found = virtual_models_.find(request.model);
   if (found == virtual_models_.end()) {
     std::vector<std::string> names;
@@ -41,8 +60,37 @@ absl::StatusOr<Decision> Router::Route(const GenerateRequest& request) const {
   }
   std::vector<TargetSnapshot> snapshots;
   snapshots.reserve(targets_.size());
-  for (const auto& target : targets_) snapshots.push_back(target->snapshot());
-  return found->second->Decide(ExtractFeatures(request), snapshots);
+  for (size_t i = 0; i < targets_.size(); ++i) {
+    snapshots.push_back(targets_[i]->snapshot());
+    snapshots.back().speed = speeds_[i]->speed();
+  }
+  std::string storage;
+  const RouteFeatures features = ExtractFeatures(request, &storage);
+  HOSTLER_ASSIGN_OR_RETURN(Decision decision, found->second->Decide(features, snapshots));
+  decision.virtual_model = found->first;
+  if (decision.policy.empty()) decision.policy = found->second->name();
+  return decision;
+}
+
+void Router::Observe(const std::string& target, int n, const Usage& usage, const Timings& timings) {
+  for (size_t i = 0; i < targets_.size(); ++i) {
+    if (targets_[i]->name() == target) speeds_[i]->Observe(n, usage, timings);
+  }
+}
+
+void Router::Started(const Decision& decision) const {
+  if (RoutingPolicy* policy = FindPolicy(decision.virtual_model)) policy->Started(decision);
+}
+
+void Router::Finished(const Decision& decision, const RouteOutcome& outcome) const {
+  if (RoutingPolicy* policy = FindPolicy(decision.virtual_model)) {
+    policy->Finished(decision, outcome);
+  }
+}
+
+RoutingPolicy* Router::FindPolicy(const std::string& virtual_model) const {
+  const auto found = virtual_models_.find(virtual_model);
+  return found == virtual_models_.end() ? nullptr : found->second.get();
 }
 
 Target* Router::Find(const std::string& name) const {

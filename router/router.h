@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "router/observed.h"
 #include "router/policy.h"
 #include "router/target.h"
 
@@ -20,6 +21,12 @@ class Router {
   absl::Status AddTarget(std::unique_ptr<Target> target);
   absl::Status AddVirtualModel(const std::string& name, std::unique_ptr<RoutingPolicy> policy);
 
+  // How a request to `target` went that ended well.
+  void Observe(const std::string& target, int n, const Usage& usage, const Timings& timings);
+  // Tell the policy whose decision it is.
+  void Started(const Decision& decision) const;
+  void Finished(const Decision& decision, const RouteOutcome& outcome) const;
+
   // Resolves request.model: "" is the first target; a target's name passes
   // through; a virtual model asks its policy. Errors: NotFound naming the
   // model and listing those there are; the policy's.
@@ -27,10 +34,13 @@ class Router {
 
   Target* Find(const std::string& name) const;  // null: no such target
   const std::vector<std::unique_ptr<Target>>& targets() const { return targets_; }
+  // Null: no such virtual model.
+  RoutingPolicy* FindPolicy(const std::string& virtual_model) const;
   std::vector<std::string> virtual_models() const;
 
  private:
   std::vector<std::unique_ptr<Target>> targets_;
+  std::vector<std::unique_ptr<SpeedEstimate>> speeds_;  // of targets_
   std::map<std::string, std::unique_ptr<RoutingPolicy>> virtual_models_;
 };
 

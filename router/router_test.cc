@@ -14,6 +14,11 @@ using testing::HasSubstr;
 
 std::string Message(const absl::Status& status) { return std::string(status.message()); }
 
+RouteFeatures Extract(const GenerateRequest& request) {
+  static std::string storage;
+  return ExtractFeatures(request, &storage);
+}
+
 TargetSnapshot Snapshot(const std::string& name, double price, int context = 0) {
   return {.name = name, .price = {price, price}, .max_context = context};
 }
@@ -78,12 +83,12 @@ TEST(FeaturesTest, CountsTokenIdsAndEstimatesText) {
   GenerateRequest request;
   request.prompt = TokenPrompt{1, 2, 3};
   request.max_tokens = 7;
-  EXPECT_EQ(ExtractFeatures(request).prompt_tokens, 3);
-  EXPECT_FALSE(ExtractFeatures(request).prompt_tokens_estimated);
-  EXPECT_EQ(ExtractFeatures(request).max_tokens, 7);
+  EXPECT_EQ(Extract(request).prompt_tokens, 3);
+  EXPECT_FALSE(Extract(request).prompt_tokens_estimated);
+  EXPECT_EQ(Extract(request).max_tokens, 7);
   request.prompt = std::string(400, 'x');
-  EXPECT_EQ(ExtractFeatures(request).prompt_tokens, 100);
-  EXPECT_TRUE(ExtractFeatures(request).prompt_tokens_estimated);
+  EXPECT_EQ(Extract(request).prompt_tokens, 100);
+  EXPECT_TRUE(Extract(request).prompt_tokens_estimated);
 }
 
 TEST(FeaturesTest, EstimatesAChatByItsContentAndTools) {
@@ -93,12 +98,12 @@ TEST(FeaturesTest, EstimatesAChatByItsContentAndTools) {
     {"role": "user", "content": [{"type": "text", "text": "1234567890123456"}]}])");
   GenerateRequest request;
   request.prompt = chat;
-  const int without_tools = ExtractFeatures(request).prompt_tokens;
+  const int without_tools = Extract(request).prompt_tokens;
   EXPECT_GE(without_tools, 6);
   EXPECT_LE(without_tools, 20);
   chat.tools = nlohmann::ordered_json::parse(R"([{"name": "12345678901234567890"}])");
   request.prompt = chat;
-  EXPECT_GE(ExtractFeatures(request).prompt_tokens, without_tools + 5);
+  EXPECT_GE(Extract(request).prompt_tokens, without_tools + 5);
 }
 
 TEST(FeaturesTest, SurvivesDeepNesting) {
@@ -108,7 +113,7 @@ TEST(FeaturesTest, SurvivesDeepNesting) {
   chat.messages = nlohmann::ordered_json::array({std::move(deep)});
   GenerateRequest request;
   request.prompt = std::move(chat);
-  EXPECT_EQ(ExtractFeatures(request).prompt_tokens, 4);
+  EXPECT_EQ(Extract(request).prompt_tokens, 4);
 }
 
 class RouterTest : public testing::Test {

@@ -15,7 +15,7 @@ class StaticPolicy : public RoutingPolicy {
   std::string_view name() const override { return "static"; }
 
   absl::StatusOr<Decision> Decide(const RouteFeatures& features,
-                                  std::span<const TargetSnapshot> targets) const override {
+                                  std::span<const TargetSnapshot> targets) override {
     Choice choice;
     if (rules_.empty()) {
       for (const TargetSnapshot& target : targets) {
@@ -30,15 +30,24 @@ class StaticPolicy : public RoutingPolicy {
     if (choice.target == nullptr) return NoTarget(choice, features);
     const std::string limit =
         choice.max_prompt_tokens > 0 ? fmt::format(" <= {}", choice.max_prompt_tokens) : "";
-    return Decision{choice.target->name, fmt::format("static: {}{}, cheapest of {}",
-                                                     Length(features), limit, choice.suitable)};
+    Decision decision;
+    decision.target = choice.target->name;
+    decision.reason = fmt::format("static: {}{}, cheapest of {}", Length(features), limit,
+                                  choice.suitable.size());
+    decision.rule = "rules";
+    std::stable_sort(choice.suitable.begin(), choice.suitable.end(),
+                     [](const auto* a, const auto* b) { return Cost(*a) < Cost(*b); });
+    for (const TargetSnapshot* other : choice.suitable) {
+      if (other != choice.target) decision.fallbacks.push_back(other->name);
+    }
+    return decision;
   }
 
  private:
   struct Choice {
     const TargetSnapshot* target = nullptr;
     int max_prompt_tokens = 0;
-    int suitable = 0;
+    std::vector<const TargetSnapshot*> suitable;
     int unavailable = 0;
     int longest_context = 0;  // of those whose rule takes the prompt
     int longest_rule = 0;
@@ -57,7 +66,7 @@ class StaticPolicy : public RoutingPolicy {
                        const RouteFeatures& features, Choice* choice) {
     choice->longest_rule = std::max(choice->longest_rule, rule.max_prompt_tokens);
     if (rule.max_prompt_tokens > 0 && features.prompt_tokens > rule.max_prompt_tokens) return;
-    if (!target.available) {
+    if (!target.available || (features.upstreams_only && target.local)) {
       ++choice->unavailable;
       return;
     }
@@ -67,7 +76,7 @@ class StaticPolicy : public RoutingPolicy {
       choice->longest_context = std::max(choice->longest_context, target.max_context);
       return;
     }
-    ++choice->suitable;
+    choice->suitable.push_back(&target);
     if (choice->target == nullptr || Cost(target) < Cost(*choice->target)) {
       choice->target = &target;
       choice->max_prompt_tokens = rule.max_prompt_tokens;

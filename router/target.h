@@ -15,17 +15,36 @@
 
 namespace hostler {
 
-// USD per million tokens.
 struct Price {
-  double input = 0;
-  double output = 0;
+  double input = 0;   // USD per million tokens
+  double output = 0;  // the same
+  double second = 0;  // USD for each second that the machine works: its power
 };
+
+// What a request costs, USD. `seconds` is its share of the machine's time.
+constexpr double CostUsd(const Price& price, double prompt_tokens, double output_tokens,
+                         double seconds) {
+  return (prompt_tokens * price.input + output_tokens * price.output) / 1e6 +
+         seconds * price.second;
+}
 
 enum class Health {
   kHealthy,
   kProbing,    // was ejected; the next request, or check, tells whether it is back
   kEjected,    // takes nothing until retry_after_s have passed
   kThrottled,  // asked to be left alone for retry_after_s (Retry-After)
+};
+
+// How fast a target has been lately: moving averages over finished requests.
+struct ObservedSpeed {
+  int64_t requests = 0;  // 0: nothing is known
+  // Seconds from leaving the queue to the first token: base_s, and token_s for
+  // each prompt token that no prefix cache held.
+  double base_s = 0;
+  double prompt_token_s = 0;
+  double decode_token_s = 0;  // between two tokens of a sequence
+  double service_s = 0;       // from leaving the queue to the end
+  double output_tokens = 0;   // of one sequence
 };
 
 // What a policy may know of a target; a snapshot.
@@ -40,6 +59,8 @@ struct TargetSnapshot {
   double retry_after_s = 0;  // until it may be asked again; 0: now
   int max_concurrency = 0;   // requests running at a time, further ones wait; 0: not bounded here
   bool price_known = true;
+  bool local = false;  // runs in this process
+  ObservedSpeed speed = {};
 };
 
 // Thread-safe.

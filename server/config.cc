@@ -58,52 +58,13 @@ absl::Status ReadModel(const YamlMap& map, ModelConfig* model) {
   }
   settings.push_back({"name", "NAME", "", "", SetText(&model->name)});
   settings.push_back({"path", "PATH", "", "", SetText(&model->path)});
+  settings.push_back({"watts", "W", "", "", SetNumber(&model->watts, 0, 1e6)});
   HOSTLER_RETURN_IF_ERROR(
       map.ReadSettings(settings, {{"price", [model](const YamlValue& value) -> absl::Status {
                                      return ReadPrice(value, &model->price);
                                    }}}));
   const absl::Status complete = CompleteModel(model);
   return complete.ok() ? complete : map.Error(std::string(complete.message()));
-}
-
-absl::Status ReadRule(const YamlMap& map, StaticRule* rule) {
-  constexpr int kMax = std::numeric_limits<int>::max();
-  HOSTLER_RETURN_IF_ERROR(map.ReadSettings(
-      {{"target", "NAME", "", "", SetText(&rule->target)},
-       {"max_prompt_tokens", "N", "", "", SetInt(&rule->max_prompt_tokens, 0, kMax)}},
-      {}));
-  return rule->target.empty() ? map.Error("a rule needs a target") : absl::OkStatus();
-}
-
-absl::Status ReadVirtualModel(const YamlMap& map, VirtualModelConfig* model) {
-  HOSTLER_RETURN_IF_ERROR(map.ReadSettings(
-      {{"name", "NAME", "", "", SetText(&model->name)},
-       {"policy", "static", "", "", SetChoice(&model->policy, {"static"})}},
-      {{"rules",
-        [model](const YamlValue& value) { return ReadList(value, ReadRule, &model->rules); }}}));
-  return model->name.empty() ? map.Error("a virtual model needs a name") : absl::OkStatus();
-}
-
-// Models without a price are in `unpriced` as well: the policy compares prices.
-absl::Status ValidateRules(const VirtualModelConfig& model, const std::set<std::string>& targets,
-                           const std::set<std::string>& unpriced) {
-  std::vector<std::string> used;
-  for (const StaticRule& rule : model.rules) {
-    if (!targets.contains(rule.target)) {
-      return absl::InvalidArgumentError(
-          fmt::format("virtual model \"{}\" has a rule for \"{}\", which is no model", model.name,
-                      rule.target));
-    }
-    used.push_back(rule.target);
-  }
-  if (used.empty()) used.assign(targets.begin(), targets.end());
-  for (const std::string& name : used) {
-    if (!unpriced.contains(name)) continue;
-    return absl::InvalidArgumentError(fmt::format(
-        "virtual model \"{}\" chooses by price, but upstream \"{}\" has none: give it a price",
-        model.name, name));
-  }
-  return absl::OkStatus();
 }
 
 // Adds their names to `targets`, and to `unpriced`.
@@ -150,6 +111,12 @@ std::vector<Setting> ServeSettings(ServeConfig* config) {
        "Longest prompt that the default virtual model gives to the cheapest model",
        std::to_string(defaults.auto_max_prompt_tokens),
        SetInt(&config->auto_max_prompt_tokens, 1, std::numeric_limits<int>::max())},
+      {"route_log", "FILE", "File to append every decision of a virtual model to, as JSON lines", "",
+       SetText(&config->route_log)},
+      {"route_log_prompts", "hash|text", "What of prompts goes into route_log",
+       defaults.route_log_prompts, SetChoice(&config->route_log_prompts, {"hash", "text"})},
+      {"energy_price", "USD", "Price of a kWh, for the cost of models that have watts",
+       "0", SetNumber(&config->energy_price, 0, 1000)},
       {"log_format", "text|json", "Form of log lines", defaults.log_format,
        SetChoice(&config->log_format, {"text", "json"})},
       {"log_level", "LEVEL", "debug, info, warn, error or off; requests are logged at info",
@@ -213,7 +180,7 @@ absl::Status Validate(const ServeConfig& config) {
       return absl::InvalidArgumentError(
           fmt::format("virtual model \"{}\" has the name of another model", model.name));
     }
-    HOSTLER_RETURN_IF_ERROR(ValidateRules(model, targets, unpriced));
+    HOSTLER_RETURN_IF_ERROR(ValidateVirtualModel(model, targets, unpriced));
   }
   return absl::OkStatus();
 }

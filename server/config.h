@@ -10,9 +10,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/engine/engine.h"
-#include "router/policy.h"
 #include "router/target.h"
 #include "router/upstream/options.h"
+#include "server/route_config.h"
 #include "server/settings.h"
 
 namespace hostler {
@@ -22,15 +22,9 @@ struct ModelConfig {
   std::string name;  // what clients call it; default: the directory's base name
   std::string path;
   std::optional<Price> price;  // unset: by the model's active parameters
+  double watts = 0;            // that the machine takes while it works; 0: not counted
   // ModelSettings of its own, by key; they win over those for all models.
   std::map<std::string, std::string> settings;
-};
-
-// One entry of `virtual_models`.
-struct VirtualModelConfig {
-  std::string name;
-  std::string policy = "static";
-  std::vector<StaticRule> rules;  // none: every model takes any length
 };
 
 struct ServeConfig {
@@ -52,6 +46,10 @@ struct ServeConfig {
 
   std::string log_format = "text";
   std::string log_level = "info";
+
+  std::string route_log;                // a file; "": none
+  std::string route_log_prompts = "hash";  // or "text"
+  double energy_price = 0;              // USD per kWh, for models with watts
 
   // Unset, with several models: one named "auto".
   std::optional<std::vector<VirtualModelConfig>> virtual_models;

@@ -81,7 +81,10 @@ absl::StatusOr<ModelDeployment> PlanModel(const ServeConfig& config, const Model
     if (own != model.settings.end()) HOSTLER_RETURN_IF_ERROR(setting.set(own->second));
   }
   const double price = static_cast<double>(info.active_parameters) * kUsdPerActiveParameter;
-  planned.price = model.price.value_or(Price{price, price});
+  // What a model costs is its energy, where that can be told.
+  const bool metered = model.watts > 0 && config.energy_price > 0;
+  planned.price = model.price.value_or(metered ? Price{} : Price{price, price});
+  if (metered) planned.price.second = model.watts / 1000 * config.energy_price / 3600;
   return planned;
 }
 

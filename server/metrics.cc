@@ -82,7 +82,6 @@ struct Metrics::Impl {
       "hostler:request_success_total", "Requests that ended, by why they did.", {}};
   Family<Counter> refused{
       "hostler:requests_refused_total", "Requests that were never started, by status.", {}};
-  Family<Counter> routes{"hostler:route_decisions_total", "Decisions for virtual models.", {}};
   Family<Gauge> connections_family{"hostler:http_connections", "Open HTTP connections.", {}};
   Gauge* connections = &connections_family.Add({});
 
@@ -145,14 +144,6 @@ void Metrics::CountRefused(const std::string& model, const absl::Status& status)
   impl_->refused.Add({{"model_name", model}, {"reason", reason}}).Increment();
 }
 
-void Metrics::CountRoute(const std::string& virtual_model, const std::string& target,
-                         const std::string& reason) {
-  // A reason begins with its policy's name.
-  const std::string policy = reason.substr(0, reason.find(':'));
-  impl_->routes.Add({{"virtual_model", virtual_model}, {"target", target}, {"policy", policy}})
-      .Increment();
-}
-
 void Metrics::SetHttpConnections(int open) { impl_->connections->Set(open); }
 
 std::string Metrics::Expose() const {
@@ -161,10 +152,11 @@ std::string Metrics::Expose() const {
     families = CollectEngines(*impl_->router);
     Append(CollectUpstreams(*impl_->router), &families);
   }
-  const std::array<const prometheus::Collectable*, 11> own = {
+  const std::array<const prometheus::Collectable*, 10> own = {
       &impl_->first_token, &impl_->inter_token,   &impl_->output_token,      &impl_->latency,
       &impl_->queued,      &impl_->prompt_tokens, &impl_->generated_tokens,  &impl_->success,
-      &impl_->refused,     &impl_->routes,        &impl_->connections_family};
+      &impl_->refused,     &impl_->connections_family};
+  Append(routes_.Collect(impl_->router), &families);
   for (const prometheus::Collectable* family : own) Append(family->Collect(), &families);
   std::ostringstream text;
   prometheus::TextSerializer().Serialize(text, families);

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "engine/engine/request.h"
 #include "router/router.h"
+#include "server/route_metrics.h"
 
 namespace hostler {
 
@@ -26,8 +27,7 @@ class Metrics {
   void ObserveFinished(const std::string& model, const std::string& finish_reason,
                        const Usage& usage, const Timings& timings);
   void CountRefused(const std::string& model, const absl::Status& status);
-  void CountRoute(const std::string& virtual_model, const std::string& target,
-                  const std::string& reason);
+  RouteMetrics& routes() { return routes_; }
   void SetHttpConnections(int open);
 
   // The exposition format's text, for GET /metrics.
@@ -36,6 +36,7 @@ class Metrics {
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
+  RouteMetrics routes_;
 };
 
 }  // namespace hostler

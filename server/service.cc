@@ -30,17 +30,17 @@ RequestRecord NewRecord(const GenerateRequest& request, const CallInfo& info) {
 }  // namespace
 
 Call::Call(GenerateRequest request_summary, Decision decision,
-           std::shared_ptr<GenerateStream> stream, CallInfo info, Metrics* metrics, RequestLog* log)
+           std::unique_ptr<RoutedStream> stream, CallInfo info, std::string prompt,
+           Service* service)
     : id_(request_summary.id),
       decision_(std::move(decision)),
       stream_(std::move(stream)),
       info_(std::move(info)),
-      metrics_(metrics),
-      log_(log),
+      prompt_(std::move(prompt)),
+      service_(service),
       record_(NewRecord(request_summary, info_)),
       arrival_(request_summary.arrival),
       last_token_(static_cast<size_t>(std::max(request_summary.n, 1))) {
-  record_.target = decision_.target;
   record_.route = decision_.reason;
 }
 
@@ -60,11 +60,11 @@ bool Call::TryPop(GenerateEvent* event) {
   if (tokens > 0 && event->index < last_token_.size()) {
     if (record_.usage.completion_tokens == 0) {
       record_.timings.first_token_ms = SecondsBetween(arrival_, now) * 1000;
-      metrics_->ObserveFirstToken(decision_.target, SecondsBetween(arrival_, now));
+      service_->metrics_->ObserveFirstToken(target(), SecondsBetween(arrival_, now));
     }
     std::optional<Clock::time_point>& last = last_token_[event->index];
     if (last.has_value()) {
-      metrics_->ObserveInterToken(decision_.target, SecondsBetween(*last, now), tokens);
+      service_->metrics_->ObserveInterToken(target(), SecondsBetween(*last, now), tokens);
     }
     last = now;
     record_.usage.completion_tokens += tokens;
@@ -83,9 +83,7 @@ bool Call::ended() {
 }
 
 void Call::OnReady(std::function<void()> callback) {
-  // The callback may destroy this call.
-  const std::shared_ptr<GenerateStream> stream = stream_;
-  stream->OnReady(std::move(callback));
+  stream_->OnReady(std::move(callback));
 }
 
 void Call::Cancel() { stream_->Cancel(); }
@@ -106,13 +104,26 @@ void Call::Account() {
   } else if (!record_.status.ok()) {
     record_.finish_reason = FinishReasonName(FinishReason::kError);
   }
-  metrics_->ObserveFinished(decision_.target, record_.finish_reason, record_.usage,
-                            record_.timings);
-  log_->Write(record_);
+  record_.target = target();
+  service_->metrics_->ObserveFinished(target(), record_.finish_reason, record_.usage,
+                                      record_.timings);
+  service_->log_->Write(record_);
+  const RouteOutcome outcome = stream_->outcome();
+  // The times of one that others were asked before are not its target's.
+  if (record_.status.ok() && outcome.fallbacks == 0) {
+    service_->router_->Observe(target(), record_.n, record_.usage, record_.timings);
+  }
+  service_->routes_.Finished(id_, decision_, outcome, prompt_);
 }
 
 Service::Service(Router* router, Metrics* metrics, RequestLog* log)
-    : router_(router), metrics_(metrics), log_(log) {}
+    : router_(router), metrics_(metrics), log_(log), routes_(router, &metrics->routes()) {
+  metrics_->routes().SetDispatchStats(&dispatch_stats_);
+}
+
+absl::StatusOr<Decision> Service::Explain(const GenerateRequest& request) const {
+  return router_->Route(request);
+}
 
 absl::StatusOr<std::unique_ptr<Call>> Service::Start(GenerateRequest request,
                                                      const CallInfo& info) {
@@ -127,22 +138,29 @@ absl::StatusOr<std::unique_ptr<Call>> Service::Start(GenerateRequest request,
     return status;
   };
   if (!ready()) return refuse(absl::UnavailableError("the server is shutting down"));
+  const Clock::time_point begin = Clock::now();
   absl::StatusOr<Decision> decision = router_->Route(request);
-  if (!decision.ok()) return refuse(decision.status());
+  const double seconds = SecondsBetween(begin, Clock::now());
+  if (!decision.ok()) {
+    if (router_->FindPolicy(request.model) != nullptr) {
+      metrics_->routes().CountFailed(request.model, decision.status());
+    }
+    return refuse(decision.status());
+  }
   record.target = decision->target;
   record.route = decision->reason;
-  Target* target = router_->Find(decision->target);
-  if (target == nullptr) {
-    return refuse(absl::InternalError(
-        fmt::format("the decision names \"{}\", which is no target", decision->target)));
+  std::string prompt;
+  if (!decision->virtual_model.empty()) {
+    metrics_->routes().CountDecision(*decision, seconds);
+    std::string storage;
+    prompt = routes_.PromptForLog(ReadRoutePrompt(request, &storage).text);
   }
-  if (router_->Find(request.model) == nullptr && !request.model.empty()) {
-    metrics_->CountRoute(request.model, decision->target, decision->reason);
-  }
-  auto stream = target->Submit(std::move(request));
+  auto stream =
+      RoutedStream::Start(router_, &retries_, &dispatch_stats_, *decision, std::move(request));
   if (!stream.ok()) return refuse(stream.status());
+  router_->Started(*decision);
   return std::make_unique<Call>(std::move(summary), *std::move(decision), *std::move(stream), info,
-                                metrics_, log_);
+                                std::move(prompt), this);
 }
 
 void Service::CountMalformed(const absl::Status& status, const CallInfo& info) {

@@ -14,9 +14,11 @@
 #include "absl/status/statusor.h"
 #include "engine/engine/request.h"
 #include "engine/engine/stream.h"
+#include "router/dispatch.h"
 #include "router/router.h"
 #include "server/metrics.h"
 #include "server/request_log.h"
+#include "server/route_book.h"
 
 namespace hostler {
 
@@ -27,12 +29,15 @@ struct CallInfo {
   std::string peer;       // address and port
 };
 
+class Service;
+
 // One request being answered. Used by the one consumer that the front end has
 // for it; it may be destroyed at any time, which cancels what still runs.
 class Call {
  public:
-  Call(GenerateRequest request_summary, Decision decision, std::shared_ptr<GenerateStream> stream,
-       CallInfo info, Metrics* metrics, RequestLog* log);
+  // `prompt` is for the decision log.
+  Call(GenerateRequest request_summary, Decision decision, std::unique_ptr<RoutedStream> stream,
+       CallInfo info, std::string prompt, Service* service);
   ~Call();
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
@@ -45,6 +50,10 @@ class Call {
 
   const std::string& id() const { return id_; }
   const Decision& decision() const { return decision_; }
+  // Who answers: the decision's target, or another if that failed or was not
+  // good enough. Final once an event was popped.
+  const std::string& target() const { return stream_->target(); }
+  RouteOutcome outcome() const { return stream_->outcome(); }  // once ended
   const PromptInfo& prompt() const { return stream_->prompt(); }
   absl::Status status() const { return stream_->status(); }  // once ended
   Usage usage() const { return stream_->usage(); }           // once ended
@@ -55,10 +64,10 @@ class Call {
 
   std::string id_;
   Decision decision_;
-  std::shared_ptr<GenerateStream> stream_;
+  std::unique_ptr<RoutedStream> stream_;
   CallInfo info_;
-  Metrics* metrics_;
-  RequestLog* log_;
+  std::string prompt_;
+  Service* service_;
   RequestRecord record_;
   std::chrono::steady_clock::time_point arrival_;
   std::vector<std::optional<std::chrono::steady_clock::time_point>> last_token_;  // [n]
@@ -74,6 +83,9 @@ class Service {
   // Errors: the router's and the engine's.
   absl::StatusOr<std::unique_ptr<Call>> Start(GenerateRequest request, const CallInfo& info);
 
+  // Whom Start would choose, without starting anything. Errors: the router's.
+  absl::StatusOr<Decision> Explain(const GenerateRequest& request) const;
+
   // For a request that a front end could not make a GenerateRequest of: counts
   // and logs it as a refused one.
   void CountMalformed(const absl::Status& status, const CallInfo& info);
@@ -87,17 +99,22 @@ class Service {
 
   Router& router() const { return *router_; }
   Metrics& metrics() const { return *metrics_; }
+  RouteBook& routes() { return routes_; }
   // False once draining: /health then answers 503.
   bool ready() const;
   void SetDraining();
 
  private:
+  friend class Call;
   void LogRefused(RequestRecord record, const absl::Status& status,
                   std::chrono::steady_clock::time_point arrival);
 
   Router* router_;
   Metrics* metrics_;
   RequestLog* log_;
+  RetryBudget retries_;
+  DispatchStats dispatch_stats_;
+  RouteBook routes_;
   std::atomic<bool> draining_{false};
 };
 

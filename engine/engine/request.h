@@ -43,6 +43,7 @@ struct ChatPrompt {
 using TokenPrompt = std::vector<int32_t>;
 
 struct UpstreamBody;  // router/upstream_body.h
+struct RouteWish;     // router/route_wish.h
 
 struct GenerateRequest {
   std::string id;     // unique; the front end makes it
@@ -71,6 +72,8 @@ struct GenerateRequest {
   // As the client wrote it, for targets that take JSON; engines look away. Null
   // when it came otherwise, or when no target takes JSON.
   std::shared_ptr<const UpstreamBody> original;
+  // What the client says about routing; null: nothing. Engines look away.
+  std::shared_ptr<const RouteWish> route;
 
   std::chrono::steady_clock::time_point arrival = std::chrono::steady_clock::now();
 };

@@ -5,6 +5,7 @@
 
 #include "engine/base/json.h"
 #include "engine/base/status.h"
+#include "router/route_wish.h"
 #include "router/upstream/json_edit.h"
 
 namespace hostler {
@@ -25,6 +26,13 @@ absl::StatusOr<std::string> WithUsage(const std::string& body) {
   }
   options["include_usage"] = true;
   return options.dump();
+}
+
+// `body` without what it says about routing.
+absl::StatusOr<std::string> WithoutWish(const std::string& body) {
+  HOSTLER_ASSIGN_OR_RETURN(Json json, ParseJson(body));
+  for (const char* key : {"explain", "hostler"}) json.erase(key);
+  return json.dump();
 }
 
 absl::StatusOr<EncodedRequest> EncodeOriginal(const UpstreamBody& original,
@@ -98,7 +106,13 @@ void SetChat(const ChatPrompt& prompt, Json* body) {
 
 absl::StatusOr<EncodedRequest> EncodeRequest(const GenerateRequest& request,
                                              const std::string& model) {
-  if (request.original != nullptr) return EncodeOriginal(*request.original, model);
+  if (request.original != nullptr) {
+    UpstreamBody original = *request.original;
+    if (request.route != nullptr && request.route->in_body) {
+      HOSTLER_ASSIGN_OR_RETURN(original.json, WithoutWish(original.json));
+    }
+    return EncodeOriginal(original, model);
+  }
   constexpr char kIdsUnknown[] = "cannot be had from an upstream, which does not tell token ids";
   if (request.logprobs.has_value()) return FieldError("logprobs", kIdsUnknown);
   if (request.prompt_logprobs.has_value()) return FieldError("prompt_logprobs", kIdsUnknown);

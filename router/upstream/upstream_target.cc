@@ -95,7 +95,7 @@ class UpstreamTarget : public Target {
     HOSTLER_ASSIGN_OR_RETURN(
         EncodedRequest encoded,
         EncodeRequest(request, options.model.empty() ? options.name : options.model));
-    const int prompt_tokens = ExtractFeatures(request).prompt_tokens;
+    const int prompt_tokens = EstimatePromptTokens(request);
     const auto exchange =
         std::make_shared<Exchange>(core_, std::move(encoded), request, prompt_tokens);
     HOSTLER_RETURN_IF_ERROR(core_->Enter(exchange.get()));

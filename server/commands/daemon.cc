@@ -14,6 +14,7 @@
 #include "engine/base/status.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
+#include "router/policy/router_file.h"
 #include "router/upstream/upstream_target.h"
 #include "server/commands/model_commands.h"
 #include "spdlog/spdlog.h"
@@ -77,17 +78,6 @@ bool CanChat(const Engine& engine) {
   return engine.TokenizePrompt(request).ok();
 }
 
-std::string DescribeRules(const VirtualModelConfig& model) {
-  if (model.rules.empty()) return fmt::format("{}: the cheapest of all", model.policy);
-  std::vector<std::string> rules;
-  for (const StaticRule& rule : model.rules) {
-    rules.push_back(rule.max_prompt_tokens > 0 ? fmt::format("{} up to {} prompt tokens",
-                                                             rule.target, rule.max_prompt_tokens)
-                                               : fmt::format("{} for any length", rule.target));
-  }
-  return fmt::format("{}: the cheapest of {}", model.policy, fmt::join(rules, ", "));
-}
-
 // An address that a client on this machine can use.
 std::string ClientHost(const std::string& host) {
   if (host == "0.0.0.0" || host == "::") return "127.0.0.1";
@@ -142,9 +132,15 @@ absl::Status Daemon::AddUpstreams() {
 }
 
 absl::Status Daemon::AddVirtualModels(const Deployment& deployment) {
+  std::vector<std::string> names;
+  for (const auto& target : router_.targets()) names.push_back(target->name());
   for (const VirtualModelConfig& model : deployment.virtual_models) {
-    HOSTLER_RETURN_IF_ERROR(router_.AddVirtualModel(model.name, NewStaticPolicy(model.rules)));
-    virtual_lines_.push_back(fmt::format("  virtual  {}  {}\n", model.name, DescribeRules(model)));
+    auto policy = NewPolicy(model, names, LoadRouterFile);
+    if (QualitySlot* slot = policy->quality(); slot != nullptr && !slot->status().ok()) {
+      spdlog::warn("{}: {}; the static policy serves", model.name, std::string(slot->status().message()));
+    }
+    HOSTLER_RETURN_IF_ERROR(router_.AddVirtualModel(model.name, std::move(policy)));
+    virtual_lines_.push_back(fmt::format("  virtual  {}  {}\n", model.name, DescribePolicy(model)));
   }
   return absl::OkStatus();
 }
@@ -153,6 +149,10 @@ absl::Status Daemon::StartFrontEnds() {
   metrics_ = std::make_unique<Metrics>(&router_);
   log_ = NewRequestLog(config_.log_format == "json");
   service_ = std::make_unique<Service>(&router_, metrics_.get(), log_.get());
+  if (!config_.route_log.empty()) {
+    HOSTLER_RETURN_IF_ERROR(
+        service_->routes().OpenLog(config_.route_log, config_.route_log_prompts == "text"));
+  }
   // gRPC first: who finds /health well may use both.
   if (config_.grpc_port >= 0) {
     GrpcServer::Options grpc;
@@ -170,6 +170,18 @@ absl::Status Daemon::StartFrontEnds() {
   }
   HOSTLER_ASSIGN_OR_RETURN(http_, HttpServer::Start(http, service_.get()));
   return absl::OkStatus();
+}
+
+void Daemon::ReloadRouters() {
+  for (const std::string& name : router_.virtual_models()) {
+    QualitySlot* slot = router_.FindPolicy(name)->quality();
+    if (slot == nullptr) continue;
+    if (const auto version = slot->Reload(); version.ok()) {
+      spdlog::info("{}: router file version {} serves", name, *version);
+    } else {
+      spdlog::warn("{}: {}", name, std::string(version.status().message()));
+    }
+  }
 }
 
 void Daemon::Drain() {

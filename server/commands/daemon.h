@@ -21,6 +21,10 @@ class Daemon {
   static absl::StatusOr<std::unique_ptr<Daemon>> Start(const ServeConfig& config,
                                                        const Deployment& deployment);
 
+  // Reads every virtual model's router file anew; what cannot be read is logged and
+  // leaves the one that serves.
+  void ReloadRouters();
+
   // Refuses new requests (health says so), lets running ones end within the
   // drain timeout, and stops the front ends.
   void Drain();

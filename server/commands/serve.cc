@@ -66,12 +66,13 @@ absl::StatusOr<std::vector<ModelInfo>> InspectModels(const ServeConfig& config) 
   return infos;
 }
 
-// SIGTERM and SIGINT, blocked in this thread and those it starts.
+// SIGTERM, SIGINT and SIGHUP, blocked in this thread and those it starts.
 sigset_t BlockStopSignals() {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   // A client or a log reader that is gone shows in the write's own result.
   signal(SIGPIPE, SIG_IGN);
@@ -80,12 +81,12 @@ sigset_t BlockStopSignals() {
 
 int ServeUntilSignalled(Daemon* daemon, const sigset_t& signals, int drain_timeout_s) {
   int received = 0;
-  sigwait(&signals, &received);
+  while (sigwait(&signals, &received) == 0 && received == SIGHUP) daemon->ReloadRouters();
   spdlog::info("{}: draining, at most {} s; a second signal quits at once",
                received == SIGTERM ? "SIGTERM" : "SIGINT", drain_timeout_s);
   std::thread([signals] {
-    int again = 0;
-    sigwait(&signals, &again);
+    int again = SIGHUP;
+    while (again == SIGHUP) sigwait(&signals, &again);
     _exit(kExitFailed);
   }).detach();
   daemon->Drain();

@@ -134,7 +134,7 @@ class GenerateCall : public std::enable_shared_from_this<GenerateCall> {
     v1::Started* started = response.mutable_started();
     started->set_id(call_->id());
     started->set_model(request_.model());
-    started->set_target(call_->decision().target);
+    started->set_target(call_->target());
     started->set_route_reason(call_->decision().reason);
     PromptToProto(call_->prompt(), started);
     return response;

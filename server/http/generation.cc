@@ -1,10 +1,13 @@
 #include "server/http/generation.h"
 
 #include <chrono>
+#include <cmath>
 #include <utility>
 
 #include "engine/base/status.h"
 #include "fmt/format.h"
+#include "router/route_wish.h"
+#include "server/route_report.h"
 
 namespace hostler {
 namespace {
@@ -22,24 +25,61 @@ Generation::Generation(Service* service, const AnswerOptions& options)
       streamed_(options.stream),
       echo_(options.echo),
       echo_only_(options.echo_only),
-      id_(Service::NewId(options.chat ? "chatcmpl-" : "cmpl-")) {}
+      id_(Service::NewId(options.chat ? "chatcmpl-" : "cmpl-")),
+      options_(options) {}
 
 Generation::~Generation() { OnReady(nullptr); }
 
 absl::StatusOr<std::unique_ptr<Generation>> Generation::Start(Service* service, ApiRequest request,
                                                               const CallInfo& info) {
   std::unique_ptr<Generation> result(new Generation(service, request.answer));
+  const auto& wish = request.requests.front().route;
+  result->explain_ = wish != nullptr && wish->explain;
   for (GenerateRequest& each : request.requests) {
     HOSTLER_RETURN_IF_ERROR(result->StartPrompt(std::move(each), info));
   }
-  const Decision& decision = result->prompts_.front().call->decision();
-  result->headers_ = {{"x-hostler-model", decision.target}, {"x-hostler-route", decision.reason}};
-  AnswerHead head{result->id_, decision.target, SecondsSinceEpoch()};
-  const int prompts = int(result->prompts_.size());
-  result->answer_ = request.answer.stream
-                        ? NewStreamedAnswer(std::move(head), request.answer, prompts)
-                        : NewWholeAnswer(std::move(head), request.answer, prompts);
   return result;
+}
+
+Headers Generation::headers() const {
+  const Call& call = *prompts_.front().call;
+  const Decision& decision = call.decision();
+  Headers headers = {{"x-hostler-model", call.target()}, {"x-hostler-route", decision.reason}};
+  const CandidateReport* report = decision.Find(call.target());
+  if (report == nullptr) return headers;
+  const auto add = [&](const char* name, double value) {
+    if (std::isfinite(value)) headers.emplace_back(name, fmt::format("{:.4g}", value));
+  };
+  headers.emplace_back("x-hostler-policy", fmt::format("{}/{}", decision.policy, decision.rule));
+  add("x-hostler-quality", report->quality);
+  add("x-hostler-cost-usd", report->cost_usd);
+  add("x-hostler-latency-s", report->latency_s);
+  return headers;
+}
+
+Answer& Generation::answer() {
+  if (answer_ == nullptr) {
+    AnswerHead head{id_, prompts_.front().call->target(), SecondsSinceEpoch()};
+    const int prompts = int(prompts_.size());
+    answer_ = options_.stream ? NewStreamedAnswer(std::move(head), options_, prompts)
+                              : NewWholeAnswer(std::move(head), options_, prompts);
+  }
+  return *answer_;
+}
+
+// Adds "hostler" to a whole answer, or a last chunk with it to a stream.
+void Generation::Explain(std::string* out) const {
+  const Call& call = *prompts_.front().call;
+  Json json = DecisionJson(call.decision());
+  json["outcome"] = OutcomeJson(call.outcome());
+  const std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (streamed_) {
+    *out += fmt::format("data: {{\"id\":\"{}\",\"object\":\"{}\",\"choices\":[],\"hostler\":{}}}\n\n",
+                        id_, options_.chat ? "chat.completion.chunk" : "text_completion", text);
+    return;
+  }
+  const size_t end = out->rfind('}');
+  if (end != out->npos) out->insert(end, fmt::format(",\"hostler\":{}", text));
 }
 
 absl::Status Generation::StartPrompt(GenerateRequest request, const CallInfo& info) {
@@ -68,7 +108,7 @@ PromptText Generation::EchoText(const Prompt& prompt) const {
   PromptText text;
   if (!echo_) return text;
   text.text = prompt.text;
-  const absl::StatusOr<Engine*> engine = service_->EngineFor(prompt.call->decision().target);
+  const absl::StatusOr<Engine*> engine = service_->EngineFor(prompt.call->target());
   const Tokenizer* tokenizer = engine.ok() ? (*engine)->tokenizer() : nullptr;
   const std::vector<int32_t>& ids = prompt.call->prompt().token_ids;
   if (tokenizer == nullptr || ids.empty()) return text;
@@ -91,9 +131,9 @@ void Generation::Write(int index, const GenerateEvent& event, std::string* out) 
   Prompt& prompt = prompts_[index];
   if (!prompt.begun) {
     prompt.begun = true;
-    answer_->Begin(index, prompt.call->prompt(), EchoText(prompt), out);
+    answer().Begin(index, prompt.call->prompt(), EchoText(prompt), out);
   }
-  answer_->Add(index, event, out);
+  answer().Add(index, event, out);
 }
 
 void Generation::Drain(int index, size_t max_bytes, std::string* out) {
@@ -119,12 +159,18 @@ bool Generation::Advance(size_t max_bytes, std::string* out) {
     all_ended &= prompts_[i].ended;
   }
   if (!all_ended) return false;
-  if (passes_on_) {
-    *out += streamed_ ? kStreamEnd : whole_;
-    return true;
-  }
   if (echo_only_) usage_.completion_tokens = 0;
-  answer_->Finish(usage_, out);
+  if (passes_on_ && !streamed_) {
+    *out += whole_;
+  } else if (!passes_on_ && !streamed_) {
+    answer().Finish(usage_, out);
+  }
+  if (explain_) Explain(out);
+  if (passes_on_ && streamed_) {
+    *out += kStreamEnd;
+  } else if (streamed_) {
+    answer().Finish(usage_, out);
+  }
   return true;
 }
 

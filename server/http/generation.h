@@ -30,8 +30,9 @@ class Generation {
   const std::string& id() const { return id_; }
   // The answer comes as server-sent events, else as one JSON object.
   bool streamed() const { return streamed_; }
-  // x-hostler-model and x-hostler-route.
-  const Headers& headers() const { return headers_; }
+  // x-hostler-model, x-hostler-route and more of a virtual model's. Final once Advance
+  // has appended something.
+  Headers headers() const;
 
   // `callback` is called whenever Advance may have something new to do; see
   // GenerateStream::OnReady.
@@ -57,15 +58,18 @@ class Generation {
   void Drain(int index, size_t max_bytes, std::string* out);
   void Write(int index, const GenerateEvent& event, std::string* out);
   PromptText EchoText(const Prompt& prompt) const;
+  Answer& answer();
+  void Explain(std::string* out) const;
 
   Service* const service_;
   const bool streamed_;
   const bool echo_;
   const bool echo_only_;
   std::string id_;
-  Headers headers_;
   std::vector<Prompt> prompts_;
-  std::unique_ptr<Answer> answer_;
+  const AnswerOptions options_;
+  bool explain_ = false;
+  std::unique_ptr<Answer> answer_;  // made once it is known who answers
   // Events have brought an upstream's own JSON, which is written in place of answer_'s.
   bool passes_on_ = false;
   std::string whole_;    // that JSON, of an answer that is not streamed

@@ -13,6 +13,7 @@
 #include "server/http/api_request.h"
 #include "server/http/page.h"
 #include "server/http/request_head.h"
+#include "server/http/route_calls.h"
 
 namespace hostler {
 namespace {
@@ -36,6 +37,7 @@ Outcome Generate(Service* service, const HttpRequest& request, ApiEndpoint endpo
     service->CountMalformed(parsed.status(), info);
     return ErrorReply(parsed.status());
   }
+  SetPayer(request, &*parsed);
   absl::StatusOr<std::unique_ptr<Generation>> generation =
       Generation::Start(service, *std::move(parsed), info);
   if (!generation.ok()) return ErrorReply(generation.status());
@@ -158,6 +160,11 @@ Outcome MoveMemory(Service* service, const HttpRequest& request) {
   return JsonOrError(MoveExpertMemory(*service, request.body));
 }
 
+template <absl::StatusOr<std::string> (*kCall)(Service*, const HttpRequest&)>
+Outcome AnswerJson(Service* service, const HttpRequest& request) {
+  return JsonOrError(kCall(service, request));
+}
+
 Outcome LivePage(Service*, const HttpRequest&) {
   Reply reply = JsonReply(std::string(LivePageHtml()));
   reply.content_type = "text/html; charset=utf-8";
@@ -188,6 +195,8 @@ constexpr std::string_view kAdminPrefix = "/admin/";
 constexpr Route kRoutes[] = {
     {"POST", "/v1/completions", Completions},
     {"POST", "/v1/chat/completions", ChatCompletions},
+    {"POST", "/v1/route", AnswerJson<ExplainRoute>},
+    {"POST", "/v1/feedback", AnswerJson<TakeFeedback>},
     {"GET", "/v1/models", Models},
     {"GET", kModelPrefix, OneModel},
     {"POST", "/tokenize", Tokenize},
@@ -197,6 +206,8 @@ constexpr Route kRoutes[] = {
     {"GET", "/metrics", MetricsText},
     {"GET", "/admin/cache", ShowCaches},
     {"POST", "/admin/cache", MoveMemory},
+    {"POST", "/admin/router/reload", AnswerJson<ReloadRouters>},
+    {"POST", "/admin/router/rollback", AnswerJson<RollBackRouters>},
     {"GET", "/", LivePage},
 };
 

@@ -71,7 +71,7 @@ class HttpTest : public testing::Test {
  protected:
   HttpTest() {
     small_ = AddEngine("small");
-    AddEngine("org/large");
+    large_ = AddEngine("org/large");
     EXPECT_TRUE(
         router_.AddVirtualModel("auto", NewStaticPolicy({{"small", 5}, {"org/large", 0}})).ok());
     options_.host = "127.0.0.1";
@@ -123,6 +123,7 @@ class HttpTest : public testing::Test {
   HttpOptions options_;
   Router router_;
   ByteEngine* small_;
+  ByteEngine* large_;
   QuietLog log_;
   Metrics metrics_{&router_};
   Service service_{&router_, &metrics_, &log_};

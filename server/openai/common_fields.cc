@@ -194,6 +194,7 @@ void ReadCommonFields(FieldReader* fields, GenerateRequest* request, AnswerOptio
     fields->Fail("prompt_logprobs", "cannot be had with stream: true");
   }
   request->prompt_logprobs = answer->prompt_logprobs;
+  ReadRouteWish(fields, request);
   ReadCacheSalt(fields, &request->cache_salt);
   RefuseUnsupported(fields, std::begin(kUnsupported), std::end(kUnsupported));
 }

@@ -21,6 +21,10 @@ absl::StatusOr<Json> ParseBody(std::string_view body);
 // endpoint supports.
 void ReadCommonFields(FieldReader* fields, GenerateRequest* request, AnswerOptions* answer);
 
+// `explain`, `hostler` (bounds of routing) and `user`; sets request->route where one
+// is there.
+void ReadRouteWish(FieldReader* fields, GenerateRequest* request);
+
 // A field that is understood and cannot be honoured.
 struct UnsupportedField {
   std::string_view name;

@@ -42,6 +42,8 @@ absl::StatusOr<ApiRequest> ReadForm(const Json& body) {
   request.max_tokens = Count(body, "max_completion_tokens", 0, kMaxInt);
   if (!request.max_tokens.has_value()) request.max_tokens = Count(body, "max_tokens", 0, kMaxInt);
   request.n = answer.n;
+  ReadRouteWish(&fields, &request);
+  HOSTLER_RETURN_IF_ERROR(fields.status());
   result.requests.push_back(std::move(request));
   return result;
 }

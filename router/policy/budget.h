@@ -1,0 +1,43 @@
+// Budgets: what requests may cost, by payer and day.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+
+namespace hostler {
+
+// USD. Thread-safe. A day's spending is forgotten when another day's is asked for.
+class Budgets {
+ public:
+  // Unset: not bounded.
+  Budgets(std::optional<double> payer_day, std::optional<double> day)
+      : payer_day_(payer_day), all_day_(day) {}
+
+  bool bounded() const { return payer_day_.has_value() || all_day_.has_value(); }
+
+  // What `payer` may still spend on `day` (days since 1970); infinite when not
+  // bounded. What runs is counted with what it is expected to cost.
+  double Left(uint64_t payer, int64_t day);
+  void Reserve(uint64_t payer, int64_t day, double usd);
+  // A request is over that had `reserved` and did cost `usd`.
+  void Settle(uint64_t payer, int64_t day, double reserved, double usd);
+
+ private:
+  // Payers beyond these share one budget, so that made-up ones gain nothing.
+  static constexpr size_t kMaxPayers = 65536;
+
+  // REQUIRES: mutex_ is held.
+  void StartDay(int64_t day);
+  double& Spent(uint64_t payer);
+
+  const std::optional<double> payer_day_, all_day_;
+  std::mutex mutex_;  // guards all below
+  int64_t day_ = 0;
+  double spent_ = 0;
+  double others_spent_ = 0;
+  std::unordered_map<uint64_t, double> payers_;
+};
+
+}  // namespace hostler

@@ -1,0 +1,32 @@
+// QualitySource: how good each model's answer to a prompt will be.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "router/route_prompt.h"
+
+namespace hostler {
+
+struct QualityGuess {
+  double quality = 0;        // probability that the answer is good
+  double output_tokens = 0;  // expected length of the answer; 0: not known
+};
+
+// Immutable, thread-safe.
+class QualitySource {
+ public:
+  virtual ~QualitySource() = default;
+  virtual const std::vector<std::string>& models() const = 0;
+  // `out` is [models().size()].
+  virtual void Predict(const RoutePrompt& prompt, std::span<QualityGuess> out) const = 0;
+};
+
+using LoadQuality =
+    std::function<absl::StatusOr<std::shared_ptr<const QualitySource>>(const std::string& path)>;
+
+}  // namespace hostler

@@ -1,0 +1,60 @@
+// Virtual models: their YAML, what of it is contradictory, and the policies made
+// of it.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "router/policy.h"
+#include "router/policy/quality_slot.h"
+#include "server/yaml_map.h"
+
+namespace hostler {
+
+// One entry of `virtual_models`. Unset: without that bound.
+struct VirtualModelConfig {
+  std::string name;
+  std::string policy = "static";
+  std::vector<StaticRule> rules;  // static; none: every model takes any length
+
+  // All other policies.
+  std::vector<TargetTerms> targets;  // none: every model
+  std::string router;                // the router file; "": the targets' own qualities
+  std::optional<double> value;       // USD that a good answer is worth
+  std::optional<double> min_quality;
+  std::optional<double> max_cost;     // USD a request
+  std::optional<double> deadline_ms;  // to the end of the answer
+  std::optional<double> key_budget;   // USD a day for each client key
+  std::optional<double> day_budget;   // USD a day for all
+  std::string over_budget = "cheapest";
+  double output_tokens = 256;        // of an answer, where nothing tells better
+  std::optional<double> affinity;    // quality that leaving a conversation's cache must gain
+  double judge_logprob = -0.7;       // cascade
+  int judge_tokens = 32;
+  double prior_weight = 20;  // bandit
+  double explore = 0.5;
+  double forget = 0.995;
+};
+
+// Errors: InvalidArgument with file, line and key.
+absl::Status ReadVirtualModel(const YamlMap& map, VirtualModelConfig* model);
+
+// `targets`: the names of all; `unpriced`: those that have no price. Errors:
+// InvalidArgument for a target that is not there or has no price, keys that the
+// policy does not use, and bounds that contradict each other.
+absl::Status ValidateVirtualModel(const VirtualModelConfig& model,
+                                  const std::set<std::string>& targets,
+                                  const std::set<std::string>& unpriced);
+
+// `all`: the names of all targets, in order. REQUIRES: it is valid.
+std::unique_ptr<RoutingPolicy> NewPolicy(const VirtualModelConfig& model,
+                                         const std::vector<std::string>& all, LoadQuality load);
+
+// For a person: "cost_quality: least cost with quality >= 0.7, of small, large".
+std::string DescribePolicy(const VirtualModelConfig& model);
+
+}  // namespace hostler

@@ -1,0 +1,38 @@
+// hostler:route_*: what routing decided and how that turned out.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "prometheus/metric_family.h"
+#include "router/dispatch.h"
+#include "router/policy.h"
+#include "router/router.h"
+
+namespace hostler {
+
+// Thread-safe. Labels are names from the configuration and rules of policies,
+// never a client's words.
+class RouteMetrics {
+ public:
+  RouteMetrics();
+  ~RouteMetrics();
+
+  void CountDecision(const Decision& decision, double seconds);
+  void CountFailed(const std::string& virtual_model, const absl::Status& status);
+  // `decision` is over.
+  void ObserveOutcome(const Decision& decision, const RouteOutcome& outcome);
+  void ObserveFeedback(const Decision& decision, const std::string& target, double score);
+  // Read at each scrape; must outlive this.
+  void SetDispatchStats(const DispatchStats* stats);
+
+  // `router` (null: none) tells of router files.
+  std::vector<prometheus::MetricFamily> Collect(const Router* router) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace hostler

@@ -1,0 +1,18 @@
+// Decisions as JSON: for clients that ask for it, and for the decision log.
+#pragma once
+
+#include <string>
+
+#include "engine/base/json.h"
+#include "router/policy.h"
+
+namespace hostler {
+
+// {"model", "reason", "policy", "rule", "candidates": [{"model", "quality", …}], …};
+// what is not known is null.
+Json DecisionJson(const Decision& decision);
+
+// {"model", "cost_usd", "fallbacks", …}.
+Json OutcomeJson(const RouteOutcome& outcome);
+
+}  // namespace hostler
