@@ -6,7 +6,7 @@
 Writes GGUF files of sample-moe and sample-dense with their matrices in one type, then runs
 `hostler perplexity` on the held-out text with each table of integer kernels and with --precise,
 which computes in f32 from the same stored weights. Prints perplexities and, in percent, how far
-each table is from --precise and Q8_0 from the model's own bf16 weights in f32. Norms and gates
+each table is from --precise and from the model's own bf16 weights in f32. Norms and gates
 stay in f32. Rows that do not fill blocks of 256 (sample-moe's expert down, which has 128; all of
 sample-dense but its down) stay in Q8_0 for the K types and IQ4_XS; the table says how many
 weights have the type. The encoders here are simple: the files are worse than llama.cpp's, which
@@ -82,7 +82,11 @@ def encode_q45_k(x, bits):
     q = divided(x + (min_scale * mins)[..., None], (scale * scales)[..., None])
     q = np.clip(np.rint(q), 0, 2**bits - 1).astype(np.uint8)
     s, m = scales.astype(np.uint8), mins.astype(np.uint8)
-    packed = [s[:, :4] | s[:, 4:] >> 4 << 6, m[:, :4] | m[:, 4:] >> 4 << 6, (s[:, 4:] & 15) | (m[:, 4:] & 15) << 4]
+    packed = [
+        s[:, :4] | s[:, 4:] >> 4 << 6,
+        m[:, :4] | m[:, 4:] >> 4 << 6,
+        (s[:, 4:] & 15) | (m[:, 4:] & 15) << 4,
+    ]
     low = ((q[:, 0::2] & 15) | (q[:, 1::2] & 15) << 4).reshape(-1, 128)
     fifth = []
     if bits == 5:
@@ -225,8 +229,10 @@ def perplexity(args, model, *settings):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=ROOT.parent / "shared/models", help="has sample-moe, sample-dense")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", type=Path, default=ROOT.parent / "shared/models")
     parser.add_argument("--only", default="sample-moe,sample-dense", help="models")
     parser.add_argument("--types", default=",".join(TYPES))
     parser.add_argument("--kernels", default="amx,avx512vnni")
@@ -248,13 +254,12 @@ def main():
             for name in args.types.split(","):
                 file = Path(scratch) / f"{model.name}.{name}.gguf"
                 share = write_model(model, name, file)
-                if share < 0.01:
-                    continue
                 exact = perplexity(args, file, "--precise")
                 served = [perplexity(args, file, "--kernels", k) for k in kernels]
                 off = [f"{(p / exact - 1) * 100:+.4f}" for p in served]
                 from_own = " / ".join(f"{(p / own - 1) * 100:+.3f}" for p in served)
-                row = [model.name, name, f"{share:.0%}", f"{exact:.4f}", *(f"{p:.4f}" for p in served), *off, from_own]
+                row = [model.name, name, f"{share:.0%}", f"{exact:.4f}"]
+                row += [*(f"{p:.4f}" for p in served), *off, from_own]
                 print("| " + " | ".join(row) + " |", flush=True)
                 file.unlink()
 
