@@ -53,7 +53,8 @@ Outcomes Read(const Flags& flags) {
         const double answer =
             json.contains("response_tokens") ? json["response_tokens"].value(model, 0.0) : 0;
         row.cost.push_back((row.prompt_tokens * price.at("in").get<double>() +
-                            answer * price.at("out").get<double>()) / 1e6);
+                            answer * price.at("out").get<double>()) /
+                           1e6);
       }
       outcomes.rows.push_back(std::move(row));
     }
@@ -165,10 +166,11 @@ int Run(const Flags& flags) {
     const double mean = std::accumulate(shares.begin(), shares.end(), 0.0) / shares.size();
     fmt::print("\"{}\":{{\"mean\":{:.4f},\"worst\":{:.4f}}}", name, mean, shares.front());
   };
-  fmt::print("{{\"rows\":{},\"models\":{},\"requests\":{},\"window\":{},\"seeds\":{},\"value_usd\":{},"
-             "\"share_of_best_fixed\":{{",
-             outcomes.rows.size(), outcomes.models.size(), flags.requests, window, flags.seeds,
-             flags.value);
+  fmt::print(
+      "{{\"rows\":{},\"models\":{},\"requests\":{},\"window\":{},\"seeds\":{},\"value_usd\":{},"
+      "\"share_of_best_fixed\":{{",
+      outcomes.rows.size(), outcomes.models.size(), flags.requests, window, flags.seeds,
+      flags.value);
   show("first_window", begin);
   fmt::print(",");
   show("last_window", learned);

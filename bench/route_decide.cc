@@ -83,10 +83,11 @@ int Run(const Flags& flags) {
   std::vector<double> all;
   for (const auto& own : times) all.insert(all.end(), own.begin(), own.end());
   std::sort(all.begin(), all.end());
-  fmt::print("{{\"threads\":{},\"targets\":{},\"prompt_bytes\":{},\"median_us\":{:.2f},"
-             "\"p90_us\":{:.2f},\"p99_us\":{:.2f},\"decisions_per_s\":{:.0f}}}\n",
-             flags.threads, flags.targets, flags.prompt_bytes, all[all.size() / 2] * 1e6,
-             all[all.size() * 9 / 10] * 1e6, all[all.size() * 99 / 100] * 1e6, all.size() / total);
+  fmt::print(
+      "{{\"threads\":{},\"targets\":{},\"prompt_bytes\":{},\"median_us\":{:.2f},"
+      "\"p90_us\":{:.2f},\"p99_us\":{:.2f},\"decisions_per_s\":{:.0f}}}\n",
+      flags.threads, flags.targets, flags.prompt_bytes, all[all.size() / 2] * 1e6,
+      all[all.size() * 9 / 10] * 1e6, all[all.size() * 99 / 100] * 1e6, all.size() / total);
   return 0;
 }
 

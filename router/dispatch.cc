@@ -48,9 +48,11 @@ RoutedStream::RoutedStream(const Router* router, RetryBudget* retries, DispatchS
   next_.push_back(decision.target);
 }
 
-absl::StatusOr<std::unique_ptr<RoutedStream>> RoutedStream::Start(
-    const Router* router, RetryBudget* retries, DispatchStats* stats, const Decision& decision,
-    GenerateRequest request) {
+absl::StatusOr<std::unique_ptr<RoutedStream>> RoutedStream::Start(const Router* router,
+                                                                  RetryBudget* retries,
+                                                                  DispatchStats* stats,
+                                                                  const Decision& decision,
+                                                                  GenerateRequest request) {
   retries->CountRequest();
   std::unique_ptr<RoutedStream> routed(
       new RoutedStream(router, retries, stats, decision, std::move(request)));
@@ -215,7 +217,8 @@ RouteOutcome RoutedStream::outcome() const {
   outcome.target = target();
   outcome.fallbacks = static_cast<int>(attempts_.size()) - 1;
   outcome.escalated = escalated_;
-  outcome.status = stream_->ended() ? stream_->status() : absl::CancelledError("left by its client");
+  outcome.status =
+      stream_->ended() ? stream_->status() : absl::CancelledError("left by its client");
   outcome.cost_usd = 0;
   for (const Attempt& attempt : attempts_) {
     Usage usage = attempt.seen;

@@ -71,9 +71,9 @@ struct Decision {
   std::vector<std::string> fallbacks;  // who is asked when `target` fails, in this order
   std::optional<CascadeJudge> judge;   // of target's answer; fallbacks[0] is the next
   std::vector<CandidateReport> candidates;
-  uint64_t version = 0;      // of the router file; 0: none
-  uint64_t payer = 0;        // see RouteWish
-  double reserved_usd = 0;   // taken off the payer's budget until the cost is known
+  uint64_t version = 0;         // of the router file; 0: none
+  uint64_t payer = 0;           // see RouteWish
+  double reserved_usd = 0;      // taken off the payer's budget until the cost is known
   std::vector<double> context;  // what a bandit saw
   std::vector<RouteFeatures::Prefix> prefixes;
 

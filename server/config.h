@@ -47,9 +47,9 @@ struct ServeConfig {
   std::string log_format = "text";
   std::string log_level = "info";
 
-  std::string route_log;                // a file; "": none
+  std::string route_log;                   // a file; "": none
   std::string route_log_prompts = "hash";  // or "text"
-  double energy_price = 0;              // USD per kWh, for models with watts
+  double energy_price = 0;                 // USD per kWh, for models with watts
 
   // Unset, with several models: one named "auto".
   std::optional<std::vector<VirtualModelConfig>> virtual_models;

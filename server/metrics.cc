@@ -153,8 +153,8 @@ std::string Metrics::Expose() const {
     Append(CollectUpstreams(*impl_->router), &families);
   }
   const std::array<const prometheus::Collectable*, 10> own = {
-      &impl_->first_token, &impl_->inter_token,   &impl_->output_token,      &impl_->latency,
-      &impl_->queued,      &impl_->prompt_tokens, &impl_->generated_tokens,  &impl_->success,
+      &impl_->first_token, &impl_->inter_token,       &impl_->output_token,     &impl_->latency,
+      &impl_->queued,      &impl_->prompt_tokens,     &impl_->generated_tokens, &impl_->success,
       &impl_->refused,     &impl_->connections_family};
   Append(routes_.Collect(impl_->router), &families);
   for (const prometheus::Collectable* family : own) Append(family->Collect(), &families);

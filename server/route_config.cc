@@ -70,9 +70,9 @@ absl::Status ValidateBounds(const VirtualModelConfig& model) {
   double best = 0;
   for (const TargetTerms& each : model.targets) best = std::max(best, each.quality.value_or(0));
   if (best >= *model.min_quality) return absl::OkStatus();
-  return Contradiction(
-      model, fmt::format("min_quality {} is above every target's quality, at most {}",
-                         *model.min_quality, best));
+  return Contradiction(model,
+                       fmt::format("min_quality {} is above every target's quality, at most {}",
+                                   *model.min_quality, best));
 }
 
 absl::Status ValidateTargets(const VirtualModelConfig& model, const std::set<std::string>& targets,
@@ -86,8 +86,10 @@ absl::Status ValidateTargets(const VirtualModelConfig& model, const std::set<std
       return Contradiction(model, fmt::format("target \"{}\" stands twice", each.target));
     }
     if (model.router.empty() && !each.quality.has_value()) {
-      return Contradiction(model, fmt::format("\"{}\" needs a quality, or the virtual model a router "
-                                              "file that predicts it", each.target));
+      return Contradiction(model,
+                           fmt::format("\"{}\" needs a quality, or the virtual model a router "
+                                       "file that predicts it",
+                                       each.target));
     }
   }
   if (model.targets.empty() && model.router.empty()) {

@@ -31,9 +31,9 @@ struct VirtualModelConfig {
   std::optional<double> key_budget;   // USD a day for each client key
   std::optional<double> day_budget;   // USD a day for all
   std::string over_budget = "cheapest";
-  double output_tokens = 256;        // of an answer, where nothing tells better
-  std::optional<double> affinity;    // quality that leaving a conversation's cache must gain
-  double judge_logprob = -0.7;       // cascade
+  double output_tokens = 256;      // of an answer, where nothing tells better
+  std::optional<double> affinity;  // quality that leaving a conversation's cache must gain
+  double judge_logprob = -0.7;     // cascade
   int judge_tokens = 32;
   double prior_weight = 20;  // bandit
   double explore = 0.5;

@@ -5,9 +5,9 @@
 #include <mutex>
 #include <thread>
 
+#include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "fmt/format.h"
 #include "router/policy/scored_policy.h"
 #include "server/service.h"
 
@@ -239,8 +239,9 @@ TEST_F(RouteLiveTest, BestEffortHoldsTheDeadlineThroughAnOverloadAndComesBack) {
   const std::vector<Answer> after = Load(25, 1);
   EXPECT_GE(ShareOf(after, "large"), 0.9) << "and back";
   RecordProperty("storm_p99_ms", int(P99(storm) * 1000));
-  fmt::print("p99 calm {:.3f} s, storm {:.3f} s, after {:.3f} s; large answered {:.2f} of the storm\n",
-             P99(calm), P99(storm), P99(after), ShareOf(storm, "large"));
+  fmt::print(
+      "p99 calm {:.3f} s, storm {:.3f} s, after {:.3f} s; large answered {:.2f} of the storm\n",
+      P99(calm), P99(storm), P99(after), ShareOf(storm, "large"));
 }
 
 TEST_F(RouteLiveTest, NothingThatHadNotStartedIsLostWhenATargetDies) {

@@ -19,8 +19,8 @@ using prometheus::Family;
 using prometheus::Gauge;
 using prometheus::Histogram;
 
-const Histogram::BucketBoundaries kDecideSeconds = {5e-6,  1e-5, 2e-5, 5e-5,  1e-4, 2e-4,
-                                                    5e-4,  1e-3, 2e-3, 5e-3,  1e-2, 5e-2};
+const Histogram::BucketBoundaries kDecideSeconds = {5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4,
+                                                    5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2};
 
 // What a decision's best candidate would have cost; NaN when it is not known.
 double CostOfBest(const Decision& decision) {
@@ -51,9 +51,8 @@ prometheus::MetricFamily One(std::string name, std::string help, prometheus::Met
 }  // namespace
 
 struct RouteMetrics::Impl {
-  Family<Counter> decisions{"hostler:route_decisions_total",
-                            "Decisions for virtual models, by what decided.",
-                            {}};
+  Family<Counter> decisions{
+      "hostler:route_decisions_total", "Decisions for virtual models, by what decided.", {}};
   Family<Counter> failed{
       "hostler:route_failed_total", "Requests that no target of a virtual model could take.", {}};
   Family<Histogram> decide{"hostler:route_decide_seconds", "Time spent deciding.", {}};
@@ -129,7 +128,8 @@ void RouteMetrics::ObserveFeedback(const Decision& decision, const std::string& 
 std::vector<prometheus::MetricFamily> RouteMetrics::Collect(const Router* router) const {
   using prometheus::MetricType;
   std::vector<prometheus::MetricFamily> families;
-  for (const prometheus::Collectable* family : std::initializer_list<const prometheus::Collectable*>{
+  for (const prometheus::Collectable* family :
+       std::initializer_list<const prometheus::Collectable*>{
            &impl_->decisions, &impl_->failed, &impl_->decide, &impl_->predicted_cost, &impl_->cost,
            &impl_->saved, &impl_->predicted_seconds, &impl_->seconds, &impl_->feedbacks,
            &impl_->predicted_quality, &impl_->quality}) {

@@ -29,9 +29,8 @@ RequestRecord NewRecord(const GenerateRequest& request, const CallInfo& info) {
 
 }  // namespace
 
-Call::Call(GenerateRequest request_summary, Decision decision,
-           std::unique_ptr<RoutedStream> stream, CallInfo info, std::string prompt,
-           Service* service)
+Call::Call(GenerateRequest request_summary, Decision decision, std::unique_ptr<RoutedStream> stream,
+           CallInfo info, std::string prompt, Service* service)
     : id_(request_summary.id),
       decision_(std::move(decision)),
       stream_(std::move(stream)),
@@ -82,9 +81,7 @@ bool Call::ended() {
   return true;
 }
 
-void Call::OnReady(std::function<void()> callback) {
-  stream_->OnReady(std::move(callback));
-}
+void Call::OnReady(std::function<void()> callback) { stream_->OnReady(std::move(callback)); }
 
 void Call::Cancel() { stream_->Cancel(); }
 

@@ -145,8 +145,9 @@ TEST_F(ServiceTest, VirtualModelsAreDecidedAndCounted) {
   auto call = Start("auto");
   ASSERT_TRUE(call.ok());
   EXPECT_EQ((*call)->decision().target, "small");
-  EXPECT_THAT(Exposed(), HasSubstr("hostler:route_decisions_total{policy=\"static\",rule=\"rules\",target="
-                                   "\"small\",virtual_model=\"auto\"} 1"));
+  EXPECT_THAT(Exposed(),
+              HasSubstr("hostler:route_decisions_total{policy=\"static\",rule=\"rules\",target="
+                        "\"small\",virtual_model=\"auto\"} 1"));
   ASSERT_TRUE(Start("large").ok());
   ASSERT_TRUE(Start("").ok());
   EXPECT_THAT(Exposed(), Not(HasSubstr("target=\"large\"")));

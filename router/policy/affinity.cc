@@ -36,9 +36,9 @@ class Affinity : public Chooser {
     const int place = int(home - candidates.begin());
     std::erase(choice.order, place);
     choice.order.insert(choice.order.begin(), place);
-    choice.reason = fmt::format("stays where {} prompt tokens are cached; {} gains {:.2f} quality",
-                                home->cached_tokens, chosen.target->name,
-                                chosen.quality - home->quality);
+    choice.reason =
+        fmt::format("stays where {} prompt tokens are cached; {} gains {:.2f} quality",
+                    home->cached_tokens, chosen.target->name, chosen.quality - home->quality);
     choice.rule = "affinity";
     return choice;
   }

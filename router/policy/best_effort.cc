@@ -34,13 +34,13 @@ class BestEffort : public Chooser {
     }
     const bool any_open = std::find(open.begin(), open.end(), true) != open.end();
     if (any_open) {
-      std::stable_partition(choice.order.begin(), choice.order.end(), [&](int i) { return open[i]; });
+      std::stable_partition(choice.order.begin(), choice.order.end(),
+                            [&](int i) { return open[i]; });
     } else {
       choice.order = RankBy(candidates, [](const Candidate& c) { return -c.latency_s; });
     }
     const Candidate& chosen = candidates[choice.order.front()];
-    const std::string time =
-        fmt::format("{:.3g} s of {:.3g} s", chosen.latency_s, deadline);
+    const std::string time = fmt::format("{:.3g} s of {:.3g} s", chosen.latency_s, deadline);
     if (!any_open) {
       choice.rule = "late";
       choice.reason = fmt::format("fastest of {}, {}", candidates.size(), time);

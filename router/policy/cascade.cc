@@ -34,9 +34,9 @@ class Cascade : public Chooser {
     choice.order.insert(choice.order.begin(), first);
     choice.judge = judge_;
     choice.rule = "tried";
-    choice.reason = fmt::format("cheapest of {} first, {} if its mean logprob is below {:.2f}",
-                                candidates.size(), candidates[best].target->name,
-                                judge_.min_logprob);
+    choice.reason =
+        fmt::format("cheapest of {} first, {} if its mean logprob is below {:.2f}",
+                    candidates.size(), candidates[best].target->name, judge_.min_logprob);
     return choice;
   }
 

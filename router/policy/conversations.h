@@ -30,7 +30,7 @@ class Conversations {
   };
 
   const size_t capacity_;
-  std::mutex mutex_;        // guards all below
+  std::mutex mutex_;         // guards all below
   std::list<Entry> recent_;  // the last used first
   std::unordered_map<uint64_t, std::list<Entry>::iterator> entries_;
 };

@@ -41,16 +41,16 @@ class CostQuality : public Chooser {
           fmt::format("none reaches quality {:.2f}, best {} with {:.2f}", floor, of, best.quality);
     } else if (value_usd_.has_value()) {
       choice.rule = "value";
-      choice.reason = fmt::format("most worth {}, quality {:.2f} for ${:.3g}", of, best.quality,
-                                  best.cost_usd);
+      choice.reason =
+          fmt::format("most worth {}, quality {:.2f} for ${:.3g}", of, best.quality, best.cost_usd);
     } else if (limits.min_quality.has_value()) {
       choice.rule = "floor";
       choice.reason = fmt::format("cheapest {} with quality {:.2f} >= {:.2f}, ${:.3g}", of,
                                   best.quality, floor, best.cost_usd);
     } else {
       choice.rule = limits.max_cost.has_value() ? "best_within_cost" : "best";
-      choice.reason = fmt::format("best {}, quality {:.2f} for ${:.3g}", of, best.quality,
-                                  best.cost_usd);
+      choice.reason =
+          fmt::format("best {}, quality {:.2f} for ${:.3g}", of, best.quality, best.cost_usd);
     }
     return choice;
   }
@@ -65,8 +65,8 @@ class CostQuality : public Chooser {
 
   double Worth(const Candidate& c, const Limits& limits, bool some_good) const {
     if (limits.min_quality.has_value() && !some_good) return c.quality;
-    if (value_usd_.has_value()) return *value_usd_ > 0 ? c.quality - c.cost_usd / *value_usd_
-                                                       : -c.cost_usd;
+    if (value_usd_.has_value())
+      return *value_usd_ > 0 ? c.quality - c.cost_usd / *value_usd_ : -c.cost_usd;
     if (limits.min_quality.has_value()) return -c.cost_usd;
     return c.quality;
   }

@@ -18,8 +18,9 @@ namespace hostler {
 // Where a target's quality comes from.
 struct TargetTerms {
   std::string target;
-  std::string quality_as = "";         // the model of the router file that it is taken for; "": target
-  std::optional<double> quality = std::nullopt;  // where there is no router file, or one that lacks the model
+  std::string quality_as = "";  // the model of the router file that it is taken for; "": target
+  std::optional<double> quality =
+      std::nullopt;  // where there is no router file, or one that lacks the model
 };
 
 // A router file as one virtual model uses it. Immutable.

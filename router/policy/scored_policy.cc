@@ -119,8 +119,8 @@ ScoredPolicy::Scores ScoredPolicy::Score(const RouteFeatures& features,
     candidate.quality = column < 0 ? terms.quality.value_or(0) : guesses[column].quality;
     candidate.output_tokens = column < 0 ? 0 : guesses[column].output_tokens;
     if (!(candidate.output_tokens > 0)) {
-      candidate.output_tokens = target->speed.requests > 0 ? target->speed.output_tokens
-                                                           : options_.output_tokens;
+      candidate.output_tokens =
+          target->speed.requests > 0 ? target->speed.output_tokens : options_.output_tokens;
     }
     if (features.max_tokens > 0) {
       candidate.output_tokens = std::min<double>(candidate.output_tokens, features.max_tokens);
@@ -167,8 +167,9 @@ absl::Status ScoredPolicy::ApplyCostLimit(const RouteFeatures& features, double 
   if (cheapest.cost_usd > limit) {
     const std::optional<double>& own = features.wish.max_cost;
     if (own.has_value() && cheapest.cost_usd > *own) {
-      return FieldError("hostler.max_cost", fmt::format("the cheapest answer, of {}, should cost ${:.3g}",
-                                                      cheapest.target->name, cheapest.cost_usd));
+      return FieldError("hostler.max_cost",
+                        fmt::format("the cheapest answer, of {}, should cost ${:.3g}",
+                                    cheapest.target->name, cheapest.cost_usd));
     }
     if (options_.reject_over_budget) {
       const std::string what =

@@ -22,8 +22,8 @@ struct ScoredPolicyOptions {
   std::string router_file;
   LoadQuality load;
 
-  Limits limits;              // of every request
-  double output_tokens = 256;  // expected of an answer where nothing tells better
+  Limits limits;                                 // of every request
+  double output_tokens = 256;                    // expected of an answer where nothing tells better
   std::optional<double> payer_day_usd, day_usd;  // budgets
   // When every target costs more than limits.max_cost or the budgets have left:
   // refuse (ResourceExhausted), or take the cheapest.

@@ -39,7 +39,8 @@ class ScoredPolicyTest : public testing::Test {
       return std::make_shared<WordSource>();
     };
     options_.limits.min_quality = 0.7;
-    targets_ = {{.name = "small", .price = {1, 1}}, {.name = "large", .price = {10, 10}},
+    targets_ = {{.name = "small", .price = {1, 1}},
+                {.name = "large", .price = {10, 10}},
                 {.name = "other", .price = {0, 0}}};
   }
 
@@ -112,8 +113,12 @@ TEST_F(ScoredPolicyTest, LeavesOutWhatCannotAnswerAndSaysWhy) {
 }
 
 TEST_F(ScoredPolicyTest, LatencyFollowsQueueAndMeasuredSpeed) {
-  targets_[0].speed = {.requests = 5, .base_s = 0.1, .prompt_token_s = 0.001,
-                       .decode_token_s = 0.01, .service_s = 2, .output_tokens = 10};
+  targets_[0].speed = {.requests = 5,
+                       .base_s = 0.1,
+                       .prompt_token_s = 0.001,
+                       .decode_token_s = 0.01,
+                       .service_s = 2,
+                       .output_tokens = 10};
   targets_[0].running = 4;
   targets_[0].waiting = 7;
   const auto decision = Make()->Decide(Ask("easy"), targets_);

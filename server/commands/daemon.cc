@@ -137,7 +137,8 @@ absl::Status Daemon::AddVirtualModels(const Deployment& deployment) {
   for (const VirtualModelConfig& model : deployment.virtual_models) {
     auto policy = NewPolicy(model, names, LoadRouterFile);
     if (QualitySlot* slot = policy->quality(); slot != nullptr && !slot->status().ok()) {
-      spdlog::warn("{}: {}; the static policy serves", model.name, std::string(slot->status().message()));
+      spdlog::warn("{}: {}; the static policy serves", model.name,
+                   std::string(slot->status().message()));
     }
     HOSTLER_RETURN_IF_ERROR(router_.AddVirtualModel(model.name, std::move(policy)));
     virtual_lines_.push_back(fmt::format("  virtual  {}  {}\n", model.name, DescribePolicy(model)));

@@ -74,8 +74,9 @@ void Generation::Explain(std::string* out) const {
   json["outcome"] = OutcomeJson(call.outcome());
   const std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
   if (streamed_) {
-    *out += fmt::format("data: {{\"id\":\"{}\",\"object\":\"{}\",\"choices\":[],\"hostler\":{}}}\n\n",
-                        id_, options_.chat ? "chat.completion.chunk" : "text_completion", text);
+    *out +=
+        fmt::format("data: {{\"id\":\"{}\",\"object\":\"{}\",\"choices\":[],\"hostler\":{}}}\n\n",
+                    id_, options_.chat ? "chat.completion.chunk" : "text_completion", text);
     return;
   }
   const size_t end = out->rfind('}');

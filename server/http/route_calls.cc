@@ -53,8 +53,9 @@ absl::StatusOr<std::string> ChangeRouters(Service* service, const Json& json, Ch
   }
   if (versions.empty()) {
     return absl::NotFoundError(
-        name.empty() ? "no virtual model has a router file"
-                     : fmt::format("there is no virtual model \"{:.100}\" with a router file", name));
+        name.empty()
+            ? "no virtual model has a router file"
+            : fmt::format("there is no virtual model \"{:.100}\" with a router file", name));
   }
   return versions.dump();
 }
@@ -73,8 +74,8 @@ void SetPayer(const HttpRequest& http, ApiRequest* request) {
 
 absl::StatusOr<std::string> ExplainRoute(Service* service, const HttpRequest& request) {
   HOSTLER_ASSIGN_OR_RETURN(const Json json, ParseObject(request.body));
-  const ApiEndpoint endpoint = FindKey(json, "messages") != nullptr ? ApiEndpoint::kChat
-                                                                    : ApiEndpoint::kCompletions;
+  const ApiEndpoint endpoint =
+      FindKey(json, "messages") != nullptr ? ApiEndpoint::kChat : ApiEndpoint::kCompletions;
   HOSTLER_ASSIGN_OR_RETURN(ApiRequest parsed, ReadApiRequest(service->router(), request, endpoint));
   SetPayer(request, &parsed);
   HOSTLER_ASSIGN_OR_RETURN(const Decision decision, service->Explain(parsed.requests.front()));

@@ -16,7 +16,8 @@ class RouteTest : public HttpTest {
  protected:
   RouteTest() {
     ScoredPolicyOptions options;
-    options.targets = {{.target = "small", .quality = 0.6}, {.target = "org/large", .quality = 0.9}};
+    options.targets = {{.target = "small", .quality = 0.6},
+                       {.target = "org/large", .quality = 0.9}};
     options.limits.min_quality = 0.5;
     EXPECT_TRUE(router_
                     .AddVirtualModel("smart", std::make_unique<ScoredPolicy>(
@@ -51,8 +52,10 @@ TEST_F(RouteTest, ExplainsInTheBodyWhenAsked) {
   EXPECT_TRUE(told["candidates"][1]["latency_s"].is_null()) << "not known yet";
   EXPECT_EQ(told["outcome"]["completion_tokens"], 2);
   const std::string stream =
-      client_->Post("/v1/completions",
-                    R"({"model":"smart","prompt":"abc","explain":true,"stream":true})").body;
+      client_
+          ->Post("/v1/completions",
+                 R"({"model":"smart","prompt":"abc","explain":true,"stream":true})")
+          .body;
   const size_t at = stream.find("\"hostler\":");
   ASSERT_NE(at, stream.npos) << stream;
   EXPECT_LT(at, stream.find("data: [DONE]"));
@@ -62,12 +65,12 @@ TEST_F(RouteTest, ARequestMaySetBounds) {
   const auto better = client_->Post(
       "/v1/completions", R"({"model":"smart","prompt":"a","hostler":{"min_quality":0.8}})");
   EXPECT_EQ(better.headers.at("x-hostler-model"), "org/large");
-  const auto broke = client_->Post(
-      "/v1/completions", R"({"model":"smart","prompt":"a","hostler":{"max_cost":0}})");
+  const auto broke = client_->Post("/v1/completions",
+                                   R"({"model":"smart","prompt":"a","hostler":{"max_cost":0}})");
   EXPECT_EQ(broke.status, 400);
   EXPECT_THAT(broke.body, HasSubstr("hostler.max_cost"));
-  const auto bad = client_->Post(
-      "/v1/completions", R"({"model":"smart","prompt":"a","hostler":{"min_quality":1.5}})");
+  const auto bad = client_->Post("/v1/completions",
+                                 R"({"model":"smart","prompt":"a","hostler":{"min_quality":1.5}})");
   EXPECT_EQ(bad.status, 400);
   EXPECT_THAT(bad.body, HasSubstr("hostler.min_quality"));
 }
@@ -91,8 +94,9 @@ TEST_F(RouteTest, FeedbackCountsOnce) {
   EXPECT_EQ(send({{"id", "cmpl-unknown"}, {"score", 0.5}}).status, 404);
   EXPECT_EQ(send({{"id", answer["id"]}}).status, 400);
   EXPECT_EQ(send({{"id", answer["id"]}, {"score", 2}}).status, 400);
-  EXPECT_THAT(client_->Get("/metrics").body,
-              HasSubstr("hostler:route_feedback_total{target=\"small\",virtual_model=\"smart\"} 1"));
+  EXPECT_THAT(
+      client_->Get("/metrics").body,
+      HasSubstr("hostler:route_feedback_total{target=\"small\",virtual_model=\"smart\"} 1"));
 }
 
 TEST_F(RouteTest, ReloadingNeedsARouterFile) {
