@@ -93,12 +93,12 @@ class Simulation {
     for (double& quality : prior_) quality = mirror - quality;
   }
 
-  // From here on the best model answers as the worst did, and the worst as the best.
+  // From here on the best model answers as the worst does.
   void Drift() {
     // prior_ is mirrored: its extremes are those of quality, exchanged.
     const size_t a = size_t(std::min_element(prior_.begin(), prior_.end()) - prior_.begin());
     const size_t b = size_t(std::max_element(prior_.begin(), prior_.end()) - prior_.begin());
-    std::swap(labels_[a], labels_[b]);
+    labels_[a] = labels_[b];
   }
 
   Earned Run(int requests, int window) {

@@ -35,9 +35,9 @@ struct VirtualModelConfig {
   std::optional<double> affinity;  // quality that leaving a conversation's cache must gain
   double judge_logprob = -0.7;     // cascade
   int judge_tokens = 32;
-  double prior_weight = 20;  // bandit
+  double prior_weight = 5;  // bandit
   double explore = 0.5;
-  double forget = 0.995;
+  double forget = 0.998;
 };
 
 // Errors: InvalidArgument with file, line and key.

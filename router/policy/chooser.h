@@ -76,9 +76,9 @@ std::unique_ptr<Chooser> NewCascade(CascadeJudge judge);
 // at each new one.
 struct BanditOptions {
   std::optional<double> value_usd;
-  double prior_weight = 20;  // feedbacks that the prediction is worth
+  double prior_weight = 5;  // feedbacks that the prediction is worth
   double explore = 0.5;      // 0: never tries what looks worse
-  double forget = 0.995;
+  double forget = 0.998;
 };
 std::unique_ptr<Chooser> NewBandit(const BanditOptions& options);
 
