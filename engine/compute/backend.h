@@ -289,6 +289,9 @@ class Backend {
   // The activation's product, elementwise. out may be gate or up.
   virtual void Activate(const ActivationSpec& activation, Mat gate, Mat up, Mat out) = 0;
 
+  // x = x Φ(x), Φ the normal distribution's: gelu as erf defines it, elementwise.
+  virtual void Gelu(Mat x) = 0;
+
   // y += x.
   virtual void Add(Mat x, Mat y) = 0;
 

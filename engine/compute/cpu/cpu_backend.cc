@@ -149,6 +149,10 @@ class CpuBackend : public Backend {
     });
   }
 
+  void Gelu(Mat x) override {
+    ForRows(x, [&](int64_t i, int) { kernels().gelu(x.cols, x.row(i)); });
+  }
+
   void Add(Mat x, Mat y) override {
     ForRows(x, [&](int64_t i, int) { kernels().add(x.row(i), x.cols, y.row(i)); });
   }

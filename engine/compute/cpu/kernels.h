@@ -124,6 +124,7 @@ struct KernelTable {
   void (*unit_norm)(float* x, int64_t n, float eps, float scale);
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
   void (*gelu_mul)(const float* gate, const float* up, int64_t n, float* out);
+  void (*gelu)(int64_t n, float* x);
   void (*swiglu_oai)(const float* gate, const float* up, int64_t n, float limit, float* out);
   void (*sigmoid)(const float* x, int64_t n, float* out);
   void (*sigmoid_mul)(const float* gate, int64_t n, float* x);
