@@ -25,16 +25,33 @@ absl::StatusOr<std::unique_ptr<Bert>> Bert::Load(const EncoderConfig& config,
                                                  bool exact, int64_t max_rows) {
   std::unique_ptr<Bert> bert(new Bert(config, backend));
   TensorBinder binder(&weights, &backend, /*quantize=*/!exact, /*precise=*/exact);
-  HOSTLER_RETURN_IF_ERROR(bert->Bind(binder));
-  bert->buffers_ = binder.TakeBuffers();
+  HOSTLER_RETURN_IF_ERROR(bert->Bind(binder, exact));
+  for (std::unique_ptr<Buffer>& buffer : binder.TakeBuffers()) {
+    bert->buffers_.push_back(std::move(buffer));
+  }
   HOSTLER_RETURN_IF_ERROR(bert->Allocate(exact, max_rows));
   return bert;
 }
 
-absl::Status Bert::Bind(TensorBinder& binder) {
+absl::Status Bert::Bind(TensorBinder& binder, bool exact) {
   const int64_t width = config_.width;
+  const bool tiled = !exact && backend_.HasMatMulBf16();
   const auto dense = [&](const std::string& name, int64_t out, int64_t in) {
-    return Dense{binder.Matrix(name + ".weight", out, in), binder.Vector(name + ".bias", out)};
+    Dense dense;
+    dense.bias = binder.Floats(name + ".bias", out);
+    if (!tiled || !Bf16Tiles::Fits(out, in)) {
+      dense.matrix = binder.Matrix(name + ".weight", out, in);
+      return dense;
+    }
+    const std::vector<float> values = binder.Floats(name + ".weight", out, in);
+    if (!binder.status().ok()) return dense;
+    auto tiles = Pack(values, out, in);
+    if (tiles.ok()) {
+      dense.tiles = *tiles;
+    } else {
+      binder.Fail(tiles.status());
+    }
+    return dense;
   };
   const auto norm = [&](const std::string& name) {
     return Norm{binder.Vector(name + ".weight", width), binder.Vector(name + ".bias", width)};
@@ -61,6 +78,16 @@ absl::Status Bert::Bind(TensorBinder& binder) {
     HOSTLER_RETURN_IF_ERROR(binder.status());
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<Bf16Tiles> Bert::Pack(const std::vector<float>& matrix, int64_t rows,
+                                     int64_t cols) {
+  Bf16Tiles tiles = {rows, cols, nullptr};
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Buffer> buffer, backend_.Allocate(tiles.bytes()));
+  PackBf16Tiles(matrix.data(), rows, cols, buffer->data());
+  tiles.data = buffer->data();
+  buffers_.push_back(std::move(buffer));
+  return tiles;
 }
 
 absl::Status Bert::Allocate(bool exact, int64_t max_rows) {
@@ -136,8 +163,10 @@ void Bert::Encode(std::span<const std::vector<int32_t>> texts, float* out) {
 }
 
 void Bert::Apply(const Dense& dense, Mat x, Mat y) {
+  if (dense.tiles.data != nullptr) return backend_.MatMulBf16(dense.tiles, dense.bias.data(), x, y);
   backend_.MatMul(dense.matrix, x, y);
-  backend_.AddBias(dense.bias, y);
+  const auto* bias = reinterpret_cast<const std::byte*>(dense.bias.data());
+  backend_.AddBias({DType::kF32, 1, y.cols, bias}, y);
 }
 
 void Bert::Embed(std::span<const std::vector<int32_t>> texts, Mat x) {

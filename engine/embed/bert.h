@@ -20,7 +20,8 @@ namespace hostler {
 class Bert {
  public:
   // `backend` and `weights`, of which small tensors stay mapped, must outlive it. With
-  // `exact` all is held and multiplied in f32, else matrices are q8_0 and KV f16.
+  // `exact` all is held and multiplied in f32, else the table of tokens is q8_0, other
+  // matrices bf16, or q8_0 where the backend or their shapes have no MatMulBf16, and KV f16.
   // `max_rows`: tokens of all texts of one Encode(). Errors: InvalidArgument or
   // Unimplemented naming the tensor; ResourceExhausted.
   static absl::StatusOr<std::unique_ptr<Bert>> Load(const EncoderConfig& config,
@@ -33,7 +34,9 @@ class Bert {
 
  private:
   struct Dense {
-    Weight matrix, bias;
+    Bf16Tiles tiles;  // or, where the backend has no MatMulBf16:
+    Weight matrix;
+    std::vector<float> bias;
   };
   struct Norm {
     Weight gain, bias;
@@ -46,7 +49,8 @@ class Bert {
   };
 
   Bert(const EncoderConfig& config, Backend& backend) : config_(config), backend_(backend) {}
-  absl::Status Bind(TensorBinder& binder);
+  absl::Status Bind(TensorBinder& binder, bool exact);
+  absl::StatusOr<Bf16Tiles> Pack(const std::vector<float>& matrix, int64_t rows, int64_t cols);
   absl::Status Allocate(bool exact, int64_t max_rows);
   void Apply(const Dense& dense, Mat x, Mat y);
   void Embed(std::span<const std::vector<int32_t>> texts, Mat x);
