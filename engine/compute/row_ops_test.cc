@@ -139,8 +139,7 @@ TEST_P(RowOpsTest, GeluFollowsTheNormalDistribution) {
   one_->Gelu(x.mat);
   for (size_t i = 0; i < values.size(); ++i) {
     const double expected = 0.5 * values[i] * std::erfc(-double{values[i]} * M_SQRT1_2);
-    ASSERT_NEAR(x.values[i], expected, 1e-7 * (1 + std::fabs(values[i])))
-        << "of " << values[i];
+    ASSERT_NEAR(x.values[i], expected, 1e-7 * (1 + std::fabs(values[i]))) << "of " << values[i];
   }
 }
 

@@ -80,8 +80,7 @@ absl::Status Bert::Bind(TensorBinder& binder, bool exact) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Bf16Tiles> Bert::Pack(const std::vector<float>& matrix, int64_t rows,
-                                     int64_t cols) {
+absl::StatusOr<Bf16Tiles> Bert::Pack(const std::vector<float>& matrix, int64_t rows, int64_t cols) {
   Bf16Tiles tiles = {rows, cols, nullptr};
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Buffer> buffer, backend_.Allocate(tiles.bytes()));
   PackBf16Tiles(matrix.data(), rows, cols, buffer->data());
@@ -102,8 +101,7 @@ absl::Status Bert::Allocate(bool exact, int64_t max_rows) {
     attended_ = arena.Matrix(config_.max_tokens, config_.width);
     return arena.bytes();
   };
-  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Buffer> work,
-                           backend_.Allocate(divide(WorkArena())));
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Buffer> work, backend_.Allocate(divide(WorkArena())));
   divide(WorkArena(reinterpret_cast<float*>(work->data())));
   buffers_.push_back(std::move(work));
   read_.resize(static_cast<size_t>(max_rows * config_.width));

@@ -71,8 +71,8 @@ absl::StatusOr<std::unique_ptr<Encoder>> Encoder::Load(const std::string& direct
                            NewCpuBackend(options.threads, options.exact ? "f32" : ""));
   encoder->max_rows_ = std::max<int64_t>(kBatchRows, config.max_tokens);
   HOSTLER_ASSIGN_OR_RETURN(encoder->bert_,
-                           Bert::Load(config, *encoder->weights_, *encoder->backend_,
-                                      options.exact, encoder->max_rows_));
+                           Bert::Load(config, *encoder->weights_, *encoder->backend_, options.exact,
+                                      encoder->max_rows_));
   const std::string file = (std::filesystem::path(directory) / "tokenizer.json").string();
   HOSTLER_ASSIGN_OR_RETURN(const std::string tokenizer, ReadTextFile(file));
   encoder->fingerprint_ = Fingerprint(*encoder->weights_, tokenizer);

@@ -47,9 +47,8 @@ absl::StatusOr<EncoderConfig> ReadBertConfig(const fs::path& directory) {
   const double epsilon = reader.Double("layer_norm_eps", 1e-12);
   if (!(epsilon >= 0 && epsilon < 1)) reader.Fail("layer_norm_eps", "must be from 0 to 1");
   if (config.width % config.heads != 0) {
-    reader.Fail("num_attention_heads",
-                fmt::format("is {}, which does not divide a width of {}", config.heads,
-                            config.width));
+    reader.Fail("num_attention_heads", fmt::format("is {}, which does not divide a width of {}",
+                                                   config.heads, config.width));
   }
   HOSTLER_RETURN_IF_ERROR(reader.status());
   config.epsilon = static_cast<float>(epsilon);
@@ -67,8 +66,8 @@ absl::StatusOr<nlohmann::json> ReadOptional(const fs::path& path) {
 absl::Status ReadLength(const fs::path& path, EncoderConfig* config) {
   HOSTLER_ASSIGN_OR_RETURN(const nlohmann::json json, ReadOptional(path));
   ConfigReader reader(json, path.string());
-  config->max_tokens = reader.Int("max_seq_length", kLeastTokens, config->positions,
-                                  config->positions);
+  config->max_tokens =
+      reader.Int("max_seq_length", kLeastTokens, config->positions, config->positions);
   // The tokenizer's own normalizer decides otherwise.
   if (reader.Bool("do_lower_case", false)) reader.Fail("do_lower_case", "must be false");
   return reader.status();

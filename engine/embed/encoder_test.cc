@@ -46,14 +46,10 @@ struct TinyBert {
   }
 
   json Config() const {
-    return {{"model_type", "bert"},
-            {"hidden_act", "gelu"},
-            {"hidden_size", kWidth},
-            {"num_hidden_layers", kLayers},
-            {"num_attention_heads", kHeads},
-            {"intermediate_size", kFfn},
-            {"vocab_size", words.size()},
-            {"max_position_embeddings", kPositions},
+    return {{"model_type", "bert"},          {"hidden_act", "gelu"},
+            {"hidden_size", kWidth},         {"num_hidden_layers", kLayers},
+            {"num_attention_heads", kHeads}, {"intermediate_size", kFfn},
+            {"vocab_size", words.size()},    {"max_position_embeddings", kPositions},
             {"layer_norm_eps", 1e-12}};
   }
 
@@ -276,8 +272,8 @@ TEST_F(EncoderTest, ComputesBertsMeanOfHiddenStates) {
       {"", {}},
       {"the", {6}},
       {"What is THE sum of a and twos?", {4, 5, 6, 7, 8, 14, 11, 9, 10, 12}},
-      {"proof nonsense b b b b b b b b b b b b b b b b", {13, 1,  15, 15, 15, 15, 15, 15, 15,
-                                                          15, 15, 15, 15, 15, 15, 15, 15, 15}},
+      {"proof nonsense b b b b b b b b b b b b b b b b",
+       {13, 1, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15, 15}},
   };
   for (const bool exact : {true, false}) {
     const auto encoder = Load({.exact = exact});
