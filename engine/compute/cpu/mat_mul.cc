@@ -168,12 +168,16 @@ void CpuMatMulBf16(CpuContext& context, const Bf16Tiles& w, const float* bias, M
   const int64_t run = steps * kTileBytes;
   const int64_t token_tiles = (x.rows + kTileRows - 1) / kTileRows;
   std::byte* const inputs = context.ReserveInputs(static_cast<size_t>(token_tiles * run));
-  context.For(token_tiles, x.rows * x.cols, [&](int64_t tile, int) {
+  context.ReserveScratch(static_cast<size_t>(x.cols) / 2);
+  context.For(token_tiles, x.rows * x.cols, [&](int64_t tile, int thread) {
+    constexpr int64_t kStepBytes = kTileColumns * 2;
+    auto* const row = reinterpret_cast<std::byte*>(context.scratch(thread));
     const int64_t first = tile * kTileRows, after = std::min(first + kTileRows, x.rows);
     for (int64_t t = first; t < after; ++t) {
-      std::byte* out = inputs + tile * run + (t - first) * kTileColumns * 2;
-      for (int64_t s = 0; s < steps; ++s, out += kTileBytes) {
-        context.kernels().from_f32(DType::kBF16, x.row(t) + s * kTileColumns, kTileColumns, out);
+      context.kernels().from_f32(DType::kBF16, x.row(t), x.cols, row);
+      std::byte* const out = inputs + tile * run + (t - first) * kStepBytes;
+      for (int64_t s = 0; s < steps; ++s) {
+        std::memcpy(out + s * kTileBytes, row + s * kStepBytes, kStepBytes);
       }
     }
   });
