@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,6 +16,7 @@
 #include "engine/compute/backend.h"
 #include "engine/embed/bert.h"
 #include "engine/embed/encoder_config.h"
+#include "engine/embed/fifo_mutex.h"
 #include "engine/text/tokenizer.h"
 #include "engine/weights/source.h"
 
@@ -31,7 +31,7 @@ struct EncoderOptions {
 };
 
 // Thread-safe: texts are cut into tokens side by side, and computed one call after
-// another, each by all threads.
+// another in the order of asking, each by all threads.
 class Encoder {
  public:
   // Loads a Hugging Face directory (config.json, tokenizer.json, safetensors) of a BERT
@@ -64,7 +64,7 @@ class Encoder {
   std::unique_ptr<WeightSource> weights_;
   int64_t max_rows_ = 0;
 
-  std::mutex mutex_;  // of what is below
+  FifoMutex mutex_;  // of what is below
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Bert> bert_;
 };
