@@ -1,6 +1,7 @@
 // RoutePrompt: what of a request tells how hard it is.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -14,6 +15,8 @@ struct RoutePrompt {
   std::string_view context;  // what came before, ""
   int messages = 1;          // of a chat
   bool tools = false;        // the request brings tools
+  // Of the text, as long as the router was trained with; empty: none.
+  std::span<const float> embedding = {};
 };
 
 // Text that lies in several parts is put together in `storage`.

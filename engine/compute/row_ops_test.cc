@@ -130,6 +130,19 @@ TEST_P(RowOpsTest, ActivationsFollowTheirDefinitionsFarOut) {
   }
 }
 
+TEST_P(RowOpsTest, GeluFollowsTheNormalDistribution) {
+  std::vector<float> values = {0, -0.0f, 1e-30f, -1e-6f, 200, -200, 1e30f, -1e30f};
+  for (float x = -14; x < 14; x += 0.0173f) values.push_back(x);
+  OwnedMat x(1, static_cast<int64_t>(values.size()));
+  x.values = values;
+  x.mat.data = x.values.data();
+  one_->Gelu(x.mat);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double expected = 0.5 * values[i] * std::erfc(-double{values[i]} * M_SQRT1_2);
+    ASSERT_NEAR(x.values[i], expected, 1e-7 * (1 + std::fabs(values[i]))) << "of " << values[i];
+  }
+}
+
 TEST_P(RowOpsTest, SoftCapFollowsTanhEverywhere) {
   std::vector<float> values = {0, -0.0f, 1e-30f, 1e-6f, 0.6249f, 0.625f, 0.6251f, 1e30f};
   for (float x = -12; x < 12; x += 0.0173f) values.push_back(x);

@@ -3,6 +3,7 @@
 // keeps 16 bits of q and of the weights, and all of a key or value in f16 or bf16.
 
 #define HOSTLER_SIMD_AVX512
+#include "engine/compute/cpu/amx_tiles.h"
 #include "engine/compute/cpu/kernels.h"
 #include "engine/compute/cpu/simd.h"
 
@@ -19,27 +20,6 @@ constexpr int64_t kPairBytes = 2 * kPartBytes;
 constexpr int64_t kPairFloats = kPairBytes / sizeof(float);
 constexpr int kPairs = 16;    // two bf16 each, in a row of a tile
 constexpr int kColumns = 16;  // of a product
-
-// All eight tile registers as full tiles, while it lives. Tiles in use would be
-// saved at every change of threads.
-class TileState {
- public:
-  TileState() {
-    struct alignas(64) Config {
-      uint8_t palette = 1;
-      uint8_t start_row = 0;
-      uint8_t reserved[14] = {};
-      uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } config;
-    // GCC 12's intrinsic says that it reads eight bytes.
-    __asm__ volatile("" ::"r"(&config) : "memory");
-    _tile_loadconfig(&config);
-  }
-  ~TileState() { _tile_release(); }
-  TileState(const TileState&) = delete;
-  TileState& operator=(const TileState&) = delete;
-};
 
 // Pairs of tiles, in bytes: `tile` from one to the next, and `step` to where the
 // sums go on.

@@ -81,6 +81,12 @@ class CpuBackend : public Backend {
     CpuMatMul(context_, w, heads, x, y);
   }
 
+  bool HasMatMulBf16() const override { return kernels().mat_mul_bf16 != nullptr; }
+
+  void MatMulBf16(const Bf16Tiles& w, const float* bias, Mat x, Mat y) override {
+    CpuMatMulBf16(context_, w, bias, x, y);
+  }
+
   void AddBias(const Weight& bias, Mat y) override {
     const float* biases = AsF32(bias, bias_);
     ForRows(y, [&](int64_t i, int) { kernels().add(biases, y.cols, y.row(i)); });
@@ -147,6 +153,10 @@ class CpuBackend : public Backend {
     ForRows(gate, [&](int64_t i, int) {
       CpuActivate(kernels(), activation, gate.row(i), up.row(i), gate.cols, out.row(i));
     });
+  }
+
+  void Gelu(Mat x) override {
+    ForRows(x, [&](int64_t i, int) { kernels().gelu(x.cols, x.row(i)); });
   }
 
   void Add(Mat x, Mat y) override {

@@ -46,6 +46,7 @@ KernelTable AmxTable() {
   KernelTable table = WithIntegers("amx", kAmxIntegerKernels);
   table.attention = AttentionByAmx;
   table.merge_attention = MergeAttentionByAmx;
+  table.mat_mul_bf16 = MatMulBf16ByAmx;
   return table;
 }
 #endif

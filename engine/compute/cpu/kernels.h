@@ -34,6 +34,21 @@ struct MatMulTask {
   float* scratch = nullptr;  // kMatMulScratchFloats
 };
 
+// y[t][r] = x[t] · row r of w + bias[r] for t < tokens and r < 16 * panels, where all
+// factors are bf16.
+struct Bf16Task {
+  const std::byte* w = nullptr;  // panels of Bf16Tiles
+  // Tiles of 16 tokens by 32 columns, a token's columns in a row, in the same order; there
+  // are whole ones of the last tokens too.
+  const std::byte* x = nullptr;
+  int64_t steps = 0;  // of 32 columns
+  int64_t panels = 0;
+  int64_t tokens = 0;
+  const float* bias = nullptr;
+  float* y = nullptr;
+  int64_t y_stride = 0;  // floats
+};
+
 // Tokens [kAttentionSpan * s, kAttentionSpan * (s + 1)) of a sequence are span s.
 // A row's attention over a span starts anew; the spans' results are merged in
 // order. So spans can be computed apart.
@@ -124,6 +139,7 @@ struct KernelTable {
   void (*unit_norm)(float* x, int64_t n, float eps, float scale);
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
   void (*gelu_mul)(const float* gate, const float* up, int64_t n, float* out);
+  void (*gelu)(int64_t n, float* x);
   void (*swiglu_oai)(const float* gate, const float* up, int64_t n, float limit, float* out);
   void (*sigmoid)(const float* x, int64_t n, float* out);
   void (*sigmoid_mul)(const float* gate, int64_t n, float* x);
@@ -138,6 +154,8 @@ struct KernelTable {
 
   // What mat_mul is not to do for the types that these have; null: none.
   const IntegerKernels* integers = nullptr;
+  // Null where the CPU has no tiles of bf16.
+  void (*mat_mul_bf16)(const Bf16Task& task) = nullptr;
 };
 
 // Enough for any table; `queries` are a task's rows * heads.
@@ -152,6 +170,7 @@ extern const KernelTable kAvx512Kernels;
 // With products of bf16 in tiles (attention_amx.cc).
 void AttentionByAmx(const AttentionTask& task);
 void MergeAttentionByAmx(const AttentionTask& task);
+void MatMulBf16ByAmx(const Bf16Task& task);
 #endif
 
 }  // namespace hostler

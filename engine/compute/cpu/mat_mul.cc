@@ -163,6 +163,45 @@ void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y) {
   });
 }
 
+void CpuMatMulBf16(CpuContext& context, const Bf16Tiles& w, const float* bias, Mat x, Mat y) {
+  constexpr int64_t kTileBytes = kTileRows * kTileColumns * 2;
+  constexpr int64_t kPanels = 4;  // of a chunk, whose tiles fit the second-level cache
+  constexpr int64_t kTokens = 128;
+  if (x.rows == 0) return;
+  const int64_t steps = w.cols / kTileColumns;
+  const int64_t run = steps * kTileBytes;
+  const int64_t token_tiles = (x.rows + kTileRows - 1) / kTileRows;
+  std::byte* const inputs = context.ReserveInputs(static_cast<size_t>(token_tiles * run));
+  context.ReserveScratch(static_cast<size_t>(x.cols) / 2);
+  context.For(token_tiles, x.rows * x.cols, [&](int64_t tile, int thread) {
+    constexpr int64_t kStepBytes = kTileColumns * 2;
+    auto* const row = reinterpret_cast<std::byte*>(context.scratch(thread));
+    const int64_t first = tile * kTileRows, after = std::min(first + kTileRows, x.rows);
+    for (int64_t t = first; t < after; ++t) {
+      context.kernels().from_f32(DType::kBF16, x.row(t), x.cols, row);
+      std::byte* const out = inputs + tile * run + (t - first) * kStepBytes;
+      for (int64_t s = 0; s < steps; ++s) {
+        std::memcpy(out + s * kTileBytes, row + s * kStepBytes, kStepBytes);
+      }
+    }
+  });
+  const int64_t panels = w.rows / kTileRows;
+  const int64_t panel_chunks = (panels + kPanels - 1) / kPanels;
+  const int64_t token_chunks = (x.rows + kTokens - 1) / kTokens;
+  context.For(panel_chunks * token_chunks, w.rows * w.cols * x.rows, [&](int64_t chunk, int) {
+    const int64_t panel = chunk % panel_chunks * kPanels;
+    const int64_t token = chunk / panel_chunks * kTokens;
+    context.kernels().mat_mul_bf16({.w = w.data + panel * run,
+                                    .x = inputs + token / kTileRows * run,
+                                    .steps = steps,
+                                    .panels = std::min(kPanels, panels - panel),
+                                    .tokens = std::min(kTokens, x.rows - token),
+                                    .bias = bias + panel * kTileRows,
+                                    .y = y.row(token) + panel * kTileRows,
+                                    .y_stride = y.cols});
+  });
+}
+
 void CpuExpertFfn::Run(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x,
                        Mat out) {
   int64_t entries = 0;

@@ -12,6 +12,9 @@ namespace hostler {
 // See Backend::HeadMatMul; with one head, y = x · wᵀ.
 void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y);
 
+// See Backend::MatMulBf16.
+void CpuMatMulBf16(CpuContext& context, const Bf16Tiles& w, const float* bias, Mat x, Mat y);
+
 // The grouped feed-forward of a step's experts; see Backend::ExpertFfn.
 class CpuExpertFfn {
  public:
