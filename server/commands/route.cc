@@ -74,8 +74,10 @@ absl::StatusOr<std::vector<RouteTable>> CrossValidate(const std::vector<RoutingS
   };
   for (int k = 0; k < flags.folds; ++k) {
     std::vector<RoutingSet> rest = sets, own = sets;
-    for (RoutingSet& set : rest) std::erase_if(set.rows, [&](const auto& r) { return fold(r) == k; });
-    for (RoutingSet& set : own) std::erase_if(set.rows, [&](const auto& r) { return fold(r) != k; });
+    for (RoutingSet& set : rest)
+      std::erase_if(set.rows, [&](const auto& r) { return fold(r) == k; });
+    for (RoutingSet& set : own)
+      std::erase_if(set.rows, [&](const auto& r) { return fold(r) != k; });
     HOSTLER_ASSIGN_OR_RETURN(RouterModel model, TrainOn(rest, flags));
     const QualityPredictor predictor(std::move(model));
     for (size_t s = 0; s < sets.size(); ++s) {
@@ -139,8 +141,9 @@ void AddDataFlags(CLI::App* command, RouteFlags* flags) {
   command->add_option("--data", flags->data.files, "Outcomes, JSONL; a set is named by its file")
       ->type_name("FILE")
       ->required();
-  command->add_option("--prompts", flags->data.prompts,
-                      "Files that rows without a prompt find it in, by id")
+  command
+      ->add_option("--prompts", flags->data.prompts,
+                   "Files that rows without a prompt find it in, by id")
       ->type_name("FILE");
   command->add_option("--models", flags->data.prices, "Prices: set, model, in and out")
       ->type_name("FILE");

@@ -91,13 +91,18 @@ nlohmann::ordered_json JudgeSet(const RoutingSet& set, const RouteTable& table,
   const bool priced = total > 0;
   if (pair) {
     const TwoModelMetrics m = MeasurePair(table, strong);
-    out.update({{"apgr", Number(m.apgr)}, {"auc", Number(m.auc)}, {"cpt50", Number(m.cpt50)},
-                {"cpt80", Number(m.cpt80)}, {"f95", Number(m.f95)}});
+    out.update({{"apgr", Number(m.apgr)},
+                {"auc", Number(m.auc)},
+                {"cpt50", Number(m.cpt50)},
+                {"cpt80", Number(m.cpt80)},
+                {"f95", Number(m.f95)}});
   }
   if (priced) {
     const ManyModelMetrics m = MeasureManyModels(table, train);
-    out.update({{"aiq", Number(m.aiq)}, {"aiq_code", Number(m.aiq_code)},
-                {"lead", Number(m.lead)}, {"oracle_share", Number(m.oracle_share)},
+    out.update({{"aiq", Number(m.aiq)},
+                {"aiq_code", Number(m.aiq_code)},
+                {"lead", Number(m.lead)},
+                {"oracle_share", Number(m.oracle_share)},
                 {"cost_to_match", Number(m.cost_to_match)}});
     for (const CostQuality& point : m.hull) out["hull"].push_back({point.cost, point.quality});
   }
@@ -121,9 +126,9 @@ nlohmann::ordered_json JudgeSet(const RoutingSet& set, const RouteTable& table,
 }
 
 std::string JudgementText(const nlohmann::ordered_json& judgements) {
-  std::string out = fmt::format("{:<14}{:>7}{:>8}{:>7}{:>7}{:>7}{:>8}{:>9}{:>9}{:>8}{:>8}\n", "set",
-                                "rows", "APGR", "CPT50", "CPT80", "F95", "AIQ", "lead", "oracle",
-                                "ECE", "Brier");
+  std::string out =
+      fmt::format("{:<14}{:>7}{:>8}{:>7}{:>7}{:>7}{:>8}{:>9}{:>9}{:>8}{:>8}\n", "set", "rows",
+                  "APGR", "CPT50", "CPT80", "F95", "AIQ", "lead", "oracle", "ECE", "Brier");
   for (const Json& one : judgements) {
     const auto cell = [&](const char* key, int width, int digits, double factor = 1) {
       const bool known = one.contains(key) && one[key].is_number();
