@@ -9,8 +9,8 @@
 
 #include "CLI/CLI.hpp"
 #include "fmt/format.h"
-#include "router/policy/router_file.h"
 #include "router/policy/scored_policy.h"
+#include "router/quality/predictor.h"
 #include "router/router.h"
 #include "router/test_engine.h"
 
@@ -33,12 +33,12 @@ int Run(const Flags& flags) {
   Router router;
   ScoredPolicyOptions options;
   options.router_file = flags.router;
-  options.load = LoadRouterFile;
+  options.load = QualityPredictor::Load;
   options.limits.min_quality = 0.6;
   options.day_usd = 1e9;
   std::vector<std::string> models;
   if (!flags.router.empty()) {
-    const auto source = LoadRouterFile(flags.router);
+    const auto source = QualityPredictor::Load(flags.router);
     if (!source.ok()) {
       fmt::print(stderr, "{}\n", source.status().ToString());
       return 1;

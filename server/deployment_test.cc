@@ -11,10 +11,7 @@ using testing::HasSubstr;
 constexpr uint64_t kGiB = 1ull << 30;
 
 ModelConfig Model(const std::string& name, std::map<std::string, std::string> settings = {}) {
-  return {.name = name,
-          .path = "/models/" + name,
-          .price = {},
-          .settings = std::move(settings)};
+  return {.name = name, .path = "/models/" + name, .price = {}, .settings = std::move(settings)};
 }
 
 ModelInfo Info(uint64_t file_bytes, uint64_t active_parameters = 1000000000) {

@@ -77,7 +77,7 @@ std::unique_ptr<Chooser> NewCascade(CascadeJudge judge);
 struct BanditOptions {
   std::optional<double> value_usd;
   double prior_weight = 5;  // feedbacks that the prediction is worth
-  double explore = 0.5;      // 0: never tries what looks worse
+  double explore = 0.5;     // 0: never tries what looks worse
   double forget = 0.998;
 };
 std::unique_ptr<Chooser> NewBandit(const BanditOptions& options);

@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "router/policy/quality_source.h"
+#include "router/quality/quality_source.h"
 
 namespace hostler {
 

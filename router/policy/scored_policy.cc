@@ -102,7 +102,7 @@ ScoredPolicy::Scores ScoredPolicy::Score(const RouteFeatures& features,
                                          const LoadedQuality* loaded) {
   Scores scores;
   const size_t count = options_.targets.size();
-  std::vector<QualityGuess> guesses;
+  std::vector<QualityEstimate> guesses;
   if (loaded != nullptr) {
     guesses.resize(loaded->source->models().size());
     loaded->source->Predict(features.prompt, guesses);

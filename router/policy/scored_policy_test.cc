@@ -17,7 +17,7 @@ std::string Message(const absl::Status& status) { return std::string(status.mess
 class WordSource : public QualitySource {
  public:
   const std::vector<std::string>& models() const override { return models_; }
-  void Predict(const RoutePrompt& prompt, std::span<QualityGuess> out) const override {
+  void Predict(const RoutePrompt& prompt, std::span<QualityEstimate> out) const override {
     const bool hard = prompt.text.find("hard") != std::string_view::npos;
     out[0] = {hard ? 0.2 : 0.8, 100};
     out[1] = {0.9, 100};

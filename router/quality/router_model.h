@@ -4,7 +4,7 @@
 // directions: z = x W. Topics p = softmax. A group is a source of outcomes (a
 // set of models that answered the same prompts); in its basis of directions
 // the quality is  t_c = mix[c] (p · theta[c]) + residual[c] z_c, and the
-// estimates are mean + basis t. Where groups share a model, each counts by the
+// estimates are scale0 + scale1 (basis t). Where groups share a model, each counts by the
 // chance that the prompt is of its topics.
 #pragma once
 
@@ -23,11 +23,10 @@ struct RouterGroup {
   std::vector<std::string> models;  // M
   std::vector<int32_t> topics;      // its own, indexes < RouterModel::topics
   int32_t first_residual = 0;       // where its C directions start among the residual outputs
-  std::vector<float> mean;          // [M]
   std::vector<float> basis;         // [M, C]
   std::vector<float> theta;         // [topics, C]
   std::vector<float> residual;      // [C]
-  std::vector<float> scale;         // [M, 2]: quality = scale0 + scale1 · estimate
+  std::vector<float> scale;         // [M, 2]: the mean, and a slope that calibrates
   std::vector<float> tokens;        // [topics, M] expected answer lengths, or empty
 
   int directions() const { return static_cast<int>(residual.size()); }

@@ -14,7 +14,7 @@
 #include "engine/base/status.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
-#include "router/policy/router_file.h"
+#include "router/quality/predictor.h"
 #include "router/upstream/upstream_target.h"
 #include "server/commands/model_commands.h"
 #include "spdlog/spdlog.h"
@@ -135,7 +135,7 @@ absl::Status Daemon::AddVirtualModels(const Deployment& deployment) {
   std::vector<std::string> names;
   for (const auto& target : router_.targets()) names.push_back(target->name());
   for (const VirtualModelConfig& model : deployment.virtual_models) {
-    auto policy = NewPolicy(model, names, LoadRouterFile);
+    auto policy = NewPolicy(model, names, QualityPredictor::Load);
     if (QualitySlot* slot = policy->quality(); slot != nullptr && !slot->status().ok()) {
       spdlog::warn("{}: {}; the static policy serves", model.name,
                    std::string(slot->status().message()));

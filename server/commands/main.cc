@@ -6,6 +6,7 @@
 #include "server/commands/command.h"
 #include "server/commands/model_commands.h"
 #include "server/commands/plan_commands.h"
+#include "server/commands/route_commands.h"
 #include "server/commands/trace_commands.h"
 
 namespace hostler {
@@ -16,6 +17,7 @@ constexpr std::array kCommands = {
     AddVerifyCommand,       AddLogitsCommand, AddPerplexityCommand, AddTokenizeCommand,
     AddChatTemplateCommand, AddBenchCommand,  AddTraceCommand,      AddReplayCommand,
     AddAnalyzeCommand,      AddPlanCommand,   AddDoctorCommand,     AddTopCommand,
+    AddRouteCommand,
 };
 
 int Main(int argc, char** argv) {

@@ -12,8 +12,8 @@
 
 namespace hostler {
 
-struct QualityGuess {
-  double quality = 0;        // probability that the answer is good
+struct QualityEstimate {
+  double quality = 0;        // calibrated probability that the answer is good
   double output_tokens = 0;  // expected length of the answer; 0: not known
 };
 
@@ -22,8 +22,8 @@ class QualitySource {
  public:
   virtual ~QualitySource() = default;
   virtual const std::vector<std::string>& models() const = 0;
-  // `out` is [models().size()].
-  virtual void Predict(const RoutePrompt& prompt, std::span<QualityGuess> out) const = 0;
+  // out[m] for models()[m]. REQUIRES: out.size() == models().size().
+  virtual void Predict(const RoutePrompt& prompt, std::span<QualityEstimate> out) const = 0;
 };
 
 using LoadQuality =

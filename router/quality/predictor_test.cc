@@ -1,0 +1,147 @@
+#include "router/quality/predictor.h"
+
+#include <cmath>
+#include <fstream>
+
+#include "engine/base/checksum.h"
+#include "gtest/gtest.h"
+#include "router/quality/trainer.h"
+
+namespace hostler {
+namespace {
+
+// "a" knows birds and answers at length; "b" knows sums.
+RoutingSet BirdsAndSums() {
+  RoutingSet set{.name = "toy", .models = {"a", "b"}, .prices = {{1, 1}, {2, 2}}, .rows = {}};
+  for (int i = 0; i < 200; ++i) {
+    const bool bird = i % 2 == 0;
+    const std::string n = std::to_string(i * 37 % 91);
+    set.rows.push_back({.id = n,
+                        .subject = bird ? "birds" : "sums",
+                        .prompt = bird ? "Which feather does bird " + n + " lose?"
+                                       : "What is the sum " + n + " + 4 = ?",
+                        .prompt_tokens = 8,
+                        .quality = {bird ? 1.0f : 0.0f, bird ? 0.0f : 1.0f},
+                        .tokens = {bird ? 100.0f : 50.0f, 10},
+                        .embedding = {}});
+  }
+  return set;
+}
+
+RouterModel Trained() {
+  const std::vector<RoutingSet> sets = {BirdsAndSums()};
+  return *TrainRouter(sets, {.hash_bits = 8});
+}
+
+std::vector<QualityEstimate> Ask(const QualityPredictor& predictor, std::string_view text) {
+  std::vector<QualityEstimate> out(predictor.models().size());
+  predictor.Predict({.text = text}, out);
+  return out;
+}
+
+TEST(Predictor, TellsWhoKnowsATopic) {
+  const QualityPredictor predictor(Trained());
+  ASSERT_EQ(predictor.models(), (std::vector<std::string>{"a", "b"}));
+  const auto bird = Ask(predictor, "Which feather does the bird keep?");
+  const auto sum = Ask(predictor, "What is the sum 3 + 4 = ?");
+  EXPECT_GT(bird[0].quality, bird[1].quality + 0.3);
+  EXPECT_GT(sum[1].quality, sum[0].quality + 0.3);
+  EXPECT_GT(bird[0].output_tokens, sum[0].output_tokens + 10);
+}
+
+TEST(Predictor, AnyPromptHasAChance) {
+  const QualityPredictor predictor(Trained());
+  std::string bytes;
+  for (int i = 0; i < 300'000; ++i) bytes.push_back(static_cast<char>(i * 2654435761u >> 13));
+  for (const std::string_view text : {std::string_view(), std::string_view(bytes)}) {
+    for (const QualityEstimate& estimate : Ask(predictor, text)) {
+      EXPECT_GE(estimate.quality, 0);
+      EXPECT_LE(estimate.quality, 1);
+    }
+  }
+}
+
+TEST(Predictor, UsesAnEmbeddingOfItsLengthOnly) {
+  RoutingSet set = BirdsAndSums();
+  for (RoutingRow& row : set.rows) {
+    row.embedding = {row.quality[0], row.quality[1]};
+    row.prompt = "same";
+  }
+  // Folds are by prompt; make them differ, in what no hashed feature shows twice.
+  for (size_t i = 0; i < set.rows.size(); ++i) set.rows[i].prompt += std::to_string(i);
+  const std::vector<RoutingSet> sets = {set};
+  const QualityPredictor predictor(*TrainRouter(sets, {.hash_bits = 16}));
+  ASSERT_EQ(predictor.embedding_size(), 2);
+  std::vector<QualityEstimate> with(2), without(2), wrong(2);
+  const std::vector<float> bird = {1, 0}, three = {1, 0, 0};
+  predictor.Predict({.text = "?", .embedding = bird}, with);
+  predictor.Predict({.text = "?"}, without);
+  predictor.Predict({.text = "?", .embedding = three}, wrong);
+  EXPECT_GT(with[0].quality, with[1].quality + 0.3);
+  EXPECT_EQ(wrong[0].quality, without[0].quality);
+}
+
+TEST(Training, GivesTheSameBytesAgain) {
+  EXPECT_EQ(SerializeRouterModel(Trained()), SerializeRouterModel(Trained()));
+}
+
+TEST(Training, RefusesWhatItCannotLearnFrom) {
+  RoutingSet few = BirdsAndSums();
+  few.rows.resize(5);
+  EXPECT_FALSE(TrainRouter(std::vector<RoutingSet>{few}, {}).ok());
+  RoutingSet uneven = BirdsAndSums();
+  uneven.rows[3].embedding = {1};
+  EXPECT_FALSE(TrainRouter(std::vector<RoutingSet>{uneven}, {}).ok());
+  EXPECT_FALSE(TrainRouter({}, {}).ok());
+}
+
+TEST(RouterFile, ComesBackAsItWas) {
+  const std::string bytes = SerializeRouterModel(Trained());
+  const auto model = ParseRouterModel(bytes);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(SerializeRouterModel(*model), bytes);
+  const std::string path = testing::TempDir() + "/router.bin";
+  std::ofstream(path, std::ios::binary) << bytes;
+  ASSERT_TRUE(QualityPredictor::Load(path).ok());
+  std::ofstream(path, std::ios::binary) << "<html>";
+  const auto refused = QualityPredictor::Load(path);
+  EXPECT_NE(refused.status().message().find(path), std::string::npos);
+  EXPECT_TRUE(absl::IsNotFound(QualityPredictor::Load(path + "none").status()));
+}
+
+TEST(RouterFile, DamageIsFound) {
+  const std::string bytes = SerializeRouterModel(Trained());
+  for (size_t at = 0; at < bytes.size(); at += at < 200 ? 1 : 97) {
+    std::string damaged = bytes;
+    damaged[at] ^= 0x41;
+    EXPECT_FALSE(ParseRouterModel(damaged).ok()) << at;
+    EXPECT_FALSE(ParseRouterModel(bytes.substr(0, at)).ok()) << at;
+  }
+}
+
+// With a checksum that fits, the bounds alone must hold.
+TEST(RouterFile, HostileOnesAreRefusedOrHarmless) {
+  const std::string bytes = SerializeRouterModel(Trained());
+  int refused = 0;
+  for (size_t at = 20; at + 12 < bytes.size();
+       at += at < 100 || at + 2000 > bytes.size() ? 1 : 211) {
+    for (const char value : {'\xff', '\x7f', '\0'}) {
+      std::string hostile = bytes;
+      for (int k = 0; k < 4; ++k) hostile[at + k] = value;
+      const uint64_t sum = Checksum(std::string_view(hostile).substr(0, hostile.size() - 8));
+      hostile.replace(hostile.size() - 8, 8, reinterpret_cast<const char*>(&sum), 8);
+      auto model = ParseRouterModel(hostile);
+      if (!model.ok()) {
+        ++refused;
+        continue;
+      }
+      for (const auto& estimate : Ask(QualityPredictor(*std::move(model)), "bird 4")) {
+        EXPECT_TRUE(estimate.quality >= 0 && estimate.quality <= 1) << at;
+      }
+    }
+  }
+  EXPECT_GT(refused, 100);
+}
+
+}  // namespace
+}  // namespace hostler

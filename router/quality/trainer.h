@@ -1,0 +1,33 @@
+// Training a router from outcomes.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "router/quality/router_model.h"
+#include "router/quality/routing_data.h"
+
+namespace hostler {
+
+struct TrainOptions {
+  int hash_bits = 16;      // 2^hash_bits hashed features
+  int folds = 5;           // within training, for weights that hold on new prompts
+  int epochs = 12;         // of the topic classifier
+  float smoothing = 0.8f;  // of the heads' labels towards their topic's mean
+  float penalty = 1.0f;    // of the heads' ridge
+  float topic_prior = 10;  // rows that a topic's mean starts with
+  int max_directions = 6;  // of a group; fewer than models: their principal ones
+  std::function<void(std::string_view)> progress;  // may be empty
+};
+
+// The same data and options give the same bytes. A row without a subject is of
+// the topic "". Errors: InvalidArgument (fewer than 20 rows in a set,
+// embeddings of different lengths, too many topics or models).
+absl::StatusOr<RouterModel> TrainRouter(std::span<const RoutingSet> sets,
+                                        const TrainOptions& options);
+
+}  // namespace hostler
