@@ -38,7 +38,7 @@ struct SoftmaxModel {
 
 struct SoftmaxOptions {
   int epochs = 12;
-  float rate = 1.0f;   // of AdaGrad
+  float rate = 1.0f;    // of AdaGrad
   float decay = 2e-6f;  // L2, of each step
 };
 

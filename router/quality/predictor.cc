@@ -42,8 +42,8 @@ absl::StatusOr<std::shared_ptr<const QualityPredictor>> QualityPredictor::Load(
   const std::string bytes{std::istreambuf_iterator<char>(in), {}};
   absl::StatusOr<RouterModel> model = ParseRouterModel(bytes);
   if (!model.ok()) {
-    return absl::InvalidArgumentError(fmt::format("{}: {}", path,
-                                                  std::string(model.status().message())));
+    return absl::InvalidArgumentError(
+        fmt::format("{}: {}", path, std::string(model.status().message())));
   }
   return std::make_shared<const QualityPredictor>(*std::move(model));
 }

@@ -123,7 +123,8 @@ TEST(RouterFile, DamageIsFound) {
 TEST(RouterFile, HostileOnesAreRefusedOrHarmless) {
   const std::string bytes = SerializeRouterModel(Trained());
   int refused = 0;
-  for (size_t at = 20; at + 12 < bytes.size(); at += at < 100 || at + 2000 > bytes.size() ? 1 : 211) {
+  for (size_t at = 20; at + 12 < bytes.size();
+       at += at < 100 || at + 2000 > bytes.size() ? 1 : 211) {
     for (const char value : {'\xff', '\x7f', '\0'}) {
       std::string hostile = bytes;
       for (int k = 0; k < 4; ++k) hostile[at + k] = value;

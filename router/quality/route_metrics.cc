@@ -93,9 +93,8 @@ std::vector<CostQuality> SweepWillingness(const RouteTable& table, double unit) 
       const double* c = table.guessed.data() + i * models;
       size_t best = 0;
       for (size_t m = 1; m < models; ++m) {
-        const bool better = step == kSteps
-                                ? p[m] > p[best] || (p[m] == p[best] && c[m] < c[best])
-                                : worth * p[m] - c[m] > worth * p[best] - c[best];
+        const bool better = step == kSteps ? p[m] > p[best] || (p[m] == p[best] && c[m] < c[best])
+                                           : worth * p[m] - c[m] > worth * p[best] - c[best];
         if (better) best = m;
       }
       sum.cost += table.cost[i * models + best];
@@ -197,8 +196,7 @@ ManyModelMetrics MeasureManyModels(const RouteTable& table, const SingleModels& 
   return out;
 }
 
-Calibration MeasureCalibration(std::span<const double> quality,
-                               std::span<const double> predicted) {
+Calibration MeasureCalibration(std::span<const double> quality, std::span<const double> predicted) {
   constexpr int kBins = 10;
   double surplus[kBins] = {};
   Calibration out;

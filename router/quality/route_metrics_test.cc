@@ -24,8 +24,8 @@ RouteTable FourRows() {
 }
 
 TEST(TwoModels, MatchTheWorkedExampleWithTies) {
-  const auto m = MeasureTwoModels(
-      kWeak, kStrong, std::vector<double>{.1, .2, .9, .7, .3, .8, .2, .6, .7, .1});
+  const auto m =
+      MeasureTwoModels(kWeak, kStrong, std::vector<double>{.1, .2, .9, .7, .3, .8, .2, .6, .7, .1});
   EXPECT_NEAR(m.apgr, 0.75, 1e-9);
   EXPECT_NEAR(m.auc, 0.75, 1e-9);
   EXPECT_NEAR(m.cpt50, 10, 1e-6);
@@ -68,8 +68,8 @@ TEST(ManyModels, MatchTheWorkedExample) {
 }
 
 TEST(ManyModels, OneModelLeadsNobody) {
-  const RouteTable table{.models = 1, .quality = {1, 0}, .cost = {2, 4}, .predicted = {.5, .5},
-                         .guessed = {2, 4}};
+  const RouteTable table{
+      .models = 1, .quality = {1, 0}, .cost = {2, 4}, .predicted = {.5, .5}, .guessed = {2, 4}};
   const ManyModelMetrics m = MeasureManyModels(table, MeasureSingles(table));
   EXPECT_NEAR(m.aiq, 0.5, 1e-9);
   EXPECT_NEAR(m.lead, 0, 1e-9);
@@ -78,8 +78,8 @@ TEST(ManyModels, OneModelLeadsNobody) {
 }
 
 TEST(Calibration, CountsBinsAndSquares) {
-  const auto c = MeasureCalibration(std::vector<double>{1, 0, 1, 1},
-                                    std::vector<double>{.5, .5, 1.5, .75});
+  const auto c =
+      MeasureCalibration(std::vector<double>{1, 0, 1, 1}, std::vector<double>{.5, .5, 1.5, .75});
   EXPECT_NEAR(c.brier, (0.25 + 0.25 + 0 + 0.0625) / 4, 1e-9);
   EXPECT_NEAR(c.ece, 0.25 / 4, 1e-9);
 }

@@ -136,8 +136,8 @@ absl::Status ReadPrices(const std::string& file, std::vector<RoutingSet>* sets) 
       const Json entry = all[set.name].value(set.models[m], Json());
       set.prices[m] = {price(entry, "in"), price(entry, "out")};
       if (!(set.prices[m].input >= 0) || !(set.prices[m].output >= 0)) {
-        return absl::InvalidArgumentError(fmt::format("{}: \"{}\" has no prices of {}", file,
-                                                      set.name, set.models[m]));
+        return absl::InvalidArgumentError(
+            fmt::format("{}: \"{}\" has no prices of {}", file, set.name, set.models[m]));
       }
     }
   }
@@ -162,7 +162,8 @@ absl::StatusOr<std::vector<RoutingSet>> ReadRoutingData(const RoutingDataOptions
   std::vector<Wanted> wanted;  // rows without a prompt
   for (const std::string& file : options.files) {
     const std::string name = SetName(file);
-    auto set = std::find_if(sets.begin(), sets.end(), [&](const auto& s) { return s.name == name; });
+    auto set =
+        std::find_if(sets.begin(), sets.end(), [&](const auto& s) { return s.name == name; });
     if (set == sets.end()) set = sets.insert(sets.end(), RoutingSet{.name = name});
     const size_t before = set->rows.size();
     HOSTLER_RETURN_IF_ERROR(ReadLines(file, [&](int line, const Json& object) {

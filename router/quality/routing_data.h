@@ -16,17 +16,17 @@ struct RoutingRow {
   std::string subject;  // for training alone; may be ""
   std::string prompt;
   double prompt_tokens = 0;
-  std::vector<float> quality;  // 0 … 1, of each of the set's models
-  std::vector<float> tokens;   // of each answer, or empty: not known
+  std::vector<float> quality;    // 0 … 1, of each of the set's models
+  std::vector<float> tokens;     // of each answer, or empty: not known
   std::vector<float> embedding;  // of the prompt, or empty
 };
 
 // Rows that name the same models.
 struct RoutingSet {
   std::string name;
-  std::vector<std::string> models;  // sorted
-  std::vector<Price> prices;        // of models; zeros when not known
-  std::vector<RoutingRow> rows;
+  std::vector<std::string> models = {};  // sorted
+  std::vector<Price> prices = {};        // of models; zeros when not known
+  std::vector<RoutingRow> rows = {};
 
   // USD of row's answer by model m, with an answer of `tokens`.
   double Cost(const RoutingRow& row, size_t m, double tokens) const {

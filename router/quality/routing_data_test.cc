@@ -20,8 +20,9 @@ std::string Refusal(const std::string& text) {
 
 TEST(RoutingData, JoinsPromptsByIdAndSplitsByName) {
   const auto sets = ReadRoutingData(
-      {.files = {Write("gen_train.jsonl",
-                       R"({"id":"q","prompt_tokens":3,"correct":{"m":1},"response_tokens":{"m":7}})"),
+      {.files = {Write(
+                     "gen_train.jsonl",
+                     R"({"id":"q","prompt_tokens":3,"correct":{"m":1},"response_tokens":{"m":7}})"),
                  Write("gen_val.jsonl", R"({"id":"r","prompt":"own","correct":{"m":0}})")},
        .prompts = {Write("other.jsonl", R"({"id":"q","prompt":"text","subject":"s"})")},
        .prices = Write("models.json", R"({"gen":{"m":{"in":1,"out":2}}})")});

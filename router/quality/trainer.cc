@@ -18,12 +18,12 @@ constexpr size_t kLeastRows = 20;
 // A set's rows among all examples, and what their labels are in its basis.
 struct Group {
   const RoutingSet* set = nullptr;
-  size_t first = 0;             // example of the set's first row
+  size_t first = 0;  // example of the set's first row
   int32_t first_residual = 0;
-  std::vector<int32_t> topics;
-  std::vector<float> mean;      // [M]
-  Matrix basis;                 // [M, C]
-  Matrix targets;               // [rows, C]
+  std::vector<int32_t> topics = {};
+  std::vector<float> mean = {};  // [M]
+  Matrix basis = {};             // [M, C]
+  Matrix targets = {};           // [rows, C]
 
   size_t rows() const { return set->rows.size(); }
 };
@@ -44,9 +44,9 @@ class Trainer {
     Weigh();
     for (const RoutingSet& set : sets_) AddGroup(set);
     if (static_cast<int>(topic_names_.size()) + residuals_ > kMaxOutputs) {
-      return absl::InvalidArgumentError(fmt::format(
-          "{} topics and {} directions; at most {} together", topic_names_.size(), residuals_,
-          kMaxOutputs));
+      return absl::InvalidArgumentError(
+          fmt::format("{} topics and {} directions; at most {} together", topic_names_.size(),
+                      residuals_, kMaxOutputs));
     }
     Matrix topics(x_.size(), topic_names_.size()), heads(x_.size(), options_.max_directions);
     for (int fold = 0; fold < options_.folds; ++fold) {
@@ -71,16 +71,16 @@ class Trainer {
   // Examples, their topics and folds.
   absl::Status Gather() {
     std::map<std::string, int32_t> topics;
-    embedding_size_ = sets_.empty() || sets_[0].rows.empty() ? 0 : sets_[0].rows[0].embedding.size();
+    embedding_size_ =
+        sets_.empty() || sets_[0].rows.empty() ? 0 : sets_[0].rows[0].embedding.size();
     for (const RoutingSet& set : sets_) {
       if (set.rows.size() < kLeastRows) {
         return absl::InvalidArgumentError(fmt::format("{} has {} rows; at least {} are needed",
                                                       set.name, set.rows.size(), kLeastRows));
       }
       if (set.models.size() > kMaxGroupModels) {
-        return absl::InvalidArgumentError(
-            fmt::format("{} has {} models; at most {}", set.name, set.models.size(),
-                        kMaxGroupModels));
+        return absl::InvalidArgumentError(fmt::format("{} has {} models; at most {}", set.name,
+                                                      set.models.size(), kMaxGroupModels));
       }
       for (const RoutingRow& row : set.rows) {
         if (row.embedding.size() != embedding_size_ || embedding_size_ > kMaxEmbedding) {
@@ -183,8 +183,8 @@ class Trainer {
       labels.push_back(topic_[i]);
     }
     Fit fit;
-    fit.topics = FitSoftmax(rows, labels, topic_names_.size(), idf_.size(),
-                            {.epochs = options_.epochs});
+    fit.topics =
+        FitSoftmax(rows, labels, topic_names_.size(), idf_.size(), {.epochs = options_.epochs});
     for (const Group& group : groups_) fit.heads.push_back(FitHeads(group, fold));
     return fit;
   }
