@@ -11,10 +11,10 @@ namespace hostler {
 
 // Views into the request it was made of, or into `storage`.
 struct RoutePrompt {
-  std::string_view text;     // the last user message
-  std::string_view context;  // what came before, ""
-  int messages = 1;          // of a chat
-  bool tools = false;        // the request brings tools
+  std::string_view text;          // the last user message
+  std::string_view context = {};  // what came before, ""
+  int messages = 1;               // of a chat
+  bool tools = false;             // the request brings tools
   // Of the text, as long as the router was trained with; empty: none.
   std::span<const float> embedding = {};
 };

@@ -20,14 +20,14 @@ namespace hostler {
 
 struct RouterGroup {
   std::string name;
-  std::vector<std::string> models;  // M
-  std::vector<int32_t> topics;      // its own, indexes < RouterModel::topics
-  int32_t first_residual = 0;       // where its C directions start among the residual outputs
-  std::vector<float> basis;         // [M, C]
-  std::vector<float> theta;         // [topics, C]
-  std::vector<float> residual;      // [C]
-  std::vector<float> scale;         // [M, 2]: the mean, and a slope that calibrates
-  std::vector<float> tokens;        // [topics, M] expected answer lengths, or empty
+  std::vector<std::string> models = {};  // M
+  std::vector<int32_t> topics = {};      // its own, indexes < RouterModel::topics
+  int32_t first_residual = 0;            // where its C directions start among the residual outputs
+  std::vector<float> basis = {};         // [M, C]
+  std::vector<float> theta = {};         // [topics, C]
+  std::vector<float> residual = {};      // [C]
+  std::vector<float> scale = {};         // [M, 2]: the mean, and a slope that calibrates
+  std::vector<float> tokens = {};        // [topics, M] expected answer lengths, or empty
 
   int directions() const { return static_cast<int>(residual.size()); }
 };
@@ -37,11 +37,11 @@ struct RouterModel {
   int32_t embedding_size = 0;
   int32_t topics = 0;
   int32_t residuals = 0;
-  std::vector<float> idf;        // [2^hash_bits + embedding_size]
-  std::vector<float> row_scale;  // of weights: [features]
-  std::vector<int8_t> weights;   // [features, topics + residuals]
-  std::vector<float> bias;       // [topics]
-  std::vector<RouterGroup> groups;
+  std::vector<float> idf = {};        // [2^hash_bits + embedding_size]
+  std::vector<float> row_scale = {};  // of weights: [features]
+  std::vector<int8_t> weights = {};   // [features, topics + residuals]
+  std::vector<float> bias = {};       // [topics]
+  std::vector<RouterGroup> groups = {};
 
   int64_t features() const { return (int64_t{1} << hash_bits) + embedding_size; }
   int outputs() const { return topics + residuals; }

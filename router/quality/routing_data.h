@@ -24,9 +24,9 @@ struct RoutingRow {
 // Rows that name the same models.
 struct RoutingSet {
   std::string name;
-  std::vector<std::string> models;  // sorted
-  std::vector<Price> prices;        // of models; zeros when not known
-  std::vector<RoutingRow> rows;
+  std::vector<std::string> models = {};  // sorted
+  std::vector<Price> prices = {};        // of models; zeros when not known
+  std::vector<RoutingRow> rows = {};
 
   // USD of row's answer by model m, with an answer of `tokens`.
   double Cost(const RoutingRow& row, size_t m, double tokens) const {

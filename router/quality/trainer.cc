@@ -20,10 +20,10 @@ struct Group {
   const RoutingSet* set = nullptr;
   size_t first = 0;  // example of the set's first row
   int32_t first_residual = 0;
-  std::vector<int32_t> topics;
-  std::vector<float> mean;  // [M]
-  Matrix basis;             // [M, C]
-  Matrix targets;           // [rows, C]
+  std::vector<int32_t> topics = {};
+  std::vector<float> mean = {};  // [M]
+  Matrix basis = {};             // [M, C]
+  Matrix targets = {};           // [rows, C]
 
   size_t rows() const { return set->rows.size(); }
 };

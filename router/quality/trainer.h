@@ -21,7 +21,7 @@ struct TrainOptions {
   float penalty = 1.0f;    // of the heads' ridge
   float topic_prior = 10;  // rows that a topic's mean starts with
   int max_directions = 6;  // of a group; fewer than models: their principal ones
-  std::function<void(std::string_view)> progress;  // may be empty
+  std::function<void(std::string_view)> progress = {};  // may be empty
 };
 
 // The same data and options give the same bytes. A row without a subject is of
