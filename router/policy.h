@@ -99,7 +99,9 @@ class RoutingPolicy {
  public:
   virtual ~RoutingPolicy() = default;
   virtual std::string_view name() const = 0;
-  // Errors: Unavailable, InvalidArgument or ResourceExhausted, saying why no target will do.
+  // Errors: Unavailable, InvalidArgument or ResourceExhausted, saying why no target will do;
+  // FailedPrecondition when all that could be asked are engines here, and these cannot
+  // answer it.
   virtual absl::StatusOr<Decision> Decide(const RouteFeatures& features,
                                           std::span<const TargetSnapshot> targets) = 0;
   // A decision of this policy is carried out. Not called for those that are only asked for.

@@ -6,6 +6,7 @@
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "router/features.h"
+#include "router/upstream_body.h"
 
 namespace hostler {
 namespace {
@@ -66,7 +67,12 @@ absl::StatusOr<Decision> Router::Route(const GenerateRequest& request) const {
   }
   std::string storage;
   const RouteFeatures features = ExtractFeatures(request, &storage);
-  HOSTLER_ASSIGN_OR_RETURN(Decision decision, found->second->Decide(features, snapshots));
+  absl::StatusOr<Decision> decided = found->second->Decide(features, snapshots);
+  // What an engine says against it tells more.
+  if (absl::IsFailedPrecondition(decided.status()) && features.upstreams_only) {
+    return request.original->engine_error;
+  }
+  HOSTLER_ASSIGN_OR_RETURN(Decision decision, std::move(decided));
   decision.virtual_model = found->first;
   if (decision.policy.empty()) decision.policy = found->second->name();
   return decision;

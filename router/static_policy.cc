@@ -48,6 +48,7 @@ class StaticPolicy : public RoutingPolicy {
     const TargetSnapshot* target = nullptr;
     int max_prompt_tokens = 0;
     std::vector<const TargetSnapshot*> suitable;
+    int unable = 0;  // engines here that cannot answer it
     int unavailable = 0;
     int longest_context = 0;  // of those whose rule takes the prompt
     int longest_rule = 0;
@@ -66,7 +67,11 @@ class StaticPolicy : public RoutingPolicy {
                        const RouteFeatures& features, Choice* choice) {
     choice->longest_rule = std::max(choice->longest_rule, rule.max_prompt_tokens);
     if (rule.max_prompt_tokens > 0 && features.prompt_tokens > rule.max_prompt_tokens) return;
-    if (!target.available || (features.upstreams_only && target.local)) {
+    if (features.upstreams_only && target.local) {
+      ++choice->unable;
+      return;
+    }
+    if (!target.available) {
       ++choice->unavailable;
       return;
     }
@@ -88,6 +93,9 @@ class StaticPolicy : public RoutingPolicy {
       return absl::UnavailableError(
           fmt::format("static: none of the {} models that take {} is available", choice.unavailable,
                       Length(features)));
+    }
+    if (choice.unable > 0 && choice.longest_context == 0) {
+      return absl::FailedPreconditionError("static: no model of this server can answer this");
     }
     if (choice.longest_context > 0) {
       return absl::InvalidArgumentError(

@@ -14,6 +14,7 @@ namespace hostler {
 namespace {
 
 constexpr int kSecondsOfDay = 86400;
+constexpr char kUnable[] = "no model of this server can answer this";
 
 int64_t SecondsSinceEpoch() {
   return std::chrono::duration_cast<std::chrono::seconds>(
@@ -57,7 +58,7 @@ void Estimate(const RouteFeatures& features, const TargetSnapshot& target, Candi
 }
 
 const char* WhyNot(const RouteFeatures& features, const TargetSnapshot& target) {
-  if (features.upstreams_only && target.local) return "no model of this server can answer this";
+  if (features.upstreams_only && target.local) return kUnable;
   if (!target.available) return "not available";
   const int64_t needed = int64_t{features.prompt_tokens} + std::max(features.max_tokens, 1);
   if (target.max_context > 0 && needed > target.max_context) return "its context is too short";
@@ -199,13 +200,15 @@ absl::StatusOr<Decision> ScoredPolicy::Decide(const RouteFeatures& features,
   Scores scores = Score(features, targets, loaded.get());
   if (scores.candidates.empty()) {
     std::string why;
-    bool too_long = !scores.reports.empty();
+    bool too_long = !scores.reports.empty(), unable = too_long;
     for (const CandidateReport& report : scores.reports) {
       why += fmt::format("{}{}: {}", why.empty() ? "" : "; ", report.target, report.left_out);
       too_long &= report.left_out.starts_with("its context");
+      unable &= report.left_out == kUnable;
     }
     const std::string message = fmt::format("{}: no model can answer this ({})", name(), why);
     if (too_long) return absl::InvalidArgumentError(message);
+    if (unable) return absl::FailedPreconditionError(message);
     return absl::UnavailableError(message);
   }
   Limits limits = Merge(features.wish);
