@@ -1,0 +1,84 @@
+"""A router from training to serving: train it, judge it, serve with it, ask it why."""
+
+import json
+
+from support import DENSE, MOE, hostler, hostler_json, serving
+
+EASY, HARD = "Say hello to guest number {}", "Compute the product of {} and ninety-one"
+
+
+def write_outcomes(path, first, rows):
+    """The dear model is always right, the cheap one only about greetings."""
+    with open(path, "w") as file:
+        for i in range(first, first + rows):
+            easy = i % 2 == 0
+            file.write(json.dumps({
+                "id": str(i),
+                "subject": "greetings" if easy else "sums",
+                "prompt": (EASY if easy else HARD).format(i),
+                "correct": {"cheap": int(easy), "dear": 1},
+            }) + "\n")
+    return path
+
+
+def write_config(folder, router):
+    target = {"cheap": {"target": "small", "quality_as": "cheap"},
+              "dear": {"target": "large", "quality_as": "dear"}}
+    # JSON is YAML.
+    path = folder / "hostler.yaml"
+    path.write_text(json.dumps({
+        "models": [
+            {"name": "small", "path": str(DENSE), "price": {"input": 1, "output": 1}},
+            {"name": "large", "path": str(MOE), "price": {"input": 10, "output": 10}},
+        ],
+        "memory": "1GiB",
+        "virtual_models": [{
+            "name": "auto", "policy": "cost_quality", "router": str(router), "min_quality": 0.75,
+            "targets": list(target.values()),
+        }],
+    }))
+    return path
+
+
+def ask(server, path, prompt, **more):
+    body = {"model": "auto", "max_tokens": 4, "messages": [{"role": "user", "content": prompt}]}
+    return server.post(path, {**body, **more})
+
+
+def test_a_trained_router_sends_prompts_to_the_cheapest_that_will_do(tmp_path):
+    train = write_outcomes(tmp_path / "chat_train.jsonl", 0, 400)
+    held = write_outcomes(tmp_path / "chat_val.jsonl", 1000, 100)
+    router = tmp_path / "router.bin"
+    hostler("route train", "--data", train, "--hash-bits", 10, "-o", router)
+    judged = hostler_json("route eval", "--router", router, "--data", held, "--train", train)[0]
+    assert judged["apgr"] > 0.7 and judged["brier"] < 0.05, judged
+
+    with serving("--config", write_config(tmp_path, router)) as server:
+        for prompt, target in [(EASY.format(7), "small"), (HARD.format(8), "large")]:
+            assert ask(server, "/v1/route", prompt).json["model"] == target
+            answer = ask(server, "/v1/chat/completions", prompt, explain=True)
+            assert answer.status == 200
+            assert answer.headers["x-hostler-model"] == target
+            said = answer.json["hostler"]
+            assert said["model"] == target and len(said["candidates"]) == 2
+            assert said["outcome"]["completion_tokens"] == answer.json["usage"]["completion_tokens"]
+            good = {"id": answer.json["id"], "good": True}
+            assert server.post("/v1/feedback", good).status == 200
+            assert server.post("/v1/feedback", good).status == 404
+
+        # A file that cannot be read leaves the one that serves in place.
+        bad = tmp_path / "bad.bin"
+        bad.write_bytes(router.read_bytes()[:-1])
+        refused = server.post("/admin/router/reload", {"path": str(bad)})
+        assert refused.status == 400 and "bad.bin" in refused.error["message"]
+        assert ask(server, "/v1/route", HARD.format(9)).json["model"] == "large"
+        assert server.post("/admin/router/reload", {}).json["auto"]["version"] == 2
+
+
+def test_without_its_router_file_the_cheapest_serves_and_a_metric_says_so(tmp_path):
+    with serving("--config", write_config(tmp_path, tmp_path / "none.bin")) as server:
+        assert ask(server, "/v1/route", HARD.format(8)).json["rule"] == "no_router_file"
+        answer = ask(server, "/v1/chat/completions", HARD.format(8))
+        assert answer.status == 200 and answer.headers["x-hostler-model"] == "small"
+        metrics = server.get("/metrics").body.decode()
+        assert 'hostler:route_file_ok{virtual_model="auto"} 0' in metrics
