@@ -353,16 +353,16 @@ absl::StatusOr<ServerAddress> ParseServerUrl(const std::string& url) {
 }
 
 absl::StatusOr<HttpAnswer> FetchFrom(const ServerAddress& address, const std::string& path,
-                                     int timeout_s) {
+                                     int timeout_s, const std::string& body) {
   asio::io_context io(1);
   absl::StatusOr<Endpoints> endpoints = Resolve(&io, address);
   if (!endpoints.ok()) return endpoints.status();
   Parser parser;
   error_code error;
-  asio::co_spawn(io,
-                 Get(io, *endpoints, MakeRequest(address, http::verb::get, path, ""), timeout_s,
-                     parser, error),
-                 asio::detached);
+  const http::verb verb = body.empty() ? http::verb::get : http::verb::post;
+  asio::co_spawn(
+      io, Get(io, *endpoints, MakeRequest(address, verb, path, body), timeout_s, parser, error),
+      asio::detached);
   io.run();
   if (error) {
     return absl::UnavailableError(

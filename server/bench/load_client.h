@@ -29,10 +29,10 @@ struct HttpAnswer {
   std::string body;
 };
 
-// GET `path` below the address, once. Errors: Unavailable naming the server when
-// nothing answers within `timeout_s`.
+// GET `path` below the address, once, or with a `body` POST. Errors: Unavailable
+// naming the server when nothing answers within `timeout_s`.
 absl::StatusOr<HttpAnswer> FetchFrom(const ServerAddress& address, const std::string& path,
-                                     int timeout_s);
+                                     int timeout_s, const std::string& body = "");
 
 // What GET /v1/models tells; servers differ in how much.
 struct ServerInfo {

@@ -207,10 +207,11 @@ void AddEval(CLI::App* route, RunCommand* run) {
 }  // namespace
 
 void AddRouteCommand(CLI::App* app, RunCommand* run) {
-  CLI::App* route = app->add_subcommand("route", "Train and judge query routers");
+  CLI::App* route = app->add_subcommand("route", "Train, judge and question query routers");
   route->require_subcommand(1);
   AddTrain(route, run);
   AddEval(route, run);
+  AddRouteExplain(route, run);
 }
 
 }  // namespace hostler

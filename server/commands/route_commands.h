@@ -1,4 +1,4 @@
-// The commands that train and judge routers.
+// The commands that train, judge and question routers.
 #pragma once
 
 #include "server/commands/command.h"
@@ -6,5 +6,6 @@
 namespace hostler {
 
 void AddRouteCommand(CLI::App* app, RunCommand* run);
+void AddRouteExplain(CLI::App* route, RunCommand* run);
 
 }  // namespace hostler

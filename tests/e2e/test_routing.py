@@ -56,6 +56,9 @@ def test_a_trained_router_sends_prompts_to_the_cheapest_that_will_do(tmp_path):
     with serving("--config", write_config(tmp_path, router)) as server:
         for prompt, target in [(EASY.format(7), "small"), (HARD.format(8), "large")]:
             assert ask(server, "/v1/route", prompt).json["model"] == target
+            url = f"http://127.0.0.1:{server.port}"
+            told = hostler("route explain", prompt, "--url", url).stdout
+            assert told.startswith(f"{target}: cost_quality: ") and "\nlarge " in told
             answer = ask(server, "/v1/chat/completions", prompt, explain=True)
             assert answer.status == 200
             assert answer.headers["x-hostler-model"] == target
@@ -65,6 +68,9 @@ def test_a_trained_router_sends_prompts_to_the_cheapest_that_will_do(tmp_path):
             good = {"id": answer.json["id"], "good": True}
             assert server.post("/v1/feedback", good).status == 200
             assert server.post("/v1/feedback", good).status == 404
+
+        unknown = hostler("route explain", "x", "--model", "none", "--url", url, check=False)
+        assert unknown.returncode != 0 and 'no model "none"' in unknown.stderr, unknown.stderr
 
         # A file that cannot be read leaves the one that serves in place.
         bad = tmp_path / "bad.bin"
