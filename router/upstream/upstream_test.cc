@@ -71,18 +71,35 @@ class UpstreamTest : public testing::Test {
     options_.health.interval_s = 0;
   }
 
-  void Start(FakeUpstream::Handler handler) {
+  // While it lives handlers may use what was declared before it.
+  class Running {
+   public:
+    explicit Running(UpstreamTest* test) : test_(test) {}
+    ~Running() { test_->Stop(); }
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+
+   private:
+    UpstreamTest* const test_;
+  };
+
+  Running Start(FakeUpstream::Handler handler) {
     fake_ = std::make_unique<FakeUpstream>(std::move(handler));
     options_.url = fake_->url();
     Open();
+    return Running(this);
+  }
+  // The target goes first, so that no handler waits for it.
+  void Stop() {
+    target_.reset();
+    fake_.reset();
   }
   void Open() {
     auto target = NewUpstreamTarget(options_, io_);
     ASSERT_TRUE(target.ok()) << target.status();
     target_ = *std::move(target);
   }
-  // The target goes first, so that no handler waits for it.
-  ~UpstreamTest() override { target_.reset(); }
+  ~UpstreamTest() override { Stop(); }
 
   Answer Ask(const std::string& json = kStreamed) {
     auto stream = target_->Submit(ChatRequest(json));
@@ -113,7 +130,7 @@ class UpstreamTest : public testing::Test {
 TEST_F(UpstreamTest, StreamsWhatComesByteForByteAndReadsIt) {
   options_.price = Price{1, 10};
   const std::string odd = R"({ "choices":[{"delta":{"content":"Hi","new":1.50}}],"more":[null] })";
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
     connection.BeginStream();
     connection.Chunk(": ping\n\n");
     connection.Data(odd);
@@ -137,7 +154,7 @@ TEST_F(UpstreamTest, StreamsWhatComesByteForByteAndReadsIt) {
 
 TEST_F(UpstreamTest, PassesAWholeAnswerOnAsItIs) {
   const std::string body = "{\n \"x\": 1.0," + FakeWhole("Hello").substr(1);
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
     connection.Reply(200, "application/json; charset=utf-8", body);
   });
   const Answer answer = Ask(kWhole);
@@ -151,7 +168,8 @@ TEST_F(UpstreamTest, SendsItsOwnKeyAndModelAndNotTheClients) {
   const std::string file = testing::TempDir() + "upstream_key";
   std::ofstream(file) << "sk-very-secret\n";
   options_.api_key_file = file;
-  Start([](const FakeRequest&, FakeConnection& connection) { Stream(connection); });
+  const Running running =
+      Start([](const FakeRequest&, FakeConnection& connection) { Stream(connection); });
   EXPECT_TRUE(Ask().status.ok());
   const FakeRequest request = fake_->requests().front();
   EXPECT_EQ(request.path, "/v1/chat/completions");
@@ -162,14 +180,15 @@ TEST_F(UpstreamTest, SendsItsOwnKeyAndModelAndNotTheClients) {
 }
 
 TEST_F(UpstreamTest, WithoutAKeySendsNone) {
-  Start([](const FakeRequest&, FakeConnection& connection) { Stream(connection); });
+  const Running running =
+      Start([](const FakeRequest&, FakeConnection& connection) { Stream(connection); });
   EXPECT_TRUE(Ask().status.ok());
   EXPECT_FALSE(fake_->requests().front().headers.contains("authorization"));
 }
 
 TEST_F(UpstreamTest, ForwardsTheClientsCredentialsWhereConfigured) {
   options_.forward_authorization = true;
-  Start([](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([](const FakeRequest&, FakeConnection& connection) {
     connection.Reply(401, "application/json", R"({"error":{"message":"no"}})");
   });
   const absl::Status status = Ask().status;
@@ -181,7 +200,7 @@ TEST_F(UpstreamTest, NoErrorShowsTheKey) {
   setenv("HOSTLER_TEST_KEY", "sk-very-secret", 1);
   options_.api_key_env = "HOSTLER_TEST_KEY";
   int code = 0;
-  Start([&](const FakeRequest& request, FakeConnection& connection) {
+  const Running running = Start([&](const FakeRequest& request, FakeConnection& connection) {
     connection.Reply(
         code, "application/json",
         R"({"error":{"message":"bad key )" + request.headers.at("authorization") + "\"}}");
@@ -197,7 +216,8 @@ TEST_F(UpstreamTest, NoErrorShowsTheKey) {
 }
 
 TEST_F(UpstreamTest, KeepsConnections) {
-  Start([](const FakeRequest&, FakeConnection& connection) { Stream(connection); });
+  const Running running =
+      Start([](const FakeRequest&, FakeConnection& connection) { Stream(connection); });
   for (int i = 0; i < 5; ++i) {
     EXPECT_TRUE(Ask().status.ok());
     // The rest of a stream is read after its end was told.
@@ -209,7 +229,7 @@ TEST_F(UpstreamTest, KeepsConnections) {
 
 TEST_F(UpstreamTest, AKeptConnectionThatWasClosedIsReplaced) {
   std::atomic<int> served = 0;
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
     // The second request on a connection finds it closed without a word.
     if (served++ == 1) return connection.CloseAfter();
     connection.Reply(200, "application/json", FakeWhole("x"));
@@ -221,7 +241,8 @@ TEST_F(UpstreamTest, AKeptConnectionThatWasClosedIsReplaced) {
 }
 
 TEST_F(UpstreamTest, ANewConnectionThatIsClosedIsNotTriedAgain) {
-  Start([](const FakeRequest&, FakeConnection& connection) { connection.CloseAfter(); });
+  const Running running =
+      Start([](const FakeRequest&, FakeConnection& connection) { connection.CloseAfter(); });
   EXPECT_TRUE(absl::IsUnavailable(Ask(kWhole).status));
   EXPECT_EQ(fake_->requests().size(), 1);
   EXPECT_EQ(Errors(UpstreamFailure::kConnect), 1);
@@ -229,7 +250,7 @@ TEST_F(UpstreamTest, ANewConnectionThatIsClosedIsNotTriedAgain) {
 
 TEST_F(UpstreamTest, ErrorsKeepTheirStatusAndBody) {
   const std::string body = R"({"error":{"message":"temperature","type":"t","param":null}})";
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
     connection.Reply(422, "application/json", body);
   });
   const absl::Status status = Ask().status;
@@ -307,7 +328,7 @@ TEST_P(HostileTest, IsAClearErrorAndTheNextRequestIsWell) {
   const Hostile& hostile = GetParam();
   options_.max_event_bytes = 1 << 20;
   std::atomic<int> served = 0;
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
     if (served++ > 0) return Stream(connection);
     connection.Send(hostile.response);
     connection.CloseAfter();
@@ -328,7 +349,7 @@ INSTANTIATE_TEST_SUITE_P(All, HostileTest, testing::ValuesIn(HostileAnswers()),
 TEST_F(UpstreamTest, WholeAnswersOfWrongLengthAreErrors) {
   std::string response;
   const std::string head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
     connection.Send(response);
     connection.CloseAfter();
   });
@@ -348,7 +369,7 @@ TEST_F(UpstreamTest, WholeAnswersOfWrongLengthAreErrors) {
 TEST_F(UpstreamTest, AnAnswerThatIsTooLargeIsCutOff) {
   options_.max_answer_bytes = 1 << 20;
   std::atomic<bool> cut = false;
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
     connection.Send(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n");
     const std::string piece(64 << 10, 'x');
@@ -361,7 +382,7 @@ TEST_F(UpstreamTest, AnAnswerThatIsTooLargeIsCutOff) {
 
 TEST_F(UpstreamTest, TimesOutWithoutAFirstToken) {
   options_.first_token_timeout_s = 0.2;
-  Start([](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([](const FakeRequest&, FakeConnection& connection) {
     connection.BeginStream();
     while (connection.Chunk(": still thinking\n\n")) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -375,7 +396,7 @@ TEST_F(UpstreamTest, TimesOutWithoutAFirstToken) {
 TEST_F(UpstreamTest, TimesOutBetweenEventsEvenWhenBytesDrip) {
   options_.idle_timeout_s = 0.3;
   std::atomic<bool> closed = false;
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
     connection.BeginStream();
     connection.Data(FakeDelta("Hi"));
     while (connection.Chunk("d")) std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -389,7 +410,8 @@ TEST_F(UpstreamTest, TimesOutBetweenEventsEvenWhenBytesDrip) {
 
 TEST_F(UpstreamTest, TimesOutAWholeAnswer) {
   options_.request_timeout_s = 0.2;
-  Start([](const FakeRequest&, FakeConnection& connection) { connection.WaitUntilClosed(); });
+  const Running running =
+      Start([](const FakeRequest&, FakeConnection& connection) { connection.WaitUntilClosed(); });
   EXPECT_TRUE(absl::IsDeadlineExceeded(Ask(kWhole).status));
 }
 
@@ -406,7 +428,7 @@ TEST_F(UpstreamTest, WhereNobodyListensIsUnavailable) {
 
 TEST_F(UpstreamTest, CancellingClosesTheConnection) {
   std::atomic<bool> closed = false;
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
     connection.BeginStream();
     connection.Data(FakeDelta("Hi"));
     closed = connection.WaitUntilClosed();
@@ -426,7 +448,7 @@ TEST_F(UpstreamTest, DoesNotReadOnWhileTheClientDoesNot) {
   const std::string text(8000, 'x');
   std::atomic<int> sent = 0;
   constexpr int kEvents = 6000;  // 48 MB: more than any socket's buffers hold
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
     connection.BeginStream();
     for (int i = 0; i < kEvents; ++i, ++sent) connection.Data(FakeDelta(text));
     connection.Data(FakeFinish());
@@ -450,7 +472,7 @@ TEST_F(UpstreamTest, MoreThanItMayWaitAndThenAreRefused) {
   options_.max_concurrency = 1;
   options_.max_queued = 1;
   std::atomic<bool> go = false;
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
     while (!go) std::this_thread::sleep_for(std::chrono::milliseconds(2));
     Stream(connection);
   });
@@ -471,7 +493,8 @@ TEST_F(UpstreamTest, MoreThanItMayWaitAndThenAreRefused) {
 TEST_F(UpstreamTest, WaitingHasAnEnd) {
   options_.max_concurrency = 1;
   options_.queue_timeout_s = 0.1;
-  Start([](const FakeRequest&, FakeConnection& connection) { connection.WaitUntilClosed(); });
+  const Running running =
+      Start([](const FakeRequest&, FakeConnection& connection) { connection.WaitUntilClosed(); });
   auto first = target_->Submit(ChatRequest(kStreamed));
   EXPECT_TRUE(absl::IsResourceExhausted(Ask().status));
   (*first)->Cancel();
@@ -484,7 +507,7 @@ TEST_F(UpstreamTest, FailuresEjectItAndAProbeBringsItBack) {
   std::vector<std::string> events;
   options_.on_event = [&](const std::string& text) { events.push_back(text); };
   std::atomic<bool> well = false;
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
     if (well) return Stream(connection);
     connection.Reply(500, "text/plain", "oops");
   });
@@ -510,7 +533,7 @@ TEST_F(UpstreamTest, FailuresEjectItAndAProbeBringsItBack) {
 
 TEST_F(UpstreamTest, TheClientsFaultsDoNotEjectIt) {
   options_.health.failures = 2;
-  Start([](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([](const FakeRequest&, FakeConnection& connection) {
     connection.Reply(400, "application/json", "{}");
   });
   for (int i = 0; i < 5; ++i) EXPECT_TRUE(absl::IsInvalidArgument(Ask().status));
@@ -518,7 +541,7 @@ TEST_F(UpstreamTest, TheClientsFaultsDoNotEjectIt) {
 }
 
 TEST_F(UpstreamTest, RetryAfterIsHeededAndToldOn) {
-  Start([](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([](const FakeRequest&, FakeConnection& connection) {
     connection.Reply(429, "application/json", "{}", "Retry-After: 30\r\n");
   });
   const absl::Status status = Ask().status;
@@ -534,7 +557,8 @@ TEST_F(UpstreamTest, RetryAfterIsHeededAndToldOn) {
 TEST_F(UpstreamTest, ChecksEjectItAndBringItBack) {
   options_.health.interval_s = 0.02;
   options_.health.failed_checks = 2;
-  Start([](const FakeRequest&, FakeConnection& connection) { Stream(connection); });
+  const Running running =
+      Start([](const FakeRequest&, FakeConnection& connection) { Stream(connection); });
   EXPECT_TRUE(Eventually([&] { return target_->upstream_stats()->checks > 1; }));
   EXPECT_EQ(target_->snapshot().health, Health::kHealthy);
   fake_->set_health(503);
@@ -545,7 +569,7 @@ TEST_F(UpstreamTest, ChecksEjectItAndBringItBack) {
 }
 
 TEST_F(UpstreamTest, DrainingLetsRequestsEndAndThenEndsThem) {
-  Start([](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([](const FakeRequest&, FakeConnection& connection) {
     connection.BeginStream();
     connection.Data(FakeDelta("Hi"));
     connection.WaitUntilClosed();
@@ -563,7 +587,8 @@ TEST_F(UpstreamTest, DrainingLetsRequestsEndAndThenEndsThem) {
 
 TEST_F(UpstreamTest, ManyRequestsAtOnce) {
   options_.max_concurrency = 8;
-  Start([](const FakeRequest&, FakeConnection& connection) { Stream(connection); });
+  const Running running =
+      Start([](const FakeRequest&, FakeConnection& connection) { Stream(connection); });
   std::vector<std::thread> threads;
   std::atomic<int> well = 0;
   for (int i = 0; i < 16; ++i) {
@@ -581,7 +606,7 @@ TEST_F(UpstreamTest, ManyRequestsAtOnce) {
 }
 
 TEST_F(UpstreamTest, AnswersRequestsThatDidNotComeAsJson) {
-  Start([](const FakeRequest&, FakeConnection& connection) {
+  const Running running = Start([](const FakeRequest&, FakeConnection& connection) {
     connection.BeginStream();
     connection.Data(R"({"choices":[{"index":0,"text":"Hi","finish_reason":"stop"}]})");
     connection.Data("[DONE]");

@@ -36,10 +36,9 @@ absl::StatusOr<Json> Ask(const Flags& flags) {
   Json body = {{"model", flags.model},
                {"messages", Json::array({{{"role", "user"}, {"content", flags.prompt}}})}};
   if (flags.max_tokens > 0) body["max_tokens"] = flags.max_tokens;
-  HOSTLER_ASSIGN_OR_RETURN(
-      const HttpAnswer answer,
-      FetchFrom(server, "/v1/route", kTimeout_s,
-                body.dump(-1, ' ', false, Json::error_handler_t::replace)));
+  HOSTLER_ASSIGN_OR_RETURN(const HttpAnswer answer,
+                           FetchFrom(server, "/v1/route", kTimeout_s,
+                                     body.dump(-1, ' ', false, Json::error_handler_t::replace)));
   const Json json = Json::parse(answer.body, nullptr, /*allow_exceptions=*/false);
   if (answer.status == 200 && json.is_object()) return json;
   const std::string error =

@@ -71,7 +71,7 @@ TEST_F(UpstreamHttpTest, StreamsAreTheUpstreamsOwn) {
 
 TEST_F(UpstreamHttpTest, WholeAnswersAreTheUpstreamsOwn) {
   const std::string body = FakeWhole("Hello");
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  Start([body](const FakeRequest&, FakeConnection& connection) {
     connection.Reply(200, "application/json", body);
   });
   for (const char* model : {"far", "to-far"}) {
@@ -105,7 +105,7 @@ TEST_F(UpstreamHttpTest, RequestsGoUnchangedButForTheModel) {
 
 TEST_F(UpstreamHttpTest, ErrorsAreTheUpstreamsOwn) {
   const std::string body = R"({"error":{"message":"no such thing","type":"x","code":"y"}})";
-  Start([&](const FakeRequest&, FakeConnection& connection) {
+  Start([body](const FakeRequest&, FakeConnection& connection) {
     connection.Reply(422, "application/json", body);
   });
   for (const char* stream : {"", R"(,"stream":true)"}) {
