@@ -31,7 +31,7 @@ double Seconds(std::chrono::steady_clock::duration time) {
 
 int Run(const Flags& flags) {
   Router router;
-  ScoredPolicyOptions options;
+  ScoredRoutingOptions options;
   options.router_file = flags.router;
   options.load = QualityPredictor::Load;
   options.limits.min_quality = 0.6;
@@ -53,7 +53,7 @@ int Run(const Flags& flags) {
     if (!models.empty()) options.targets.back().quality_as = models[size_t(i) % models.size()];
   }
   (void)router.AddVirtualModel(
-      "auto", std::make_unique<ScoredPolicy>(options, NewCostQuality(std::nullopt)));
+      "auto", std::make_unique<ScoredRoutingPolicy>(options, NewCostQuality(std::nullopt)));
 
   GenerateRequest request;
   request.model = "auto";

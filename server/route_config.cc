@@ -190,7 +190,7 @@ absl::Status ValidateVirtualModel(const VirtualModelConfig& model,
 std::unique_ptr<RoutingPolicy> NewPolicy(const VirtualModelConfig& model,
                                          const std::vector<std::string>& all, LoadQuality load) {
   if (model.policy == "static") return NewStaticPolicy(model.rules);
-  ScoredPolicyOptions options;
+  ScoredRoutingOptions options;
   options.targets = model.targets;
   if (options.targets.empty()) {
     for (const std::string& name : all) options.targets.push_back({.target = name});
@@ -203,7 +203,7 @@ std::unique_ptr<RoutingPolicy> NewPolicy(const VirtualModelConfig& model,
   options.payer_day_usd = model.key_budget;
   options.day_usd = model.day_budget;
   options.reject_over_budget = model.over_budget == "reject";
-  return std::make_unique<ScoredPolicy>(std::move(options), NewChooser(model));
+  return std::make_unique<ScoredRoutingPolicy>(std::move(options), NewChooser(model));
 }
 
 std::string DescribePolicy(const VirtualModelConfig& model) {

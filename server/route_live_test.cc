@@ -144,12 +144,13 @@ class RouteLiveTest : public testing::Test {
     small_ = small.get();
     ASSERT_TRUE(router_.AddTarget(std::move(large)).ok());
     ASSERT_TRUE(router_.AddTarget(std::move(small)).ok());
-    ScoredPolicyOptions options;
+    ScoredRoutingOptions options;
     options.targets = {{.target = "large", .quality = 0.9}, {.target = "small", .quality = 0.6}};
     options.limits.deadline_s = 1;
-    ASSERT_TRUE(
-        router_.AddVirtualModel("auto", std::make_unique<ScoredPolicy>(options, NewBestEffort()))
-            .ok());
+    ASSERT_TRUE(router_
+                    .AddVirtualModel(
+                        "auto", std::make_unique<ScoredRoutingPolicy>(options, NewBestEffort()))
+                    .ok());
     metrics_ = std::make_unique<Metrics>(&router_);
     service_ = std::make_unique<Service>(&router_, metrics_.get(), &log_);
   }

@@ -68,12 +68,13 @@ const char* WhyNot(const RouteFeatures& features, const TargetSnapshot& target) 
 }  // namespace
 
 // What is known of every target, and which of them can be chosen.
-struct ScoredPolicy::Scores {
+struct ScoredRoutingPolicy::Scores {
   std::vector<CandidateReport> reports;  // of all
   std::vector<Candidate> candidates;     // of those that can be chosen
 };
 
-ScoredPolicy::ScoredPolicy(ScoredPolicyOptions options, std::unique_ptr<Chooser> chooser)
+ScoredRoutingPolicy::ScoredRoutingPolicy(ScoredRoutingOptions options,
+                                         std::unique_ptr<Chooser> chooser)
     : options_(std::move(options)),
       chooser_(std::move(chooser)),
       fallback_(NewStaticPolicy(RulesFor(options_.targets))),
@@ -83,7 +84,7 @@ ScoredPolicy::ScoredPolicy(ScoredPolicyOptions options, std::unique_ptr<Chooser>
   if (!options_.router_file.empty()) quality_.Reload().IgnoreError();
 }
 
-Limits ScoredPolicy::Merge(const RouteWish& wish) const {
+Limits ScoredRoutingPolicy::Merge(const RouteWish& wish) const {
   Limits limits;
   limits.min_quality = Stricter(options_.limits.min_quality, wish.min_quality, false);
   limits.max_cost = Stricter(options_.limits.max_cost, wish.max_cost, true);
@@ -91,16 +92,16 @@ Limits ScoredPolicy::Merge(const RouteWish& wish) const {
   return limits;
 }
 
-int ScoredPolicy::IndexOf(std::string_view target) const {
+int ScoredRoutingPolicy::IndexOf(std::string_view target) const {
   for (size_t i = 0; i < options_.targets.size(); ++i) {
     if (options_.targets[i].target == target) return int(i);
   }
   return -1;
 }
 
-ScoredPolicy::Scores ScoredPolicy::Score(const RouteFeatures& features,
-                                         std::span<const TargetSnapshot> targets,
-                                         const LoadedQuality* loaded) {
+ScoredRoutingPolicy::Scores ScoredRoutingPolicy::Score(const RouteFeatures& features,
+                                                       std::span<const TargetSnapshot> targets,
+                                                       const LoadedQuality* loaded) {
   Scores scores;
   const size_t count = options_.targets.size();
   std::vector<QualityEstimate> guesses;
@@ -146,8 +147,8 @@ ScoredPolicy::Scores ScoredPolicy::Score(const RouteFeatures& features,
   return scores;
 }
 
-absl::StatusOr<Decision> ScoredPolicy::DecideStatic(const RouteFeatures& features,
-                                                    std::span<const TargetSnapshot> targets) {
+absl::StatusOr<Decision> ScoredRoutingPolicy::DecideStatic(
+    const RouteFeatures& features, std::span<const TargetSnapshot> targets) {
   HOSTLER_ASSIGN_OR_RETURN(Decision decision, fallback_->Decide(features, targets));
   decision.policy = fallback_->name();
   decision.rule = "no_router_file";
@@ -156,8 +157,8 @@ absl::StatusOr<Decision> ScoredPolicy::DecideStatic(const RouteFeatures& feature
 }
 
 // Leaves out what costs too much. `left`: of the budgets. Errors: as Decide.
-absl::Status ScoredPolicy::ApplyCostLimit(const RouteFeatures& features, double left,
-                                          Limits* limits, Scores* scores) const {
+absl::Status ScoredRoutingPolicy::ApplyCostLimit(const RouteFeatures& features, double left,
+                                                 Limits* limits, Scores* scores) const {
   const double limit = std::min(left, limits->max_cost.value_or(left));
   if (limit == std::numeric_limits<double>::infinity()) return absl::OkStatus();
   const auto cost_less = [](const Candidate& a, const Candidate& b) {
@@ -193,8 +194,8 @@ absl::Status ScoredPolicy::ApplyCostLimit(const RouteFeatures& features, double 
   return absl::OkStatus();
 }
 
-absl::StatusOr<Decision> ScoredPolicy::Decide(const RouteFeatures& features,
-                                              std::span<const TargetSnapshot> targets) {
+absl::StatusOr<Decision> ScoredRoutingPolicy::Decide(const RouteFeatures& features,
+                                                     std::span<const TargetSnapshot> targets) {
   const std::shared_ptr<const LoadedQuality> loaded = quality_.current();
   if (loaded == nullptr && !options_.router_file.empty()) return DecideStatic(features, targets);
   Scores scores = Score(features, targets, loaded.get());
@@ -241,12 +242,12 @@ absl::StatusOr<Decision> ScoredPolicy::Decide(const RouteFeatures& features,
   return decision;
 }
 
-void ScoredPolicy::Started(const Decision& decision) {
+void ScoredRoutingPolicy::Started(const Decision& decision) {
   budgets_.Reserve(decision.payer, Today(), decision.reserved_usd);
   conversations_.Add(decision.prefixes, IndexOf(decision.target));
 }
 
-void ScoredPolicy::Finished(const Decision& decision, const RouteOutcome& outcome) {
+void ScoredRoutingPolicy::Finished(const Decision& decision, const RouteOutcome& outcome) {
   const double cost = std::isnan(outcome.cost_usd) ? decision.reserved_usd : outcome.cost_usd;
   budgets_.Settle(decision.payer, Today(), decision.reserved_usd, cost);
   if (outcome.target != decision.target) {
@@ -254,7 +255,7 @@ void ScoredPolicy::Finished(const Decision& decision, const RouteOutcome& outcom
   }
 }
 
-void ScoredPolicy::Learn(const Decision& decision, const std::string& target, double score) {
+void ScoredRoutingPolicy::Learn(const Decision& decision, const std::string& target, double score) {
   const int index = IndexOf(target);
   if (index >= 0) chooser_->Learn(decision.context, index, score);
 }

@@ -1,4 +1,4 @@
-// ScoredPolicy: a virtual model whose targets are weighed by predicted quality,
+// ScoredRoutingPolicy: a virtual model whose targets are weighed by predicted quality,
 // cost and latency. It scores; a Chooser chooses.
 #pragma once
 
@@ -15,7 +15,7 @@
 
 namespace hostler {
 
-struct ScoredPolicyOptions {
+struct ScoredRoutingOptions {
   std::vector<TargetTerms> targets;  // at least one
   // The router file; "": the targets' own qualities. While it cannot be read a
   // static policy serves, without rules.
@@ -30,9 +30,9 @@ struct ScoredPolicyOptions {
   bool reject_over_budget = false;
 };
 
-class ScoredPolicy : public RoutingPolicy {
+class ScoredRoutingPolicy : public RoutingPolicy {
  public:
-  ScoredPolicy(ScoredPolicyOptions options, std::unique_ptr<Chooser> chooser);
+  ScoredRoutingPolicy(ScoredRoutingOptions options, std::unique_ptr<Chooser> chooser);
 
   std::string_view name() const override { return chooser_->name(); }
   // Errors: Unavailable; InvalidArgument for a prompt that is too long for all, or
@@ -43,7 +43,7 @@ class ScoredPolicy : public RoutingPolicy {
   void Finished(const Decision& decision, const RouteOutcome& outcome) override;
   void Learn(const Decision& decision, const std::string& target, double score) override;
 
-  const ScoredPolicyOptions& options() const { return options_; }
+  const ScoredRoutingOptions& options() const { return options_; }
   QualitySlot* quality() override { return options_.router_file.empty() ? nullptr : &quality_; }
 
  private:
@@ -57,7 +57,7 @@ class ScoredPolicy : public RoutingPolicy {
                               Scores* scores) const;
   int IndexOf(std::string_view target) const;
 
-  const ScoredPolicyOptions options_;
+  const ScoredRoutingOptions options_;
   const std::unique_ptr<Chooser> chooser_;
   const std::unique_ptr<RoutingPolicy> fallback_;
   QualitySlot quality_;

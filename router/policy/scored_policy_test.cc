@@ -27,9 +27,9 @@ class WordSource : public QualitySource {
   const std::vector<std::string> models_ = {"tiny-1b", "huge-1t"};
 };
 
-class ScoredPolicyTest : public testing::Test {
+class ScoredRoutingTest : public testing::Test {
  protected:
-  ScoredPolicyTest() {
+  ScoredRoutingTest() {
     options_.targets = {{.target = "small", .quality_as = "tiny-1b"},
                         {.target = "large", .quality_as = "huge-1t"}};
     options_.router_file = "router.bin";
@@ -44,8 +44,8 @@ class ScoredPolicyTest : public testing::Test {
                 {.name = "other", .price = {0, 0}}};
   }
 
-  std::unique_ptr<ScoredPolicy> Make() {
-    return std::make_unique<ScoredPolicy>(options_, NewCostQuality(std::nullopt));
+  std::unique_ptr<ScoredRoutingPolicy> Make() {
+    return std::make_unique<ScoredRoutingPolicy>(options_, NewCostQuality(std::nullopt));
   }
 
   RouteFeatures Ask(std::string_view text) {
@@ -57,7 +57,7 @@ class ScoredPolicyTest : public testing::Test {
   }
 
   // Decides, starts and finishes at what the decision expects.
-  absl::StatusOr<Decision> Run(ScoredPolicy* policy, std::string_view text) {
+  absl::StatusOr<Decision> Run(ScoredRoutingPolicy* policy, std::string_view text) {
     absl::StatusOr<Decision> decision = policy->Decide(Ask(text), targets_);
     if (!decision.ok()) return decision;
     policy->Started(*decision);
@@ -69,14 +69,14 @@ class ScoredPolicyTest : public testing::Test {
     return decision;
   }
 
-  ScoredPolicyOptions options_;
+  ScoredRoutingOptions options_;
   std::vector<TargetSnapshot> targets_;
   RouteWish wish_;
   bool broken_ = false;
   double spent_ = 0;
 };
 
-TEST_F(ScoredPolicyTest, SendsEachPromptToTheCheapestThatIsGoodEnough) {
+TEST_F(ScoredRoutingTest, SendsEachPromptToTheCheapestThatIsGoodEnough) {
   const auto policy = Make();
   const auto easy = policy->Decide(Ask("easy"), targets_);
   ASSERT_TRUE(easy.ok());
@@ -89,7 +89,7 @@ TEST_F(ScoredPolicyTest, SendsEachPromptToTheCheapestThatIsGoodEnough) {
   EXPECT_EQ(policy->Decide(Ask("hard"), targets_)->target, "large");
 }
 
-TEST_F(ScoredPolicyTest, ARequestMayAskForMore) {
+TEST_F(ScoredRoutingTest, ARequestMayAskForMore) {
   const auto policy = Make();
   wish_.min_quality = 0.85;
   EXPECT_EQ(policy->Decide(Ask("easy"), targets_)->target, "large");
@@ -100,7 +100,7 @@ TEST_F(ScoredPolicyTest, ARequestMayAskForMore) {
   EXPECT_EQ(ErrorField(refused.status()), "hostler.max_cost");
 }
 
-TEST_F(ScoredPolicyTest, LeavesOutWhatCannotAnswerAndSaysWhy) {
+TEST_F(ScoredRoutingTest, LeavesOutWhatCannotAnswerAndSaysWhy) {
   const auto policy = Make();
   targets_[0].available = false;
   const auto decision = policy->Decide(Ask("easy"), targets_);
@@ -112,7 +112,7 @@ TEST_F(ScoredPolicyTest, LeavesOutWhatCannotAnswerAndSaysWhy) {
   EXPECT_THAT(Message(none.status()), HasSubstr("large: its context is too short"));
 }
 
-TEST_F(ScoredPolicyTest, LatencyFollowsQueueAndMeasuredSpeed) {
+TEST_F(ScoredRoutingTest, LatencyFollowsQueueAndMeasuredSpeed) {
   targets_[0].speed = {.requests = 5,
                        .base_s = 0.1,
                        .prompt_token_s = 0.001,
@@ -129,7 +129,7 @@ TEST_F(ScoredPolicyTest, LatencyFollowsQueueAndMeasuredSpeed) {
   EXPECT_TRUE(std::isnan(decision->Find("large")->latency_s)) << "nothing is known of it";
 }
 
-TEST_F(ScoredPolicyTest, AConversationIsKnownToBeCachedWhereItWas) {
+TEST_F(ScoredRoutingTest, AConversationIsKnownToBeCachedWhereItWas) {
   const auto policy = Make();
   RouteFeatures features = Ask("easy");
   features.prefixes = {{11, 40}, {12, 80}};
@@ -140,7 +140,7 @@ TEST_F(ScoredPolicyTest, AConversationIsKnownToBeCachedWhereItWas) {
   EXPECT_EQ(next->Find("large")->cached_tokens, 0);
 }
 
-TEST_F(ScoredPolicyTest, ABrokenRouterFileLeavesTheStaticPolicyToServe) {
+TEST_F(ScoredRoutingTest, ABrokenRouterFileLeavesTheStaticPolicyToServe) {
   broken_ = true;
   const auto policy = Make();
   const auto decision = policy->Decide(Ask("hard"), targets_);
@@ -151,7 +151,7 @@ TEST_F(ScoredPolicyTest, ABrokenRouterFileLeavesTheStaticPolicyToServe) {
   EXPECT_TRUE(absl::IsDataLoss(policy->quality()->status()));
 }
 
-TEST_F(ScoredPolicyTest, ReloadsRollBackAndSurviveABrokenFile) {
+TEST_F(ScoredRoutingTest, ReloadsRollBackAndSurviveABrokenFile) {
   const auto policy = Make();
   EXPECT_TRUE(absl::IsFailedPrecondition(policy->quality()->Rollback().status()));
   EXPECT_EQ(*policy->quality()->Load("new.bin"), 2u);
@@ -164,7 +164,7 @@ TEST_F(ScoredPolicyTest, ReloadsRollBackAndSurviveABrokenFile) {
   EXPECT_EQ(policy->quality()->current()->path, "router.bin");
 }
 
-TEST_F(ScoredPolicyTest, ARouterFileThatLacksAModelIsRefused) {
+TEST_F(ScoredRoutingTest, ARouterFileThatLacksAModelIsRefused) {
   options_.targets[1].quality_as = "unheard-of";
   const auto policy = Make();
   EXPECT_THAT(Message(policy->quality()->status()), HasSubstr("does not know \"unheard-of\""));
@@ -173,7 +173,7 @@ TEST_F(ScoredPolicyTest, ARouterFileThatLacksAModelIsRefused) {
 }
 
 // Adversarial prompts, all of which look hard.
-TEST_F(ScoredPolicyTest, APayersBudgetBoundsWhatHardPromptsCanCost) {
+TEST_F(ScoredRoutingTest, APayersBudgetBoundsWhatHardPromptsCanCost) {
   options_.payer_day_usd = 0.0501;  // 25 answers of large
   const auto policy = Make();
   wish_.payer = 77;
@@ -193,7 +193,7 @@ TEST_F(ScoredPolicyTest, APayersBudgetBoundsWhatHardPromptsCanCost) {
   EXPECT_EQ(Run(policy.get(), "hard")->target, "large") << "others have their own";
 }
 
-TEST_F(ScoredPolicyTest, AnExhaustedBudgetCanRefuse) {
+TEST_F(ScoredRoutingTest, AnExhaustedBudgetCanRefuse) {
   options_.day_usd = 0.003;
   options_.reject_over_budget = true;
   const auto policy = Make();
@@ -207,7 +207,7 @@ TEST_F(ScoredPolicyTest, AnExhaustedBudgetCanRefuse) {
   EXPECT_GT(RetryAfterSeconds(refused.status()), 0);
 }
 
-TEST_F(ScoredPolicyTest, RunningRequestsAreReservedFromTheBudget) {
+TEST_F(ScoredRoutingTest, RunningRequestsAreReservedFromTheBudget) {
   options_.payer_day_usd = 0.0025;
   const auto policy = Make();
   const auto first = policy->Decide(Ask("hard"), targets_);

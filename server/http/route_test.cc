@@ -15,12 +15,12 @@ using testing::Not;
 class RouteTest : public HttpTest {
  protected:
   RouteTest() {
-    ScoredPolicyOptions options;
+    ScoredRoutingOptions options;
     options.targets = {{.target = "small", .quality = 0.6},
                        {.target = "org/large", .quality = 0.9}};
     options.limits.min_quality = 0.5;
     EXPECT_TRUE(router_
-                    .AddVirtualModel("smart", std::make_unique<ScoredPolicy>(
+                    .AddVirtualModel("smart", std::make_unique<ScoredRoutingPolicy>(
                                                   options, NewCostQuality(std::nullopt)))
                     .ok());
     AnswerAtOnce(small_);
