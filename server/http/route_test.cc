@@ -100,7 +100,9 @@ TEST_F(RouteTest, FeedbackCountsOnce) {
 }
 
 TEST_F(RouteTest, ReloadingNeedsARouterFile) {
-  const TestResponse reply = client_->Post("/admin/router/reload", "{}");
+  client_->Send(
+      "POST /admin/router/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}");
+  const TestResponse reply = client_->Read();
   EXPECT_EQ(reply.status, 404) << reply.body;
 }
 
