@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "engine/base/checksum.h"
@@ -40,8 +41,10 @@ void RouteBook::WriteLine(const Json& line) {
   std::fflush(log_);
 }
 
-std::string RouteBook::PromptForLog(std::string_view prompt) const {
+std::string RouteBook::PromptForLog(const GenerateRequest& request) const {
   if (log_ == nullptr) return "";
+  std::string storage;
+  const std::string_view prompt = ReadRoutePrompt(request, &storage).text;
   return with_text_ ? std::string(prompt) : ChecksumText(Checksum(prompt));
 }
 

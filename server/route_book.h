@@ -7,7 +7,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <string_view>
 #include <unordered_map>
 
 #include "absl/status/status.h"
@@ -34,15 +33,14 @@ class RouteBook {
   // as they are, else a checksum. Errors: when the file cannot be opened.
   // REQUIRES: before the first decision.
   absl::Status OpenLog(const std::string& path, bool with_text);
-  bool keeps_text() const { return log_ != nullptr && with_text_; }
 
-  // A virtual model's decision is over. `prompt` as ReadRoutePrompt gives it, or
-  // its checksum's text; see PromptForLog.
+  // A virtual model's decision is over. `prompt` is PromptForLog's.
   void Finished(const std::string& id, const Decision& decision, const RouteOutcome& outcome,
                 const std::string& prompt);
 
-  // What of a prompt goes into the log: the text or its checksum; "" without a log.
-  std::string PromptForLog(std::string_view prompt) const;
+  // What of the request's last message goes into the log: the text or its checksum;
+  // "" without a log.
+  std::string PromptForLog(const GenerateRequest& request) const;
 
   // How good the answer with this id was, 0 … 1: for the policy, the log and the
   // metrics. Errors: NotFound for an id that is not known (any more) or was judged.

@@ -149,8 +149,7 @@ absl::StatusOr<std::unique_ptr<Call>> Service::Start(GenerateRequest request,
   std::string prompt;
   if (!decision->virtual_model.empty()) {
     metrics_->routes().CountDecision(*decision, seconds);
-    std::string storage;
-    prompt = routes_.PromptForLog(ReadRoutePrompt(request, &storage).text);
+    prompt = routes_.PromptForLog(request);
   }
   auto stream =
       RoutedStream::Start(router_, &retries_, &dispatch_stats_, *decision, std::move(request));

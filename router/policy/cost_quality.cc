@@ -27,7 +27,7 @@ class CostQuality : public Chooser {
     Choice choice;
     // The bounds count before all else: a candidate that keeps one more of them ranks above.
     choice.order = RankBy(candidates, [&](const Candidate& c) {
-      return Bounds(c, in_time(c), good(c)) + Squash(Worth(c, limits, some_good));
+      return Bounds(in_time(c), good(c)) + Squash(Worth(c, limits, some_good));
     });
     const Candidate& best = candidates[choice.order.front()];
     const std::string of = fmt::format("of {}", candidates.size());
@@ -56,7 +56,7 @@ class CostQuality : public Chooser {
   }
 
  private:
-  static double Bounds(const Candidate&, bool in_time, bool good) {
+  static double Bounds(bool in_time, bool good) {
     return (in_time ? 4.0 : 0.0) + (good ? 2.0 : 0.0);
   }
 
