@@ -20,20 +20,34 @@ HOW = (
     "no llama-server: name one in HOSTLER_LLAMA_SERVER, put it on PATH, or set "
     "HOSTLER_INSTALL_PEER=1 to install PyPI's llama-cpp-python (which compiles for long)"
 )
-# One that shows tools to the model; the sample models' own does not.
+# One that knows tools, their calls and results; the sample models' own does not. The peer finds out by
+# trying it how calls are written, and constrains its sampling to that where a call is required.
 TEMPLATE = """\
 {%- if tools %}<|im_start|>system
+You may call one or more functions.
 <tools>
 {%- for tool in tools %}
 {{ tool | tojson }}
 {%- endfor %}
 </tools>
-Answer calls as <tool_call>
-{"name": <function-name>, "arguments": <args-json-object>}
-</tool_call><|im_end|>
+To call one, answer with {"name": <function-name>, "arguments": <args-json-object>}<|im_end|>
 {% endif %}
 {%- for message in messages %}
+{%- if message.role == 'tool' %}
+{{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}
+{%- elif message.tool_calls %}
+{{- '<|im_start|>assistant\\n' }}
+{%- if message.content %}{{- message.content }}{%- endif %}
+{%- for call in message.tool_calls %}
+{%- if call.function %}{%- set call = call.function %}{%- endif %}
+{{- '{"name": "' + call.name + '", "arguments": ' }}
+{{- call.arguments | tojson }}
+{{- '}' }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- else %}
 {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}
 """

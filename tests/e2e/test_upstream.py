@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -21,7 +22,11 @@ WEATHER = {
     "function": {
         "name": "weather",
         "description": "The weather of a city",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}},
+            "required": ["city"],
+        },
     },
 }
 
@@ -118,6 +123,93 @@ def test_tools_reach_the_peer(peer, gateway):
     assert steady(json.loads(direct[1])) == steady(answer)
     without = json.loads(ask(gateway.url + "/v1", "/chat/completions", {"messages": STORY})[1])
     assert answer["usage"]["prompt_tokens"] > without["usage"]["prompt_tokens"]
+
+
+def masked(body):
+    """The bytes, but for the values that differ from answer to answer."""
+    scalar = rb'("(?:id|created|system_fingerprint)": ?)("[^"]*"|[0-9]+)'
+    masked = re.sub(scalar, rb"\1X", body)
+    return re.sub(rb'("(?:timings|prompt_tokens_details)": ?)\{[^{}]*\}', rb"\1X", masked)
+
+
+def arguments_of(message):
+    """Of its only tool call."""
+    (call,) = message["tool_calls"]
+    assert call["function"]["name"] == "weather"
+    return json.loads(call["function"]["arguments"])
+
+
+# The model is too small to call of its own accord: the peer constrains it to, and words before the call
+# are made unlikely.
+CALL = {
+    "messages": STORY,
+    "tools": [WEATHER],
+    "tool_choice": "required",
+    "logit_bias": [["{", 50]],
+    "max_tokens": 256,
+}
+USAGE = {"stream_options": {"include_usage": True}}
+
+
+def test_a_tool_call_is_the_same_to_the_byte(peer, gateway):
+    direct, through = both(peer, gateway, CALL)
+    assert direct[0] == through[0] == 200
+    assert masked(direct[1]) == masked(through[1])
+    choice = json.loads(through[1])["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert arguments_of(choice["message"])["city"] in ("Paris", "Rome")
+
+
+def test_a_streamed_tool_call_is_the_same_to_the_byte(peer, gateway):
+    direct, through = both(peer, gateway, {**CALL, "stream": True, **USAGE})
+    assert direct[0] == through[0] == 200
+    assert masked(direct[1]) == masked(through[1])
+    name, arguments = "", ""
+    for each in chunks(through[1]):
+        for part in [p for c in each["choices"] for p in c["delta"].get("tool_calls") or []]:
+            name += part["function"].get("name") or ""
+            arguments += part["function"].get("arguments") or ""
+    assert name == "weather" and json.loads(arguments)["city"] in ("Paris", "Rome")
+
+
+def test_a_tool_calls_result_goes_back_the_same(peer, gateway):
+    call = {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "weather", "arguments": '{"city": "Paris"}'},
+    }
+    messages = [
+        *STORY,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": '{"sky": "clear"}'},
+    ]
+    direct, through = both(peer, gateway, {"messages": messages, "tools": [WEATHER]})
+    assert direct[0] == through[0] == 200
+    assert masked(direct[1]) == masked(through[1])
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True, **USAGE}], ids=["whole", "stream"])
+def test_chat_is_the_same_to_the_byte(peer, gateway, more):
+    direct, through = both(peer, gateway, {"messages": STORY, **more})
+    assert direct[0] == through[0] == 200
+    assert masked(direct[1]) == masked(through[1])
+
+
+def test_only_the_usage_nobody_asked_for_is_left_out(peer, gateway):
+    body = {"messages": STORY, "stream": True}
+    direct = both(peer, gateway, {**body, **USAGE})[0]
+    through = both(peer, gateway, body)[1]
+    kept = [each for each in direct[1].split(b"\n\n") if b'"choices":[],' not in each]
+    assert masked(b"\n\n".join(kept)) == masked(through[1])
+
+
+def test_tool_errors_are_the_same(peer, gateway):
+    refused = 0
+    for change in [{"tool_choice": "nonsense"}, {"tools": [{"type": "function"}]}, {"tools": 3}]:
+        direct, through = both(peer, gateway, {**CALL, **change})
+        assert direct[0] == through[0] and masked(direct[1]) == masked(through[1])
+        refused += direct[0] >= 400
+    assert refused
 
 
 def test_what_no_engine_here_can_do_is_done_there(peer, gateway):
