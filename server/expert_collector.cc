@@ -6,6 +6,7 @@
 #include "cache/miss_ratio.h"
 #include "fmt/format.h"
 #include "server/expert_reads.h"
+#include "server/metric_family.h"
 
 namespace hostler {
 namespace {
@@ -20,29 +21,12 @@ constexpr MetricType kCounter = MetricType::Counter;
 // four, bounds double.
 constexpr int kBucketsInOne = 4;
 
-// Besides model_name and tier.
-using Labels = std::vector<ClientMetric::Label>;
+using Family = MetricFamilyBuilder;
+using Labels = MetricFamilyBuilder::Labels;
 
-class Family {
- public:
-  Family(const char* name, MetricType type, const char* help)
-      : family_{std::string("hostler:expert_cache_") + name, help, type, {}} {}
-
-  ClientMetric& Add(const EngineSnapshot& engine, Labels more = {}) {
-    ClientMetric& metric = family_.metric.emplace_back();
-    metric.label = {{"model_name", engine.model}, {"tier", "dram"}};
-    metric.label.insert(metric.label.end(), more.begin(), more.end());
-    return metric;
-  }
-  void Add(const EngineSnapshot& engine, double value, Labels more = {}) {
-    ClientMetric& metric = Add(engine, std::move(more));
-    (family_.type == kGauge ? metric.gauge.value : metric.counter.value) = value;
-  }
-  MetricFamily Take() { return std::move(family_); }
-
- private:
-  MetricFamily family_;
-};
+Labels LabelsOf(const EngineSnapshot& engine) {
+  return {{"model_name", engine.model}, {"tier", "dram"}};
+}
 
 // A number of ExpertCacheStats, by class where `name` is said.
 struct Number {
@@ -133,12 +117,12 @@ const std::vector<NumberFamily>& NumberFamilies() {
 
 void CollectNumbers(std::span<const EngineSnapshot> engines, std::vector<MetricFamily>* families) {
   for (const NumberFamily& numbers : NumberFamilies()) {
-    Family family(numbers.name, numbers.type, numbers.help);
+    Family family(std::string("expert_cache_") + numbers.name, numbers.type, numbers.help);
     for (const EngineSnapshot& engine : engines) {
       for (const Number& number : numbers.numbers) {
         Labels labels;
         if (number.read_class != nullptr) labels.push_back({"class", number.read_class});
-        family.Add(engine, number.read(engine.stats.experts), std::move(labels));
+        family.Add(LabelsOf(engine), number.read(engine.stats.experts), std::move(labels));
       }
     }
     families->push_back(family.Take());
@@ -146,29 +130,31 @@ void CollectNumbers(std::span<const EngineSnapshot> engines, std::vector<MetricF
 }
 
 void CollectReads(std::span<const EngineSnapshot> engines, std::vector<MetricFamily>* families) {
-  Family reads("reads_total", kCounter, "Expert reads begun, by who asked for them.");
-  Family bytes("read_bytes_total", kCounter, "Expert bytes read, by who asked for them.");
-  Family in_flight("reads_in_flight", kGauge, "Expert reads at the disk.");
-  Family queued("reads_queued", kGauge, "Expert reads not begun.");
+  Family reads("expert_cache_reads_total", kCounter, "Expert reads begun, by who asked for them.");
+  Family bytes("expert_cache_read_bytes_total", kCounter,
+               "Expert bytes read, by who asked for them.");
+  Family in_flight("expert_cache_reads_in_flight", kGauge, "Expert reads at the disk.");
+  Family queued("expert_cache_reads_queued", kGauge, "Expert reads not begun.");
   for (const EngineSnapshot& engine : engines) {
     for (const ExpertReads& one : ReadsByClass(engine.stats.experts)) {
       const Labels labels = {{"class", std::string(one.name)}};
-      reads.Add(engine, double(one.reads), labels);
-      bytes.Add(engine, double(one.bytes), labels);
-      in_flight.Add(engine, one.in_flight, labels);
-      queued.Add(engine, one.queued, labels);
+      reads.Add(LabelsOf(engine), double(one.reads), labels);
+      bytes.Add(LabelsOf(engine), double(one.bytes), labels);
+      in_flight.Add(LabelsOf(engine), one.in_flight, labels);
+      queued.Add(LabelsOf(engine), one.queued, labels);
     }
   }
   for (Family* family : {&reads, &bytes, &in_flight, &queued}) families->push_back(family->Take());
 }
 
 void CollectLayers(std::span<const EngineSnapshot> engines, std::vector<MetricFamily>* families) {
-  Family family("layer_resident_ratio", kGauge, "Share of a MoE layer's expert bytes in slots.");
+  Family family("expert_cache_layer_resident_ratio", kGauge,
+                "Share of a MoE layer's expert bytes in slots.");
   for (const EngineSnapshot& engine : engines) {
     for (size_t i = 0; i < engine.experts->layers.size(); ++i) {
       const ExpertReport::Layer& layer = engine.experts->layers[i];
       const double share = layer.bytes > 0 ? double(layer.resident_bytes) / double(layer.bytes) : 0;
-      family.Add(engine, share, {{"layer", std::to_string(i)}});
+      family.Add(LabelsOf(engine), share, {{"layer", std::to_string(i)}});
     }
   }
   families->push_back(family.Take());
@@ -177,14 +163,14 @@ void CollectLayers(std::span<const EngineSnapshot> engines, std::vector<MetricFa
 // At each tenth of what all experts take.
 void CollectMissRatios(std::span<const EngineSnapshot> engines,
                        std::vector<MetricFamily>* families) {
-  Family family("miss_ratio", kGauge,
+  Family family("expert_cache_miss_ratio", kGauge,
                 "Share of decode's lookups that would miss, estimated for slots for so large a "
                 "share of all experts.");
   for (const EngineSnapshot& engine : engines) {
     if (engine.experts->miss_ratios.empty()) continue;
     for (int tenths = 1; tenths <= 10; ++tenths) {
       const uint64_t bytes = engine.stats.experts.model_bytes / 10 * tenths;
-      family.Add(engine, MissRatioAt(engine.experts->miss_ratios, bytes),
+      family.Add(LabelsOf(engine), MissRatioAt(engine.experts->miss_ratios, bytes),
                  {{"resident", fmt::format("{:.1f}", tenths * 0.1)}});
     }
   }
@@ -193,11 +179,12 @@ void CollectMissRatios(std::span<const EngineSnapshot> engines,
 
 void CollectReadTimes(std::span<const EngineSnapshot> engines,
                       std::vector<MetricFamily>* families) {
-  Family family("demand_read_seconds", MetricType::Histogram,
+  Family family("expert_cache_demand_read_seconds", MetricType::Histogram,
                 "From when a step first waited for an expert until it could be used.");
   for (const EngineSnapshot& engine : engines) {
     const LatencyHistogram& times = engine.experts->demand_reads;
-    ClientMetric::Histogram& histogram = family.Add(engine, {{"class", "demand"}}).histogram;
+    ClientMetric::Histogram& histogram =
+        family.Add(LabelsOf(engine), {{"class", "demand"}}).histogram;
     for (int i = 0; i < LatencyHistogram::kBuckets; ++i) {
       histogram.sample_count += times.counts[i];
       if (i % kBucketsInOne == 0 || i == LatencyHistogram::kBuckets - 1) {

@@ -4,6 +4,8 @@
 #include <string>
 #include <utility>
 
+#include "server/metric_family.h"
+
 namespace hostler {
 namespace {
 
@@ -12,32 +14,12 @@ using prometheus::MetricFamily;
 using prometheus::MetricType;
 
 struct Upstream {
+  MetricFamilyBuilder::Labels labels;
   TargetSnapshot now;
   UpstreamStats stats;
 };
 
-using Labels = std::vector<ClientMetric::Label>;
-
-class Family {
- public:
-  Family(const char* name, MetricType type, const char* help)
-      : family_{std::string("hostler:upstream_") + name, help, type, {}} {}
-
-  ClientMetric& Add(const Upstream& upstream, Labels more = {}) {
-    ClientMetric& metric = family_.metric.emplace_back();
-    metric.label = {{"model_name", upstream.now.name}};
-    metric.label.insert(metric.label.end(), more.begin(), more.end());
-    return metric;
-  }
-  void Add(const Upstream& upstream, double value, Labels more = {}) {
-    ClientMetric& metric = Add(upstream, std::move(more));
-    (family_.type == MetricType::Gauge ? metric.gauge.value : metric.counter.value) = value;
-  }
-  MetricFamily Take() { return std::move(family_); }
-
- private:
-  MetricFamily family_;
-};
+using Family = MetricFamilyBuilder;
 
 struct Number {
   const char* name;
@@ -74,10 +56,11 @@ constexpr Number kNumbers[] = {
 };
 
 MetricFamily CollectErrors(const std::vector<Upstream>& upstreams) {
-  Family family("errors_total", MetricType::Counter, "Requests that failed, by what failed.");
+  Family family("upstream_errors_total", MetricType::Counter,
+                "Requests that failed, by what failed.");
   for (const Upstream& upstream : upstreams) {
     for (size_t i = 0; i < kUpstreamFailures; ++i) {
-      family.Add(upstream, double(upstream.stats.errors[i]),
+      family.Add(upstream.labels, double(upstream.stats.errors[i]),
                  {{"reason", UpstreamFailureName(UpstreamFailure(i))}});
     }
   }
@@ -85,13 +68,13 @@ MetricFamily CollectErrors(const std::vector<Upstream>& upstreams) {
 }
 
 MetricFamily CollectTokens(const std::vector<Upstream>& upstreams) {
-  Family family("tokens_total", MetricType::Counter,
+  Family family("upstream_tokens_total", MetricType::Counter,
                 "Tokens that the upstream counted; cached is a part of prompt.");
   for (const Upstream& upstream : upstreams) {
     const UpstreamStats& stats = upstream.stats;
-    family.Add(upstream, double(stats.prompt_tokens), {{"kind", "prompt"}});
-    family.Add(upstream, double(stats.cached_prompt_tokens), {{"kind", "cached"}});
-    family.Add(upstream, double(stats.completion_tokens), {{"kind", "completion"}});
+    family.Add(upstream.labels, double(stats.prompt_tokens), {{"kind", "prompt"}});
+    family.Add(upstream.labels, double(stats.cached_prompt_tokens), {{"kind", "cached"}});
+    family.Add(upstream.labels, double(stats.completion_tokens), {{"kind", "completion"}});
   }
   return family.Take();
 }
@@ -101,10 +84,10 @@ MetricFamily CollectHealth(const std::vector<Upstream>& upstreams) {
                                                         {Health::kProbing, "probing"},
                                                         {Health::kEjected, "ejected"},
                                                         {Health::kThrottled, "throttled"}};
-  Family family("health", MetricType::Gauge, "1 for the state it is in.");
+  Family family("upstream_health", MetricType::Gauge, "1 for the state it is in.");
   for (const Upstream& upstream : upstreams) {
     for (const auto& [health, name] : kStates) {
-      family.Add(upstream, upstream.now.health == health, {{"state", name}});
+      family.Add(upstream.labels, upstream.now.health == health, {{"state", name}});
     }
   }
   return family.Take();
@@ -112,10 +95,10 @@ MetricFamily CollectHealth(const std::vector<Upstream>& upstreams) {
 
 MetricFamily CollectLatency(const std::vector<Upstream>& upstreams, const char* name,
                             const char* help, UpstreamLatency UpstreamStats::*latency) {
-  Family family(name, MetricType::Histogram, help);
+  Family family(std::string("upstream_") + name, MetricType::Histogram, help);
   for (const Upstream& upstream : upstreams) {
     const UpstreamLatency& times = upstream.stats.*latency;
-    ClientMetric::Histogram& histogram = family.Add(upstream).histogram;
+    ClientMetric::Histogram& histogram = family.Add(upstream.labels).histogram;
     for (size_t i = 0; i < times.counts.size(); ++i) {
       histogram.sample_count += times.counts[i];
       const bool last = i == UpstreamLatency::kBounds.size();
@@ -134,14 +117,14 @@ std::vector<MetricFamily> CollectUpstreams(const Router& router) {
   std::vector<Upstream> upstreams;
   for (const auto& target : router.targets()) {
     if (const std::optional<UpstreamStats> stats = target->upstream_stats()) {
-      upstreams.push_back({target->snapshot(), *stats});
+      upstreams.push_back({{{"model_name", target->name()}}, target->snapshot(), *stats});
     }
   }
   if (upstreams.empty()) return {};
   std::vector<MetricFamily> families;
   for (const Number& number : kNumbers) {
-    Family family(number.name, number.type, number.help);
-    for (const Upstream& upstream : upstreams) family.Add(upstream, number.read(upstream));
+    Family family(std::string("upstream_") + number.name, number.type, number.help);
+    for (const Upstream& upstream : upstreams) family.Add(upstream.labels, number.read(upstream));
     families.push_back(family.Take());
   }
   families.push_back(CollectErrors(upstreams));
