@@ -1,9 +1,12 @@
 #include "router/dispatch.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
+#include "engine/base/status.h"
 #include "fmt/format.h"
+#include "router/features.h"
 
 namespace hostler {
 namespace {
@@ -35,52 +38,51 @@ bool RetryBudget::TakeRetry() {
   return true;
 }
 
-RoutedStream::RoutedStream(const Router* router, RetryBudget* retries, DispatchStats* stats,
-                           const Decision& decision, GenerateRequest request)
-    : router_(router),
-      retries_(retries),
-      stats_(stats),
-      n_(std::max(request.n, 1)),
+RoutedStream::RoutedStream(const DispatchTools& tools, const Decision& decision,
+                           GenerateRequest request)
+    : tools_(tools),
       client_wants_logprobs_(request.logprobs.has_value()),
       next_(decision.fallbacks.rbegin(), decision.fallbacks.rend()),
       request_(std::make_unique<GenerateRequest>(std::move(request))),
       judge_(decision.judge) {
+  if (!decision.virtual_model.empty()) prompt_tokens_ = EstimatePromptTokens(*request_);
   next_.push_back(decision.target);
 }
 
-absl::StatusOr<std::unique_ptr<RoutedStream>> RoutedStream::Start(const Router* router,
-                                                                  RetryBudget* retries,
-                                                                  DispatchStats* stats,
+absl::StatusOr<std::unique_ptr<RoutedStream>> RoutedStream::Start(const DispatchTools& tools,
                                                                   const Decision& decision,
                                                                   GenerateRequest request) {
-  retries->CountRequest();
-  std::unique_ptr<RoutedStream> routed(
-      new RoutedStream(router, retries, stats, decision, std::move(request)));
+  tools.retries->CountRequest();
+  std::unique_ptr<RoutedStream> routed(new RoutedStream(tools, decision, std::move(request)));
   absl::Status status = routed->Submit(decision.judge.has_value());
   while (!status.ok()) {
     if (!MayBeRetried(status) || routed->next_.empty()) return status;
-    if (!retries->TakeRetry()) {
-      ++stats->retries_refused;
+    if (!tools.retries->TakeRetry()) {
+      ++tools.stats->retries_refused;
       return status;
     }
-    ++stats->fallbacks;
+    ++tools.stats->fallbacks;
     routed->StopJudging();
     status = routed->Submit(false);
+  }
+  if (decision.hedge_after_s.has_value() && routed->target() == decision.target) {
+    routed->StartRace(*decision.hedge_after_s);
   }
   return routed;
 }
 
 RoutedStream::~RoutedStream() {
   if (stream_ == nullptr) return;
+  if (race_ != nullptr) EndRace(/*second_won=*/false);
   stream_->OnReady(nullptr);
   if (!stream_->ended()) stream_->Cancel();
 }
 
-// To the next target of next_, which is taken off.
-absl::Status RoutedStream::Submit(bool judged) {
+// The next target of next_, which is taken off.
+absl::StatusOr<std::shared_ptr<GenerateStream>> RoutedStream::Ask(bool judged) {
   const std::string name = std::move(next_.back());
   next_.pop_back();
-  Target* target = router_->Find(name);
+  Target* target = tools_.router->Find(name);
   if (target == nullptr) {
     return absl::InternalError(fmt::format("the decision names \"{}\", which is no target", name));
   }
@@ -95,24 +97,29 @@ absl::Status RoutedStream::Submit(bool judged) {
     request.logprobs = 0;
     strip_logprobs_ = true;
   }
-  absl::StatusOr<std::shared_ptr<GenerateStream>> stream = target->Submit(std::move(request));
-  if (!stream.ok()) return stream.status();
+  HOSTLER_ASSIGN_OR_RETURN(std::shared_ptr<GenerateStream> stream,
+                           target->Submit(std::move(request)));
+  attempts_.push_back({name, {}, stream});
+  if (on_ready_ != nullptr) stream->OnReady(on_ready_);
+  return stream;
+}
+
+absl::Status RoutedStream::Submit(bool judged) {
+  HOSTLER_ASSIGN_OR_RETURN(std::shared_ptr<GenerateStream> stream, Ask(judged));
   if (stream_ != nullptr) stream_->OnReady(nullptr);
-  stream_ = *std::move(stream);
-  attempts_.push_back({name, {}, stream_});
-  if (on_ready_ != nullptr) stream_->OnReady(on_ready_);
+  stream_ = std::move(stream);
   return absl::OkStatus();
 }
 
 bool RoutedStream::SubmitNext(const absl::Status& why) {
   if (request_ == nullptr || cancelled_ || !MayBeRetried(why)) return false;
   while (!next_.empty()) {
-    if (!retries_->TakeRetry()) {
-      ++stats_->retries_refused;
+    if (!tools_.retries->TakeRetry()) {
+      ++tools_.stats->retries_refused;
       return false;
     }
     if (Submit(false).ok()) {
-      ++stats_->fallbacks;
+      ++tools_.stats->fallbacks;
       return true;
     }
   }
@@ -130,13 +137,125 @@ bool RoutedStream::FailOver() {
   return true;
 }
 
+void RoutedStream::StartRace(double after_s) {
+  race_ = std::make_unique<Race>();
+  race_->begin = Clock::now();
+  // Not to be hedged, but its wait is to be learned from.
+  race_->asked = next_.empty() || !std::isfinite(after_s);
+  if (race_->asked) return;
+  race_->at = *race_->begin +
+              std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(after_s));
+  race_->alarm = tools_.alarms->Set(race_->at, [this] {
+    std::lock_guard lock(ready_mutex_);
+    // A copy: the callback may replace itself while it runs.
+    const std::function<void()> callback = on_ready_;
+    if (callback != nullptr) callback();
+  });
+}
+
+bool RoutedStream::DueForHedge() const {
+  return race_ != nullptr && !race_->asked && Clock::now() >= race_->at;
+}
+
+void RoutedStream::AskSecond() {
+  race_->asked = true;
+  if (!tools_.retries->TakeRetry()) {
+    ++tools_.stats->hedges_refused;
+    return;
+  }
+  absl::StatusOr<std::shared_ptr<GenerateStream>> stream = Ask(false);
+  if (!stream.ok()) {
+    ++tools_.stats->hedges_failed;
+    return;
+  }
+  hedged_ = true;
+  race_->second = *std::move(stream);
+}
+
+// True when it has a first token, or all that it will ever have.
+bool RoutedStream::DrainRacer(GenerateStream* stream, Attempt* attempt,
+                              std::vector<GenerateEvent>* held) {
+  GenerateEvent event;
+  while (stream->TryPop(&event)) {
+    const int tokens = static_cast<int>(event.token_ids.size()) + event.unnamed_tokens;
+    attempt->seen.completion_tokens += tokens;
+    const bool first_token = tokens > 0 || event.finish_reason.has_value();
+    held->push_back(std::move(event));
+    if (first_token) return true;
+    event = GenerateEvent();
+  }
+  return false;
+}
+
+// Whether it is known now who answers.
+bool RoutedStream::DecideRace() {
+  if (DueForHedge()) AskSecond();
+  Attempt* first = &attempts_[attempts_.size() - (race_->second == nullptr ? 1 : 2)];
+  if (DrainRacer(stream_.get(), first, &race_->first_held)) {
+    ObserveWait(first->target);
+    EndRace(/*second_won=*/false);
+    return true;
+  }
+  if (stream_->ended() && race_->second == nullptr) {
+    if (!stream_->status().ok()) race_->first_held.clear();
+    EndRace(/*second_won=*/false);
+    return true;
+  }
+  if (race_->second == nullptr) return false;
+  if (DrainRacer(race_->second.get(), &attempts_.back(), &race_->second_held)) {
+    // It waited at least so long.
+    ObserveWait(first->target);
+    EndRace(/*second_won=*/true);
+    return true;
+  }
+  const bool alone = stream_->ended();
+  if (!alone && !race_->second->ended()) return false;
+  if (alone) {
+    // The second goes on.
+    ++tools_.stats->hedges_won;
+    std::swap(stream_, race_->second);
+    race_->first_held = std::move(race_->second_held);
+    race_->begin.reset();
+  } else {
+    ++tools_.stats->hedges_failed;
+    std::swap(attempts_.back(), attempts_[attempts_.size() - 2]);
+  }
+  race_->second->OnReady(nullptr);
+  race_->second.reset();
+  return alone && DecideRace();
+}
+
+void RoutedStream::ObserveWait(const std::string& target) {
+  if (!race_->begin.has_value()) return;
+  const std::chrono::duration<double> wait = Clock::now() - *race_->begin;
+  tools_.router->ObserveWait(target, wait.count());
+}
+
+// The last of attempts_ is the one that answers then.
+void RoutedStream::EndRace(bool second_won) {
+  tools_.alarms->Clear(race_->alarm);
+  const std::unique_ptr<Race> race = std::move(race_);
+  held_ = std::move(second_won ? race->second_held : race->first_held);
+  held_first_ = 0;
+  if (race->second == nullptr) return;
+  ++(second_won ? tools_.stats->hedges_won : tools_.stats->hedges_lost);
+  std::shared_ptr<GenerateStream> left = race->second;
+  if (second_won) {
+    std::swap(left, stream_);
+  } else {
+    std::swap(attempts_.back(), attempts_[attempts_.size() - 2]);
+  }
+  left->OnReady(nullptr);
+  left->Cancel();
+}
+
 void RoutedStream::StopJudging() {
   judge_.reset();
   strip_logprobs_ = false;
 }
 
 void RoutedStream::Keep() {
-  ++stats_->cascades_kept;
+  ++tools_.stats->cascades_kept;
   judge_.reset();
 }
 
@@ -148,7 +267,7 @@ void RoutedStream::Decide() {
   // Nobody better takes it: better this answer than none.
   if (!Submit(false).ok()) return Keep();
   first->Cancel();
-  ++stats_->cascades_escalated;
+  ++tools_.stats->cascades_escalated;
   escalated_ = true;
   StopJudging();
   held_.clear();
@@ -166,6 +285,7 @@ void RoutedStream::Judge(GenerateEvent event) {
 }
 
 bool RoutedStream::TryPop(GenerateEvent* event) {
+  if (race_ != nullptr && !DecideRace()) return false;
   for (;;) {
     if (!judging() && held_first_ < held_.size()) {
       *event = std::move(held_[held_first_++]);
@@ -193,18 +313,27 @@ bool RoutedStream::TryPop(GenerateEvent* event) {
 }
 
 bool RoutedStream::ended() {
+  if (race_ != nullptr && !DecideRace()) return false;
   if (judging() || held_first_ < held_.size() || !stream_->ended()) return false;
   return request_ == nullptr || !FailOver();
 }
 
 void RoutedStream::OnReady(std::function<void()> callback) {
-  on_ready_ = std::move(callback);
   const std::shared_ptr<GenerateStream> stream = stream_;
-  stream->OnReady(on_ready_);
+  const std::shared_ptr<GenerateStream> second = race_ == nullptr ? nullptr : race_->second;
+  {
+    std::lock_guard lock(ready_mutex_);
+    on_ready_ = callback;
+  }
+  stream->OnReady(callback);
+  if (second != nullptr) second->OnReady(callback);
+  // Its alarm may have rung when nobody listened.
+  if (callback != nullptr && DueForHedge()) callback();
 }
 
 void RoutedStream::Cancel() {
   cancelled_ = true;
+  if (race_ != nullptr) EndRace(/*second_won=*/false);
   held_.clear();
   held_first_ = 0;
   stream_->Cancel();
@@ -215,7 +344,8 @@ absl::Status RoutedStream::status() const { return stream_->status(); }
 RouteOutcome RoutedStream::outcome() const {
   RouteOutcome outcome;
   outcome.target = target();
-  outcome.fallbacks = static_cast<int>(attempts_.size()) - 1;
+  outcome.hedged = hedged_;
+  outcome.fallbacks = static_cast<int>(attempts_.size()) - 1 - (hedged_ ? 1 : 0);
   outcome.escalated = escalated_;
   outcome.status =
       stream_->ended() ? stream_->status() : absl::CancelledError("left by its client");
@@ -227,10 +357,12 @@ RouteOutcome RoutedStream::outcome() const {
       timings = attempt.stream->timings();
       if (attempt.stream->status().ok()) usage = attempt.stream->usage();
     }
-    if (usage.prompt_tokens == 0 && usage.completion_tokens > 0) {
-      usage.prompt_tokens = static_cast<int>(attempt.stream->prompt().token_ids.size());
+    // Who leaves early has had the prompt computed all the same.
+    const bool left = !attempt.stream->ended() || absl::IsCancelled(attempt.stream->status());
+    if (usage.prompt_tokens == 0 && (left || usage.completion_tokens > 0)) {
+      usage.prompt_tokens = prompt_tokens_;
     }
-    const TargetSnapshot snapshot = router_->Find(attempt.target)->snapshot();
+    const TargetSnapshot snapshot = tools_.router->Find(attempt.target)->snapshot();
     const double seconds =
         std::max(timings.total_ms - timings.queued_ms, 0.0) / 1000 / (snapshot.running + 1);
     outcome.cost_usd +=

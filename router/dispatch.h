@@ -1,5 +1,5 @@
 // Dispatch: carries a decision out: submits the request, turns to the fallbacks
-// while the client has seen nothing, and judges cascades.
+// while the client has seen nothing, judges cascades, and hedges.
 #pragma once
 
 #include <atomic>
@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "engine/engine/request.h"
 #include "engine/engine/stream.h"
+#include "router/alarms.h"
 #include "router/policy.h"
 #include "router/router.h"
 
@@ -42,6 +43,17 @@ struct DispatchStats {
   std::atomic<uint64_t> retries_refused{0};     // that the retry budget did not let
   std::atomic<uint64_t> cascades_kept{0};       // first answers that were good enough
   std::atomic<uint64_t> cascades_escalated{0};  // that were not
+  // A second target was asked beside the first, and: it answered; the first did; it failed.
+  std::atomic<uint64_t> hedges_won{0}, hedges_lost{0}, hedges_failed{0};
+  std::atomic<uint64_t> hedges_refused{0};  // that the retry budget did not let
+};
+
+// What dispatching works with; all must outlive the streams.
+struct DispatchTools {
+  const Router* router = nullptr;
+  RetryBudget* retries = nullptr;
+  DispatchStats* stats = nullptr;
+  Alarms* alarms = nullptr;
 };
 
 // A request under way, as the stream of its one consumer: see GenerateStream.
@@ -49,11 +61,11 @@ struct DispatchStats {
 // destroy this.
 class RoutedStream {
  public:
+  using Clock = std::chrono::steady_clock;
+
   // Submits to the decision's target or, when that refuses, its fallbacks.
-  // `router`, `retries` and `stats` must outlive the result. Errors: the last target's.
-  static absl::StatusOr<std::unique_ptr<RoutedStream>> Start(const Router* router,
-                                                             RetryBudget* retries,
-                                                             DispatchStats* stats,
+  // Errors: the last target's.
+  static absl::StatusOr<std::unique_ptr<RoutedStream>> Start(const DispatchTools& tools,
                                                              const Decision& decision,
                                                              GenerateRequest request);
   ~RoutedStream();
@@ -82,9 +94,27 @@ class RoutedStream {
     std::shared_ptr<GenerateStream> stream;
   };
 
-  RoutedStream(const Router* router, RetryBudget* retries, DispatchStats* stats,
-               const Decision& decision, GenerateRequest request);
+  // While it is open who answers: the first target, or a second one that is asked
+  // when it is late. What they say before a first token is kept.
+  struct Race {
+    std::optional<Clock::time_point> begin;  // of the first's wait; unset: it is no more
+    Clock::time_point at;                    // when the second is asked
+    uint64_t alarm = 0;
+    bool asked = false;  // the second, or it was tried
+    std::shared_ptr<GenerateStream> second;
+    std::vector<GenerateEvent> first_held, second_held;
+  };
+
+  RoutedStream(const DispatchTools& tools, const Decision& decision, GenerateRequest request);
+  absl::StatusOr<std::shared_ptr<GenerateStream>> Ask(bool judged);
   absl::Status Submit(bool judged);
+  void StartRace(double after_s);
+  bool DecideRace();
+  void EndRace(bool second_won);
+  void AskSecond();
+  bool DrainRacer(GenerateStream* stream, Attempt* attempt, std::vector<GenerateEvent>* held);
+  bool DueForHedge() const;
+  void ObserveWait(const std::string& target);
   // Submits to the next target that takes the request. False: none does.
   bool SubmitNext(const absl::Status& why);
   bool FailOver();
@@ -94,18 +124,19 @@ class RoutedStream {
   void StopJudging();
   bool judging() const { return judge_.has_value(); }
 
-  const Router* const router_;
-  RetryBudget* const retries_;
-  DispatchStats* const stats_;
-  const int n_;
+  const DispatchTools tools_;
   const bool client_wants_logprobs_;
   std::vector<std::string> next_;  // targets not asked yet, the next one last
   // Kept while another target may be asked; null: it is too late.
   std::unique_ptr<GenerateRequest> request_;
   std::vector<Attempt> attempts_;
   std::shared_ptr<GenerateStream> stream_;  // of the last attempt
-  std::function<void()> on_ready_;
+  std::recursive_mutex ready_mutex_;        // held while the alarm calls on_ready_
+  std::function<void()> on_ready_;          // guarded by ready_mutex_
   bool cancelled_ = false;
+  std::unique_ptr<Race> race_;  // null: it is decided
+  bool hedged_ = false;
+  int prompt_tokens_ = 0;  // about; a virtual model's
 
   std::optional<CascadeJudge> judge_;  // while the first answer is judged
   bool strip_logprobs_ = false;        // they were asked for judging only

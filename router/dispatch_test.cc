@@ -1,5 +1,9 @@
 #include "router/dispatch.h"
 
+#include <atomic>
+#include <cmath>
+#include <thread>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "router/test_engine.h"
@@ -22,7 +26,7 @@ class DispatchTest : public testing::Test {
   std::unique_ptr<RoutedStream> Start() {
     GenerateRequest request;
     request.prompt = std::string("12345");
-    auto stream = RoutedStream::Start(&router_, &retries_, &stats_, decision_, std::move(request));
+    auto stream = RoutedStream::Start(tools_, decision_, std::move(request));
     EXPECT_TRUE(stream.ok()) << stream.status();
     return *std::move(stream);
   }
@@ -60,6 +64,8 @@ class DispatchTest : public testing::Test {
   std::map<std::string, TestEngine*> engines_;
   RetryBudget retries_;
   DispatchStats stats_;
+  Alarms alarms_;
+  const DispatchTools tools_{&router_, &retries_, &stats_, &alarms_};
   Decision decision_;
 };
 
@@ -73,7 +79,7 @@ TEST_F(DispatchTest, TurnsToTheNextTargetWhenOneRefuses) {
 
 TEST_F(DispatchTest, DoesNotTakeABadRequestElsewhere) {
   engines_["a"]->refuse = absl::InvalidArgumentError("too long");
-  auto stream = RoutedStream::Start(&router_, &retries_, &stats_, decision_, GenerateRequest());
+  auto stream = RoutedStream::Start(tools_, decision_, GenerateRequest());
   EXPECT_TRUE(absl::IsInvalidArgument(stream.status()));
 }
 
@@ -168,6 +174,179 @@ TEST_F(DispatchTest, ACascadeKeepsTheFirstAnswerWhenNobodyBetterTakesIt) {
   const auto stream = Start();
   StreamOf("a")->Push(Likely("dunno", -2.f, true));
   EXPECT_EQ(Text(stream.get()), "dunno");
+}
+
+// An upstream's first chunk, which names the role and no token.
+GenerateEvent Role() {
+  GenerateEvent event;
+  event.text = "";
+  event.wire = "{}";
+  return event;
+}
+
+TEST_F(DispatchTest, ALateFirstTokenIsHedgedAndTheFirstToHaveOneAnswers) {
+  decision_.hedge_after_s = 0.02;
+  const auto stream = Start();
+  std::atomic<int> woken = 0;
+  stream->OnReady([&woken] { ++woken; });
+  StreamOf("a")->Push(Role());
+  GenerateEvent event;
+  EXPECT_FALSE(stream->TryPop(&event)) << "no token yet";
+  const int before = woken;
+  while (woken == before) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_FALSE(stream->TryPop(&event));
+  StreamOf("b")->Push(Token("from b"));
+  ASSERT_TRUE(stream->TryPop(&event));
+  EXPECT_EQ(event.text, "from b");
+  EXPECT_EQ(stream->target(), "b");
+  EXPECT_TRUE(StreamOf("a")->cancelled());
+  StreamOf("b")->Push(Token("!", true));
+  End(StreamOf("b").get());
+  EXPECT_EQ(Text(stream.get()), "!");
+  EXPECT_TRUE(stream->ended());
+  EXPECT_EQ(stats_.hedges_won, 1u);
+  const RouteOutcome outcome = stream->outcome();
+  EXPECT_TRUE(outcome.hedged);
+  EXPECT_EQ(outcome.fallbacks, 0);
+}
+
+TEST_F(DispatchTest, TheFirstTargetMayStillWinAndNothingOfTheSecondIsSeen) {
+  decision_.hedge_after_s = 0;
+  decision_.virtual_model = "auto";
+  const auto stream = Start();
+  GenerateEvent event;
+  EXPECT_FALSE(stream->TryPop(&event)) << "the second is asked";
+  StreamOf("b")->Push(Role());
+  StreamOf("a")->Push(Role());
+  EXPECT_FALSE(stream->TryPop(&event));
+  StreamOf("a")->Push(Token("from a", true));
+  End(StreamOf("a").get());
+  int events = 0;
+  std::string text;
+  while (stream->TryPop(&event)) {
+    ++events;
+    text += event.text;
+  }
+  EXPECT_EQ(text, "from a");
+  EXPECT_EQ(events, 2) << "its own role chunk and its token";
+  EXPECT_TRUE(stream->ended());
+  EXPECT_TRUE(StreamOf("b")->cancelled());
+  EXPECT_EQ(stats_.hedges_lost, 1u);
+  // a: 5 prompt tokens and 2; b, which was left: about as many prompt tokens, 2 by its bytes.
+  EXPECT_DOUBLE_EQ(stream->outcome().cost_usd, ((5 * 1 + 2 * 2) + 2 * 1) / 1e6);
+}
+
+TEST_F(DispatchTest, AHedgeSurvivesTheFailureOfEitherTarget) {
+  decision_.hedge_after_s = 0;
+  for (const bool first_fails : {true, false}) {
+    const size_t round = first_fails ? 0 : 1;
+    const auto stream = Start();
+    GenerateEvent event;
+    EXPECT_FALSE(stream->TryPop(&event));
+    const auto a = engines_["a"]->WaitForRequest(round).second;
+    const auto b = engines_["b"]->WaitForRequest(round).second;
+    End((first_fails ? a : b).get(), absl::UnavailableError("died"));
+    EXPECT_FALSE(stream->TryPop(&event));
+    EXPECT_FALSE(stream->ended());
+    const auto& other = first_fails ? b : a;
+    other->Push(Token("alive", true));
+    End(other.get());
+    EXPECT_EQ(Text(stream.get()), "alive");
+    EXPECT_TRUE(stream->ended());
+    EXPECT_TRUE(stream->status().ok()) << stream->status();
+    EXPECT_EQ(stream->target(), first_fails ? "b" : "a");
+  }
+  EXPECT_EQ(stats_.hedges_won, 1u);
+  EXPECT_EQ(stats_.hedges_failed, 1u);
+}
+
+TEST_F(DispatchTest, WhenBothFailTheThirdIsAskedAndNoHalfAnswerIsPassedOn) {
+  decision_.hedge_after_s = 0;
+  const auto stream = Start();
+  GenerateEvent event;
+  EXPECT_FALSE(stream->TryPop(&event));
+  StreamOf("b")->Push(Role());
+  EXPECT_FALSE(stream->TryPop(&event));
+  End(StreamOf("b").get(), absl::UnavailableError("died"));
+  StreamOf("a")->Push(Role());
+  End(StreamOf("a").get(), absl::UnavailableError("died"));
+  EXPECT_FALSE(stream->TryPop(&event));
+  EXPECT_FALSE(stream->ended());
+  EXPECT_EQ(stream->target(), "c");
+  StreamOf("c")->Push(Token("at last", true));
+  End(StreamOf("c").get());
+  EXPECT_EQ(Text(stream.get()), "at last");
+  EXPECT_TRUE(stream->ended());
+}
+
+TEST_F(DispatchTest, HedgesAreRetriesToTheBudget) {
+  RetryBudget none(0, 0);
+  const DispatchTools tools{&router_, &none, &stats_, &alarms_};
+  decision_.hedge_after_s = 0;
+  GenerateRequest request;
+  request.prompt = std::string("12345");
+  auto stream = RoutedStream::Start(tools, decision_, std::move(request));
+  ASSERT_TRUE(stream.ok());
+  GenerateEvent event;
+  EXPECT_FALSE((*stream)->TryPop(&event));
+  StreamOf("a")->Push(Token("alone", true));
+  End(StreamOf("a").get());
+  EXPECT_EQ(Text(stream->get()), "alone");
+  EXPECT_EQ(stats_.hedges_refused, 1u);
+}
+
+TEST_F(DispatchTest, LeavingARaceCancelsBoth) {
+  decision_.hedge_after_s = 0;
+  auto stream = Start();
+  GenerateEvent event;
+  EXPECT_FALSE(stream->TryPop(&event));
+  const auto a = StreamOf("a"), b = StreamOf("b");
+  stream.reset();
+  EXPECT_TRUE(a->cancelled());
+  EXPECT_TRUE(b->cancelled());
+}
+
+TEST_F(DispatchTest, ThePercentileOfWaitsIsLearnedFromRacesWithoutAHedge) {
+  ASSERT_TRUE(
+      router_.AddVirtualModel("auto", NewStaticPolicy({}), {.shadow = {}, .hedge = HedgeOptions()})
+          .ok());
+  GenerateRequest request;
+  request.model = "auto";
+  EXPECT_TRUE(std::isinf(*router_.Route(request)->hedge_after_s)) << "nothing is known yet";
+  decision_.hedge_after_s = INFINITY;
+  for (size_t i = 0; i < SpeedEstimate::kFewWaits; ++i) {
+    const auto stream = Start();
+    const auto inner = engines_["a"]->WaitForRequest(i).second;
+    inner->Push(Token("x", true));
+    End(inner.get());
+    EXPECT_EQ(Text(stream.get()), "x");
+  }
+  EXPECT_LT(*router_.Route(request)->hedge_after_s, 1);
+}
+
+TEST(AlarmsTest, RingInOrderAndNotOnceCleared) {
+  std::mutex mutex;
+  std::vector<int> rung;
+  const auto ring = [&](int which) {
+    return [&, which] {
+      std::lock_guard lock(mutex);
+      rung.push_back(which);
+    };
+  };
+  Alarms alarms;
+  const auto in = [](int ms) { return Alarms::Clock::now() + std::chrono::milliseconds(ms); };
+  alarms.Set(in(40), ring(3));
+  alarms.Set(in(10), ring(1));
+  const uint64_t cleared = alarms.Set(in(20), ring(2));
+  alarms.Clear(cleared);
+  alarms.Clear(cleared);
+  const auto all = [&] {
+    std::lock_guard lock(mutex);
+    return rung.size() == 2;
+  };
+  while (!all()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  std::lock_guard lock(mutex);
+  EXPECT_EQ(rung, (std::vector<int>{1, 3}));
 }
 
 TEST_F(DispatchTest, LeavingCancels) {

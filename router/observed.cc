@@ -1,6 +1,7 @@
 #include "router/observed.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace hostler {
 namespace {
@@ -43,6 +44,28 @@ void SpeedEstimate::Observe(int n, const Usage& usage, const Timings& timings) {
   if (tokens > 1) {
     Blend(decode_s / (tokens - 1), speed_.decode_token_s == 0, &speed_.decode_token_s);
   }
+}
+
+void SpeedEstimate::ObserveWait(double seconds) {
+  std::lock_guard lock(mutex_);
+  if (waits_.size() < kWaits) {
+    waits_.push_back(seconds);
+    return;
+  }
+  waits_[next_wait_] = seconds;
+  next_wait_ = (next_wait_ + 1) % kWaits;
+}
+
+double SpeedEstimate::SlowWait() const {
+  std::vector<double> waits;
+  {
+    std::lock_guard lock(mutex_);
+    waits = waits_;
+  }
+  if (waits.size() < kFewWaits) return std::numeric_limits<double>::infinity();
+  const auto slow = waits.begin() + ptrdiff_t(waits.size() * 95 / 100);
+  std::nth_element(waits.begin(), slow, waits.end());
+  return *slow;
 }
 
 ObservedSpeed SpeedEstimate::speed() const {

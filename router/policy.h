@@ -40,6 +40,9 @@ struct RouteFeatures {
   std::chrono::steady_clock::time_point now = {};
 };
 
+// left_out of candidates that a bound on cost excluded. The others could not be asked at all.
+inline constexpr std::string_view kOverBudget = "over the budget", kOverMaxCost = "over max_cost";
+
 // One target as a decision saw it. NaN: not known.
 struct CandidateReport {
   std::string target;
@@ -70,9 +73,13 @@ struct Decision {
   std::string rule;                    // what decided: one of a few words, for metrics
   std::vector<std::string> fallbacks;  // who is asked when `target` fails, in this order
   std::optional<CascadeJudge> judge;   // of target's answer; fallbacks[0] is the next
+  // fallbacks[0] is asked as well when there is no token after so many seconds, whoever has
+  // one first answers; infinite: that cannot be told yet.
+  std::optional<double> hedge_after_s;
+  std::string shadow;  // one of the fallbacks, which answers as well, unseen; "": none
   std::vector<CandidateReport> candidates;
   uint64_t version = 0;         // of the router file; 0: none
-  uint64_t payer = 0;           // see RouteWish
+  RouteWish wish;               // what the client asked of the routing
   double reserved_usd = 0;      // taken off the payer's budget until the cost is known
   std::vector<double> context;  // what a bandit saw
   std::vector<RouteFeatures::Prefix> prefixes;
@@ -88,10 +95,12 @@ struct RouteOutcome {
   Usage usage;
   Timings timings;
   double cost_usd = NAN;
-  int fallbacks = 0;       // targets that were asked before it
+  int fallbacks = 0;       // targets that were asked before it and failed
+  bool hedged = false;     // another was asked beside it
   bool escalated = false;  // by a cascade
 };
 
+class Budgets;      // router/policy/budget.h
 class QualitySlot;  // router/policy/quality_slot.h
 
 // Thread-safe.
@@ -114,6 +123,8 @@ class RoutingPolicy {
   }
   // Its router file; null: it has none.
   virtual QualitySlot* quality() { return nullptr; }
+  // What all its requests may cost; null: it counts nothing.
+  virtual Budgets* budgets() { return nullptr; }
 };
 
 // One line of a static policy's table.

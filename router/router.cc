@@ -1,5 +1,7 @@
 #include "router/router.h"
 
+#include <algorithm>
+#include <random>
 #include <utility>
 
 #include "engine/base/status.h"
@@ -37,9 +39,10 @@ absl::Status Router::AddTarget(std::unique_ptr<Target> target) {
   return absl::OkStatus();
 }
 
-absl::Status Router::AddVirtualModel(const std::string& name,
-                                     std::unique_ptr<RoutingPolicy> policy) {
-  if (Find(name) != nullptr || !virtual_models_.try_emplace(name, std::move(policy)).second) {
+absl::Status Router::AddVirtualModel(const std::string& name, std::unique_ptr<RoutingPolicy> policy,
+                                     const VirtualModelOptions& options) {
+  VirtualModel model{std::move(policy), options};
+  if (Find(name) != nullptr || !virtual_models_.try_emplace(name, std::move(model)).second) {
     return absl::AlreadyExistsError(fmt::format("there is already a model named \"{}\"", name));
   }
   return absl::OkStatus();
@@ -54,7 +57,7 @@ absl::StatusOr<Decision> Router::Route(const GenerateRequest& request) const {
   if (found == virtual_models_.end()) {
     std::vector<std::string> names;
     for (const auto& target : targets_) names.push_back(target->name());
-    for (const auto& [name, policy] : virtual_models_) names.push_back(name);
+    for (const auto& [name, model] : virtual_models_) names.push_back(name);
     // A client's name may be as long as its request.
     return absl::NotFoundError(fmt::format("there is no model \"{:.100}\"; there is: {}",
                                            request.model, fmt::join(names, ", ")));
@@ -67,21 +70,52 @@ absl::StatusOr<Decision> Router::Route(const GenerateRequest& request) const {
   }
   std::string storage;
   const RouteFeatures features = ExtractFeatures(request, &storage);
-  absl::StatusOr<Decision> decided = found->second->Decide(features, snapshots);
+  absl::StatusOr<Decision> decided = found->second.policy->Decide(features, snapshots);
   // What an engine says against it tells more.
   if (absl::IsFailedPrecondition(decided.status()) && features.upstreams_only) {
     return request.original->engine_error;
   }
   HOSTLER_ASSIGN_OR_RETURN(Decision decision, std::move(decided));
   decision.virtual_model = found->first;
-  if (decision.policy.empty()) decision.policy = found->second->name();
+  if (decision.policy.empty()) decision.policy = found->second.policy->name();
+  AddExtras(found->second.options, features.seed, &decision);
   return decision;
 }
 
-void Router::Observe(const std::string& target, int n, const Usage& usage, const Timings& timings) {
-  for (size_t i = 0; i < targets_.size(); ++i) {
-    if (targets_[i]->name() == target) speeds_[i]->Observe(n, usage, timings);
+// What is no policy's matter: a shadow, a hedge.
+void Router::AddExtras(const VirtualModelOptions& options, uint64_t seed,
+                       Decision* decision) const {
+  if (decision->fallbacks.empty()) return;
+  if (options.hedge.has_value() && !decision->judge.has_value()) {
+    decision->hedge_after_s = options.hedge->after_s.has_value()
+                                  ? *options.hedge->after_s
+                                  : SpeedOf(decision->target)->SlowWait();
   }
+  if (!(options.shadow.share > 0)) return;
+  // Not the numbers that the policy draws from the same seed.
+  std::mt19937_64 random(seed ^ 0x5bd1e9955bd1e995);
+  if (std::uniform_real_distribution<double>()(random) >= options.shadow.share) return;
+  const std::vector<std::string>& others = decision->fallbacks;
+  if (options.shadow.target.empty()) {
+    decision->shadow = others[random() % others.size()];
+  } else if (std::find(others.begin(), others.end(), options.shadow.target) != others.end()) {
+    decision->shadow = options.shadow.target;
+  }
+}
+
+SpeedEstimate* Router::SpeedOf(const std::string& target) const {
+  for (size_t i = 0; i < targets_.size(); ++i) {
+    if (targets_[i]->name() == target) return speeds_[i].get();
+  }
+  return nullptr;
+}
+
+void Router::Observe(const std::string& target, int n, const Usage& usage, const Timings& timings) {
+  if (SpeedEstimate* speed = SpeedOf(target)) speed->Observe(n, usage, timings);
+}
+
+void Router::ObserveWait(const std::string& target, double seconds) const {
+  if (SpeedEstimate* speed = SpeedOf(target)) speed->ObserveWait(seconds);
 }
 
 void Router::Started(const Decision& decision) const {
@@ -96,7 +130,7 @@ void Router::Finished(const Decision& decision, const RouteOutcome& outcome) con
 
 RoutingPolicy* Router::FindPolicy(const std::string& virtual_model) const {
   const auto found = virtual_models_.find(virtual_model);
-  return found == virtual_models_.end() ? nullptr : found->second.get();
+  return found == virtual_models_.end() ? nullptr : found->second.policy.get();
 }
 
 Target* Router::Find(const std::string& name) const {
@@ -108,7 +142,7 @@ Target* Router::Find(const std::string& name) const {
 
 std::vector<std::string> Router::virtual_models() const {
   std::vector<std::string> names;
-  for (const auto& [name, policy] : virtual_models_) names.push_back(name);
+  for (const auto& [name, model] : virtual_models_) names.push_back(name);
   return names;
 }
 

@@ -11,6 +11,7 @@
 #include "router/observed.h"
 #include "router/policy.h"
 #include "router/target.h"
+#include "router/virtual_model.h"
 
 namespace hostler {
 
@@ -19,10 +20,13 @@ class Router {
  public:
   // Errors: AlreadyExists for a name used twice.
   absl::Status AddTarget(std::unique_ptr<Target> target);
-  absl::Status AddVirtualModel(const std::string& name, std::unique_ptr<RoutingPolicy> policy);
+  absl::Status AddVirtualModel(const std::string& name, std::unique_ptr<RoutingPolicy> policy,
+                               const VirtualModelOptions& options = {});
 
   // How a request to `target` went that ended well.
   void Observe(const std::string& target, int n, const Usage& usage, const Timings& timings);
+  // See SpeedEstimate.
+  void ObserveWait(const std::string& target, double seconds) const;
   // Tell the policy whose decision it is.
   void Started(const Decision& decision) const;
   void Finished(const Decision& decision, const RouteOutcome& outcome) const;
@@ -37,11 +41,23 @@ class Router {
   // Null: no such virtual model.
   RoutingPolicy* FindPolicy(const std::string& virtual_model) const;
   std::vector<std::string> virtual_models() const;
+  // REQUIRES: it is one.
+  const VirtualModelOptions& options(const std::string& virtual_model) const {
+    return virtual_models_.at(virtual_model).options;
+  }
 
  private:
+  struct VirtualModel {
+    std::unique_ptr<RoutingPolicy> policy;
+    VirtualModelOptions options;
+  };
+
+  SpeedEstimate* SpeedOf(const std::string& target) const;
+  void AddExtras(const VirtualModelOptions& options, uint64_t seed, Decision* decision) const;
+
   std::vector<std::unique_ptr<Target>> targets_;
   std::vector<std::unique_ptr<SpeedEstimate>> speeds_;  // of targets_
-  std::map<std::string, std::unique_ptr<RoutingPolicy>> virtual_models_;
+  std::map<std::string, VirtualModel> virtual_models_;
 };
 
 }  // namespace hostler

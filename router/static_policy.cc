@@ -35,6 +35,7 @@ class StaticPolicy : public RoutingPolicy {
     decision.reason = fmt::format("static: {}{}, cheapest of {}", Length(features), limit,
                                   choice.suitable.size());
     decision.rule = "rules";
+    decision.wish = features.wish;
     std::stable_sort(choice.suitable.begin(), choice.suitable.end(),
                      [](const auto* a, const auto* b) { return Cost(*a) < Cost(*b); });
     for (const TargetSnapshot* other : choice.suitable) {

@@ -108,14 +108,14 @@ absl::Status CheckFiles(const std::vector<ModelDeployment>& models,
 }
 
 // What "auto" may choose from.
-struct Candidate {
+struct PricedModel {
   std::string name;
   double cost = 0;  // USD per million tokens, in and out
 };
 
-std::vector<Candidate> Candidates(const ServeConfig& config,
-                                  const std::vector<ModelDeployment>& models) {
-  std::vector<Candidate> candidates;
+std::vector<PricedModel> PricedModels(const ServeConfig& config,
+                                      const std::vector<ModelDeployment>& models) {
+  std::vector<PricedModel> candidates;
   for (const ModelDeployment& model : models) {
     candidates.push_back({model.name, model.price.input + model.price.output});
   }
@@ -126,14 +126,14 @@ std::vector<Candidate> Candidates(const ServeConfig& config,
   return candidates;
 }
 
-VirtualModelConfig DefaultVirtualModel(const std::vector<Candidate>& candidates,
+VirtualModelConfig DefaultVirtualModel(const std::vector<PricedModel>& candidates,
                                        int max_prompt_tokens) {
   const auto cheapest =
       std::min_element(candidates.begin(), candidates.end(),
                        [](const auto& a, const auto& b) { return a.cost < b.cost; });
   VirtualModelConfig virtual_model;
   virtual_model.name = kDefaultVirtualModel;
-  for (const Candidate& candidate : candidates) {
+  for (const PricedModel& candidate : candidates) {
     virtual_model.rules.push_back(
         {candidate.name, &candidate == &*cheapest ? max_prompt_tokens : 0});
   }
@@ -166,7 +166,7 @@ absl::StatusOr<Deployment> PlanDeployment(const ServeConfig& config,
     if (total == 0) continue;
     HOSTLER_RETURN_IF_ERROR(Divide(config, infos, size, total, &deployment.models));
   }
-  const std::vector<Candidate> candidates = Candidates(config, deployment.models);
+  const std::vector<PricedModel> candidates = PricedModels(config, deployment.models);
   if (config.virtual_models.has_value()) {
     deployment.virtual_models = *config.virtual_models;
   } else if (candidates.size() > 1 && !HasModel(config, deployment.models, kDefaultVirtualModel)) {

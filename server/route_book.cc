@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <fstream>
 #include <string_view>
 #include <utility>
 
@@ -15,6 +16,14 @@ namespace {
 
 double UnixSeconds() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// Also of an empty file, and of one that cannot be read.
+bool EndsLine(const std::string& path) {
+  std::ifstream in(path, std::ios::binary | std::ios::ate);
+  if (!in || in.tellg() <= 0) return true;
+  in.seekg(-1, std::ios::end);
+  return in.get() == '\n';
 }
 
 }  // namespace
@@ -30,6 +39,8 @@ absl::Status RouteBook::OpenLog(const std::string& path, bool with_text) {
     return absl::InvalidArgumentError(
         fmt::format("route_log: cannot write {}: {}", path, std::strerror(errno)));
   }
+  // A line that another server could not finish is not to spoil the first of ours.
+  if (!EndsLine(path)) std::fputc('\n', log_);
   with_text_ = with_text;
   return absl::OkStatus();
 }
@@ -61,12 +72,34 @@ void RouteBook::Finished(const std::string& id, const Decision& decision,
                {"decision", DecisionJson(decision)},
                {"outcome", OutcomeJson(outcome)}});
   }
-  if (!outcome.status.ok()) return;
+  if (outcome.status.ok()) Remember(id, outcome.target, decision);
+}
+
+void RouteBook::ShadowFinished(const ShadowAnswer& shadow) {
+  if (log_ != nullptr) {
+    Json line = {{"type", "shadow"},
+                 {"time", UnixSeconds()},
+                 {"id", shadow.id},
+                 {"of", shadow.real_id},
+                 {with_text_ ? "prompt" : "prompt_hash", shadow.prompt},
+                 {"outcome", OutcomeJson(shadow.outcome)},
+                 {"real_outcome", OutcomeJson(shadow.real_outcome)}};
+    if (with_text_) {
+      line["answer"] = shadow.answer;
+      line["real_answer"] = shadow.real_answer;
+    }
+    WriteLine(line);
+  }
+  if (shadow.outcome.status.ok()) Remember(shadow.id, shadow.outcome.target, shadow.decision);
+}
+
+void RouteBook::Remember(const std::string& id, const std::string& target,
+                         const Decision& decision) {
   std::lock_guard lock(mutex_);
-  Recent recent{outcome.target, decision};
+  if (recent_.contains(id)) return;
+  Recent& recent = recent_[id];
+  recent = {target, decision, order_.insert(order_.end(), id)};
   recent.decision.prefixes.clear();
-  if (!recent_.emplace(id, std::move(recent)).second) return;
-  order_.push_back(id);
   if (order_.size() <= kRecent) return;
   recent_.erase(order_.front());
   order_.pop_front();
@@ -82,7 +115,8 @@ absl::Status RouteBook::Feedback(const std::string& id, double score) {
           "there is no answer \"{:.100}\" of a virtual model among the last {}", id, kRecent));
     }
     judged = std::move(found->second);
-    // A judgement counts once. Its place in order_ stays until its turn.
+    // A judgement counts once.
+    order_.erase(judged.place);
     recent_.erase(found);
   }
   if (RoutingPolicy* policy = router_->FindPolicy(judged.decision.virtual_model)) {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdio>
-#include <deque>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -17,10 +17,19 @@
 
 namespace hostler {
 
+// An answer that no client saw; see ShadowTraffic.
+struct ShadowAnswer {
+  std::string id, real_id;
+  Decision decision;
+  RouteOutcome outcome, real_outcome;
+  std::string prompt;  // PromptForLog's
+  std::string answer, real_answer;
+};
+
 // Thread-safe. `router` and `metrics` must outlive it.
 class RouteBook {
  public:
-  // Decisions that feedback may name; older ones are forgotten.
+  // Answers that feedback may name; older ones are forgotten.
   static constexpr size_t kRecent = 16384;
 
   RouteBook(const Router* router, RouteMetrics* metrics) : router_(router), metrics_(metrics) {}
@@ -38,6 +47,12 @@ class RouteBook {
   void Finished(const std::string& id, const Decision& decision, const RouteOutcome& outcome,
                 const std::string& prompt);
 
+  // Into the log as {"type": "shadow"}; feedback may name it.
+  void ShadowFinished(const ShadowAnswer& shadow);
+
+  // Whether texts go into the log.
+  bool logs_text() const { return log_ != nullptr && with_text_; }
+
   // What of the request's last message goes into the log: the text or its checksum;
   // "" without a log.
   std::string PromptForLog(const GenerateRequest& request) const;
@@ -50,15 +65,17 @@ class RouteBook {
   struct Recent {
     std::string target;
     Decision decision;
+    std::list<std::string>::iterator place;  // in order_
   };
   void WriteLine(const Json& line);
+  void Remember(const std::string& id, const std::string& target, const Decision& decision);
 
   const Router* const router_;
   RouteMetrics* const metrics_;
   std::mutex mutex_;  // guards recent_ and order_
   std::unordered_map<std::string, Recent> recent_;
-  std::deque<std::string> order_;
-  std::mutex log_mutex_;  // held while a line is written
+  std::list<std::string> order_;  // recent_'s ids, the oldest first
+  std::mutex log_mutex_;          // held while a line is written
   std::FILE* log_ = nullptr;
   bool with_text_ = false;
 };

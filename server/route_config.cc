@@ -46,6 +46,32 @@ absl::Status ReadTerms(const YamlMap& map, TargetTerms* terms) {
   return terms->target.empty() ? map.Error("an entry needs a target") : absl::OkStatus();
 }
 
+absl::Status ReadShadow(const YamlMap& map, ShadowOptions* shadow) {
+  HOSTLER_RETURN_IF_ERROR(
+      map.ReadSettings({{"share", "P", "", "", SetNumber(&shadow->share, 0, 1)},
+                        {"target", "NAME", "", "", SetText(&shadow->target)},
+                        {"concurrency", "N", "", "", SetInt(&shadow->concurrency, 1, 1024)}},
+                       {}));
+  return shadow->share > 0 ? absl::OkStatus() : map.Error("shadow needs a share above 0");
+}
+
+absl::Status ReadHedge(const YamlMap& map, HedgeOptions* hedge) {
+  bool told = false;
+  const auto set = [&](const std::string& text) -> absl::Status {
+    told = true;
+    if (text == "p95") return absl::OkStatus();
+    double ms = 0;
+    if (!SetNumber(&ms, 1, kMaxMs)(text).ok()) {
+      return absl::InvalidArgumentError(
+          fmt::format("\"{}\" is neither a number from 1 to {} nor p95", text, kMaxMs));
+    }
+    hedge->after_s = ms / 1000;
+    return absl::OkStatus();
+  };
+  HOSTLER_RETURN_IF_ERROR(map.ReadSettings({{"after_ms", "MS|p95", "", "", set}}, {}));
+  return told ? absl::OkStatus() : map.Error("hedge needs after_ms: a number, or p95");
+}
+
 absl::Status Contradiction(const VirtualModelConfig& model, const std::string& what) {
   return absl::InvalidArgumentError(fmt::format("virtual model \"{}\": {}", model.name, what));
 }
@@ -103,6 +129,63 @@ absl::Status ValidateTargets(const VirtualModelConfig& model, const std::set<std
   return absl::OkStatus();
 }
 
+// Keys that not all policies use, and those that do.
+struct KeyOfSome {
+  const char* key;
+  std::vector<std::string_view> policies;
+};
+
+const std::vector<KeyOfSome>& KeysOfSome() {
+  static const std::vector<std::string_view> scored = {"cost_quality", "best_effort", "cascade",
+                                                       "bandit"};
+  static const std::vector<KeyOfSome> keys = {
+      {"rules", {"static"}},
+      {"targets", scored},
+      {"router", scored},
+      {"max_cost", scored},
+      {"key_budget", scored},
+      {"day_budget", scored},
+      {"over_budget", scored},
+      {"output_tokens", scored},
+      {"affinity", scored},
+      {"min_quality", {"cost_quality", "cascade", "bandit"}},
+      {"value", {"cost_quality", "bandit"}},
+      {"deadline_ms", {"cost_quality", "best_effort"}},
+      {"judge_logprob", {"cascade"}},
+      {"judge_tokens", {"cascade"}},
+      {"prior_weight", {"bandit"}},
+      {"explore", {"bandit"}},
+      {"forget", {"bandit"}}};
+  return keys;
+}
+
+absl::Status ValidateKeys(const VirtualModelConfig& model) {
+  for (const KeyOfSome& some : KeysOfSome()) {
+    const bool used =
+        std::find(some.policies.begin(), some.policies.end(), model.policy) != some.policies.end();
+    if (used || !model.given.contains(some.key)) continue;
+    return Contradiction(model, fmt::format("{} means nothing to {}; it is for {}", some.key,
+                                            model.policy, fmt::join(some.policies, ", ")));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateOptions(const VirtualModelConfig& model,
+                             const std::set<std::string>& targets) {
+  if (model.options.hedge.has_value() && model.policy == "cascade") {
+    return Contradiction(model, "hedge: a cascade judges the first answer before another is asked");
+  }
+  const std::string& shadow = model.options.shadow.target;
+  if (shadow.empty()) return absl::OkStatus();
+  const auto is_shadow = [&](const auto& each) { return each.target == shadow; };
+  const bool own =
+      !model.targets.empty() ? std::any_of(model.targets.begin(), model.targets.end(), is_shadow)
+      : !model.rules.empty() ? std::any_of(model.rules.begin(), model.rules.end(), is_shadow)
+                             : targets.contains(shadow);
+  if (own) return absl::OkStatus();
+  return Contradiction(model, fmt::format("shadow: \"{}\" is none of its targets", shadow));
+}
+
 absl::Status ValidateRules(const VirtualModelConfig& model, const std::set<std::string>& targets,
                            const std::set<std::string>& unpriced) {
   std::vector<std::string> used;
@@ -124,6 +207,24 @@ absl::Status ValidateRules(const VirtualModelConfig& model, const std::set<std::
   return absl::OkStatus();
 }
 
+// For a person: what goes on beside the policy.
+std::string DescribeOptions(const VirtualModelOptions& options) {
+  std::string text;
+  if (options.hedge.has_value()) {
+    text += options.hedge->after_s.has_value()
+                ? fmt::format("; hedged after {} ms", *options.hedge->after_s * 1000)
+                : "; hedged after the 95th percentile";
+  }
+  if (options.shadow.share > 0) {
+    const std::string& target = options.shadow.target;
+    text += fmt::format("; {:.3g} % to {} as well", options.shadow.share * 100,
+                        target.empty() ? "another" : target);
+  }
+  return text;
+}
+
+}  // namespace
+
 std::unique_ptr<Chooser> NewChooser(const VirtualModelConfig& model) {
   std::unique_ptr<Chooser> chooser;
   if (model.policy == "best_effort") {
@@ -142,47 +243,80 @@ std::unique_ptr<Chooser> NewChooser(const VirtualModelConfig& model) {
   return NewAffinity(std::move(chooser), *model.affinity);
 }
 
-}  // namespace
+Limits LimitsOf(const VirtualModelConfig& model) {
+  Limits limits{.min_quality = model.min_quality, .max_cost = model.max_cost};
+  if (model.deadline_ms.has_value()) limits.deadline_s = *model.deadline_ms / 1000;
+  return limits;
+}
+
+std::vector<Setting> ChooserSettings(VirtualModelConfig* model) {
+  return {
+      {"value", "USD", "What a good answer is worth", "", SetOptional(&model->value, 0, kMaxUsd)},
+      {"min_quality", "P", "The least predicted quality", "",
+       SetOptional(&model->min_quality, 0, 1)},
+      {"max_cost", "USD", "The most that a request may cost", "",
+       SetOptional(&model->max_cost, 0, kMaxUsd)},
+      {"deadline_ms", "MS", "To the end of the answer", "",
+       SetOptional(&model->deadline_ms, 1, kMaxMs)},
+      {"affinity", "P", "Quality that leaving a conversation's cache must gain", "",
+       SetOptional(&model->affinity, 0, 1)},
+      {"prior_weight", "N", "Of a bandit: judgements that a prediction is worth", "",
+       SetNumber(&model->prior_weight, 0.01, 1e6)},
+      {"explore", "X", "Of a bandit: how much it tries", "", SetNumber(&model->explore, 0, 10)},
+      {"forget", "X", "Of a bandit: what old judgements keep at each new one", "",
+       SetNumber(&model->forget, 0.5, 1)},
+  };
+}
 
 absl::Status ReadVirtualModel(const YamlMap& map, VirtualModelConfig* model) {
-  HOSTLER_RETURN_IF_ERROR(map.ReadSettings(
-      {{"name", "NAME", "", "", SetText(&model->name)},
-       {"policy", "NAME", "", "",
-        SetChoice(&model->policy, {"static", "cost_quality", "best_effort", "cascade", "bandit"})},
-       {"router", "FILE", "", "", SetText(&model->router)},
-       {"value", "USD", "", "", SetOptional(&model->value, 0, kMaxUsd)},
-       {"min_quality", "P", "", "", SetOptional(&model->min_quality, 0, 1)},
-       {"max_cost", "USD", "", "", SetOptional(&model->max_cost, 0, kMaxUsd)},
-       {"deadline_ms", "MS", "", "", SetOptional(&model->deadline_ms, 1, kMaxMs)},
-       {"key_budget", "USD", "", "", SetOptional(&model->key_budget, 0, kMaxUsd)},
-       {"day_budget", "USD", "", "", SetOptional(&model->day_budget, 0, kMaxUsd)},
-       {"over_budget", "", "", "", SetChoice(&model->over_budget, {"cheapest", "reject"})},
-       {"output_tokens", "N", "", "", SetNumber(&model->output_tokens, 1, 1e6)},
-       {"affinity", "P", "", "", SetOptional(&model->affinity, 0, 1)},
-       {"judge_logprob", "X", "", "", SetNumber(&model->judge_logprob, -100, 0)},
-       {"judge_tokens", "N", "", "", SetInt(&model->judge_tokens, 1, 4096)},
-       {"prior_weight", "N", "", "", SetNumber(&model->prior_weight, 0.01, 1e6)},
-       {"explore", "X", "", "", SetNumber(&model->explore, 0, 10)},
-       {"forget", "X", "", "", SetNumber(&model->forget, 0.5, 1)}},
-      {{"rules",
-        [model](const YamlValue& value) { return ReadList(value, ReadRule, &model->rules); }},
-       {"targets",
-        [model](const YamlValue& value) { return ReadList(value, ReadTerms, &model->targets); }}}));
+  std::vector<Setting> settings = ChooserSettings(model);
+  const std::vector<Setting> rest = {
+      {"name", "NAME", "", "", SetText(&model->name)},
+      {"policy", "NAME", "", "",
+       SetChoice(&model->policy, {"static", "cost_quality", "best_effort", "cascade", "bandit"})},
+      {"router", "FILE", "", "", SetText(&model->router)},
+      {"key_budget", "USD", "", "", SetOptional(&model->key_budget, 0, kMaxUsd)},
+      {"day_budget", "USD", "", "", SetOptional(&model->day_budget, 0, kMaxUsd)},
+      {"over_budget", "", "", "", SetChoice(&model->over_budget, {"cheapest", "reject"})},
+      {"output_tokens", "N", "", "", SetNumber(&model->output_tokens, 1, 1e6)},
+      {"judge_logprob", "X", "", "", SetNumber(&model->judge_logprob, -100, 0)},
+      {"judge_tokens", "N", "", "", SetInt(&model->judge_tokens, 1, 4096)}};
+  settings.insert(settings.end(), rest.begin(), rest.end());
+  for (Setting& setting : settings) {
+    setting.set = [model, key = setting.key, set = setting.set](const std::string& text) {
+      model->given.insert(key);
+      return set(text);
+    };
+  }
+  HOSTLER_RETURN_IF_ERROR(
+      map.ReadSettings(settings, {{"rules",
+                                   [model](const YamlValue& value) {
+                                     model->given.insert("rules");
+                                     return ReadList(value, ReadRule, &model->rules);
+                                   }},
+                                  {"shadow",
+                                   [model](const YamlValue& value) -> absl::Status {
+                                     HOSTLER_ASSIGN_OR_RETURN(const YamlMap map, value.AsMap());
+                                     return ReadShadow(map, &model->options.shadow);
+                                   }},
+                                  {"hedge",
+                                   [model](const YamlValue& value) -> absl::Status {
+                                     HOSTLER_ASSIGN_OR_RETURN(const YamlMap map, value.AsMap());
+                                     return ReadHedge(map, &model->options.hedge.emplace());
+                                   }},
+                                  {"targets", [model](const YamlValue& value) {
+                                     model->given.insert("targets");
+                                     return ReadList(value, ReadTerms, &model->targets);
+                                   }}}));
   return model->name.empty() ? map.Error("a virtual model needs a name") : absl::OkStatus();
 }
 
 absl::Status ValidateVirtualModel(const VirtualModelConfig& model,
                                   const std::set<std::string>& targets,
                                   const std::set<std::string>& unpriced) {
-  if (model.policy == "static") {
-    if (!model.targets.empty() || !model.router.empty()) {
-      return Contradiction(model, "static has rules; targets and router are other policies'");
-    }
-    return ValidateRules(model, targets, unpriced);
-  }
-  if (!model.rules.empty()) {
-    return Contradiction(model, fmt::format("{} has targets, not rules", model.policy));
-  }
+  HOSTLER_RETURN_IF_ERROR(ValidateOptions(model, targets));
+  HOSTLER_RETURN_IF_ERROR(ValidateKeys(model));
+  if (model.policy == "static") return ValidateRules(model, targets, unpriced);
   HOSTLER_RETURN_IF_ERROR(ValidateTargets(model, targets, unpriced));
   return ValidateBounds(model);
 }
@@ -197,8 +331,7 @@ std::unique_ptr<RoutingPolicy> NewPolicy(const VirtualModelConfig& model,
   }
   options.router_file = model.router;
   options.load = std::move(load);
-  options.limits = {.min_quality = model.min_quality, .max_cost = model.max_cost};
-  if (model.deadline_ms.has_value()) options.limits.deadline_s = *model.deadline_ms / 1000;
+  options.limits = LimitsOf(model);
   options.output_tokens = model.output_tokens;
   options.payer_day_usd = model.key_budget;
   options.day_usd = model.day_budget;
@@ -209,13 +342,16 @@ std::unique_ptr<RoutingPolicy> NewPolicy(const VirtualModelConfig& model,
 std::string DescribePolicy(const VirtualModelConfig& model) {
   std::vector<std::string> parts;
   if (model.policy == "static") {
-    if (model.rules.empty()) return "static: the cheapest of all";
+    if (model.rules.empty()) {
+      return "static: the cheapest of all" + DescribeOptions(model.options);
+    }
     for (const StaticRule& rule : model.rules) {
       parts.push_back(rule.max_prompt_tokens > 0 ? fmt::format("{} up to {} prompt tokens",
                                                                rule.target, rule.max_prompt_tokens)
                                                  : fmt::format("{} for any length", rule.target));
     }
-    return fmt::format("static: the cheapest of {}", fmt::join(parts, ", "));
+    return fmt::format("static: the cheapest of {}{}", fmt::join(parts, ", "),
+                       DescribeOptions(model.options));
   }
   if (model.value) parts.push_back(fmt::format("${} a good answer", *model.value));
   if (model.min_quality) parts.push_back(fmt::format("quality >= {}", *model.min_quality));
@@ -223,9 +359,10 @@ std::string DescribePolicy(const VirtualModelConfig& model) {
   if (model.deadline_ms) parts.push_back(fmt::format("within {} ms", *model.deadline_ms));
   std::vector<std::string> names;
   for (const TargetTerms& each : model.targets) names.push_back(each.target);
-  return fmt::format("{}{}{}, of {}", model.policy, parts.empty() ? "" : ": ",
+  return fmt::format("{}{}{}, of {}{}", model.policy, parts.empty() ? "" : ": ",
                      fmt::join(parts, ", "),
-                     names.empty() ? "all" : fmt::format("{}", fmt::join(names, ", ")));
+                     names.empty() ? "all" : fmt::format("{}", fmt::join(names, ", ")),
+                     DescribeOptions(model.options));
 }
 
 }  // namespace hostler

@@ -10,7 +10,10 @@
 
 #include "absl/status/status.h"
 #include "router/policy.h"
+#include "router/policy/chooser.h"
 #include "router/policy/quality_slot.h"
+#include "router/virtual_model.h"
+#include "server/settings.h"
 #include "server/yaml_map.h"
 
 namespace hostler {
@@ -18,6 +21,7 @@ namespace hostler {
 // One entry of `virtual_models`. Unset: without that bound.
 struct VirtualModelConfig {
   std::string name;
+  std::set<std::string> given;  // the keys that it was told
   std::string policy = "static";
   std::vector<StaticRule> rules;  // static; none: every model takes any length
 
@@ -38,7 +42,12 @@ struct VirtualModelConfig {
   double prior_weight = 5;  // bandit
   double explore = 0.5;
   double forget = 0.998;
+
+  VirtualModelOptions options;  // any policy
 };
+
+// Those that say how a policy chooses among candidates.
+std::vector<Setting> ChooserSettings(VirtualModelConfig* model);
 
 // Errors: InvalidArgument with file, line and key.
 absl::Status ReadVirtualModel(const YamlMap& map, VirtualModelConfig* model);
@@ -53,6 +62,10 @@ absl::Status ValidateVirtualModel(const VirtualModelConfig& model,
 // `all`: the names of all targets, in order. REQUIRES: it is valid.
 std::unique_ptr<RoutingPolicy> NewPolicy(const VirtualModelConfig& model,
                                          const std::vector<std::string>& all, LoadQuality load);
+
+// What chooses in it, affinity included. REQUIRES: it is valid and not static.
+std::unique_ptr<Chooser> NewChooser(const VirtualModelConfig& model);
+Limits LimitsOf(const VirtualModelConfig& model);
 
 // For a person: "cost_quality: least cost with quality >= 0.7, of small, large".
 std::string DescribePolicy(const VirtualModelConfig& model);

@@ -10,6 +10,7 @@
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "router/policy/quality_slot.h"
+#include "server/metric_family.h"
 
 namespace hostler {
 namespace {
@@ -30,22 +31,6 @@ double CostOfBest(const Decision& decision) {
     if (best == nullptr || candidate.quality > best->quality) best = &candidate;
   }
   return best == nullptr ? NAN : best->cost_usd;
-}
-
-prometheus::MetricFamily One(std::string name, std::string help, prometheus::MetricType type,
-                             std::vector<std::pair<prometheus::Labels, double>> values) {
-  prometheus::MetricFamily family;
-  family.name = std::move(name);
-  family.help = std::move(help);
-  family.type = type;
-  for (const auto& [labels, value] : values) {
-    prometheus::ClientMetric metric;
-    for (const auto& [label, text] : labels) metric.label.push_back({label, text});
-    metric.counter.value = value;
-    metric.gauge.value = value;
-    family.metric.push_back(std::move(metric));
-  }
-  return family;
 }
 
 }  // namespace
@@ -72,6 +57,11 @@ struct RouteMetrics::Impl {
                                     {}};
   Family<Counter> quality{
       "hostler:route_observed_quality_total", "Sum of the scores of judged answers.", {}};
+  Family<Counter> shadows{"hostler:route_shadow_total",
+                          "Requests that a target was to answer as well, by what came of it.",
+                          {}};
+  Family<Counter> shadow_cost{
+      "hostler:route_shadow_cost_usd_total", "What those answers did cost.", {}};
   const DispatchStats* dispatch = nullptr;
 };
 
@@ -125,6 +115,14 @@ void RouteMetrics::ObserveFeedback(const Decision& decision, const std::string& 
   }
 }
 
+void RouteMetrics::CountShadow(const std::string& target, const char* result) {
+  impl_->shadows.Add({{"target", target}, {"result", result}}).Increment();
+}
+
+void RouteMetrics::AddShadowCost(const std::string& target, double usd) {
+  if (usd > 0) impl_->shadow_cost.Add({{"target", target}}).Increment(usd);
+}
+
 std::vector<prometheus::MetricFamily> RouteMetrics::Collect(const Router* router) const {
   using prometheus::MetricType;
   std::vector<prometheus::MetricFamily> families;
@@ -132,37 +130,48 @@ std::vector<prometheus::MetricFamily> RouteMetrics::Collect(const Router* router
        std::initializer_list<const prometheus::Collectable*>{
            &impl_->decisions, &impl_->failed, &impl_->decide, &impl_->predicted_cost, &impl_->cost,
            &impl_->saved, &impl_->predicted_seconds, &impl_->seconds, &impl_->feedbacks,
-           &impl_->predicted_quality, &impl_->quality}) {
+           &impl_->predicted_quality, &impl_->quality, &impl_->shadows, &impl_->shadow_cost}) {
     for (prometheus::MetricFamily& each : family->Collect()) families.push_back(std::move(each));
   }
+  const auto add = [&](MetricFamilyBuilder family) { families.push_back(family.Take()); };
   if (impl_->dispatch != nullptr) {
     const DispatchStats& stats = *impl_->dispatch;
-    families.push_back(One("hostler:route_fallbacks_total",
-                           "Times that a request went on to another target.", MetricType::Counter,
-                           {{{}, double(stats.fallbacks)}}));
-    families.push_back(One("hostler:route_retries_refused_total",
-                           "Times that the retry budget did not let it.", MetricType::Counter,
-                           {{{}, double(stats.retries_refused)}}));
-    families.push_back(One("hostler:route_cascades_total", "First answers of cascades.",
-                           MetricType::Counter,
-                           {{{{"result", "kept"}}, double(stats.cascades_kept)},
-                            {{{"result", "escalated"}}, double(stats.cascades_escalated)}}));
+    MetricFamilyBuilder fallbacks("route_fallbacks_total", MetricType::Counter,
+                                  "Times that a request went on to another target.");
+    fallbacks.Add({}, double(stats.fallbacks));
+    add(std::move(fallbacks));
+    MetricFamilyBuilder refused("route_retries_refused_total", MetricType::Counter,
+                                "Times that the retry budget did not let it.");
+    refused.Add({}, double(stats.retries_refused));
+    add(std::move(refused));
+    MetricFamilyBuilder cascades("route_cascades_total", MetricType::Counter,
+                                 "First answers of cascades.");
+    cascades.Add({{"result", "kept"}}, double(stats.cascades_kept));
+    cascades.Add({{"result", "escalated"}}, double(stats.cascades_escalated));
+    add(std::move(cascades));
+    MetricFamilyBuilder hedges(
+        "route_hedges_total", MetricType::Counter,
+        "Second targets for late answers, by what came of them; refused: by the retry budget.");
+    hedges.Add({{"result", "won"}}, double(stats.hedges_won));
+    hedges.Add({{"result", "lost"}}, double(stats.hedges_lost));
+    hedges.Add({{"result", "failed"}}, double(stats.hedges_failed));
+    hedges.Add({{"result", "refused"}}, double(stats.hedges_refused));
+    add(std::move(hedges));
   }
   if (router == nullptr) return families;
-  std::vector<std::pair<prometheus::Labels, double>> ok, version;
+  MetricFamilyBuilder ok("route_file_ok", MetricType::Gauge,
+                         "Whether the router file could be read when it was last tried.");
+  MetricFamilyBuilder version("route_file_version", MetricType::Gauge,
+                              "The router file that serves; 0: none, the static policy does.");
   for (const std::string& name : router->virtual_models()) {
     QualitySlot* slot = router->FindPolicy(name)->quality();
     if (slot == nullptr) continue;
     const auto current = slot->current();
-    ok.push_back({{{"virtual_model", name}}, slot->status().ok() ? 1.0 : 0.0});
-    version.push_back({{{"virtual_model", name}}, current ? double(current->version) : 0});
+    ok.Add({{"virtual_model", name}}, slot->status().ok());
+    version.Add({{"virtual_model", name}}, current ? double(current->version) : 0);
   }
-  families.push_back(One("hostler:route_file_ok",
-                         "Whether the router file could be read when it was last tried.",
-                         MetricType::Gauge, std::move(ok)));
-  families.push_back(One("hostler:route_file_version",
-                         "The router file that serves; 0: none, the static policy does.",
-                         MetricType::Gauge, std::move(version)));
+  add(std::move(ok));
+  add(std::move(version));
   return families;
 }
 

@@ -24,6 +24,10 @@ class RouteMetrics {
   // `decision` is over.
   void ObserveOutcome(const Decision& decision, const RouteOutcome& outcome);
   void ObserveFeedback(const Decision& decision, const std::string& target, double score);
+  // A shadow's end: ok, failed, cancelled; or why there was none: busy, over_budget, refused,
+  // same (its target has answered the client).
+  void CountShadow(const std::string& target, const char* result);
+  void AddShadowCost(const std::string& target, double usd);
   // Read at each scrape; must outlive this.
   void SetDispatchStats(const DispatchStats* stats);
 

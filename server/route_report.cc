@@ -1,11 +1,9 @@
 #include "server/route_report.h"
 
-#include <cmath>
+#include "server/json_number.h"
 
 namespace hostler {
 namespace {
-
-Json NumberOrNull(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
 Json CandidateJson(const CandidateReport& candidate) {
   Json json = {{"model", candidate.target},
@@ -16,6 +14,15 @@ Json CandidateJson(const CandidateReport& candidate) {
                {"latency_s", NumberOrNull(candidate.latency_s)},
                {"cached_tokens", candidate.cached_tokens}};
   if (!candidate.left_out.empty()) json["left_out"] = candidate.left_out;
+  return json;
+}
+
+// The client's own bounds.
+Json WishJson(const RouteWish& wish) {
+  Json json = Json::object();
+  if (wish.min_quality.has_value()) json["min_quality"] = *wish.min_quality;
+  if (wish.max_cost.has_value()) json["max_cost"] = *wish.max_cost;
+  if (wish.deadline_s.has_value()) json["deadline_ms"] = *wish.deadline_s * 1000;
   return json;
 }
 
@@ -33,6 +40,11 @@ Json DecisionJson(const Decision& decision) {
     json["judge"] = {{"min_logprob", decision.judge->min_logprob},
                      {"tokens", decision.judge->tokens}};
   }
+  if (const Json wish = WishJson(decision.wish); !wish.empty()) json["wish"] = wish;
+  if (decision.hedge_after_s.has_value()) {
+    json["hedge_after_s"] = NumberOrNull(*decision.hedge_after_s);
+  }
+  if (!decision.shadow.empty()) json["shadow"] = decision.shadow;
   json["candidates"] = Json::array();
   for (const CandidateReport& candidate : decision.candidates) {
     json["candidates"].push_back(CandidateJson(candidate));
@@ -45,11 +57,18 @@ Json OutcomeJson(const RouteOutcome& outcome) {
           {"ok", outcome.status.ok()},
           {"fallbacks", outcome.fallbacks},
           {"escalated", outcome.escalated},
+          {"hedged", outcome.hedged},
           {"prompt_tokens", outcome.usage.prompt_tokens},
           {"completion_tokens", outcome.usage.completion_tokens},
           {"cost_usd", NumberOrNull(outcome.cost_usd)},
           {"first_token_s", outcome.timings.first_token_ms / 1000},
           {"latency_s", outcome.timings.total_ms / 1000}};
+}
+
+std::string ExplanationText(const Decision& decision, const RouteOutcome& outcome) {
+  Json json = DecisionJson(decision);
+  json["outcome"] = OutcomeJson(outcome);
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace hostler

@@ -15,4 +15,7 @@ Json DecisionJson(const Decision& decision);
 // {"model", "cost_usd", "fallbacks", …}.
 Json OutcomeJson(const RouteOutcome& outcome);
 
+// What a client gets that asked why: DecisionJson with "outcome".
+std::string ExplanationText(const Decision& decision, const RouteOutcome& outcome);
+
 }  // namespace hostler

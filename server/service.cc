@@ -30,12 +30,15 @@ RequestRecord NewRecord(const GenerateRequest& request, const CallInfo& info) {
 }  // namespace
 
 Call::Call(GenerateRequest request_summary, Decision decision, std::unique_ptr<RoutedStream> stream,
-           CallInfo info, std::string prompt, Service* service)
+           CallInfo info, std::string prompt, std::unique_ptr<GenerateRequest> shadow,
+           Service* service)
     : id_(request_summary.id),
       decision_(std::move(decision)),
       stream_(std::move(stream)),
       info_(std::move(info)),
       prompt_(std::move(prompt)),
+      shadow_(std::move(shadow)),
+      keep_answer_(shadow_ != nullptr && service->routes_.logs_text()),
       service_(service),
       record_(NewRecord(request_summary, info_)),
       arrival_(request_summary.arrival),
@@ -54,6 +57,7 @@ bool Call::TryPop(GenerateEvent* event) {
     if (stream_->ended()) Account();
     return false;
   }
+  if (keep_answer_ && answer_.size() < ShadowTraffic::kMaxAnswer) answer_ += event->text;
   const Clock::time_point now = Clock::now();
   const int tokens = static_cast<int>(event->token_ids.size()) + event->unnamed_tokens;
   if (tokens > 0 && event->index < last_token_.size()) {
@@ -107,14 +111,25 @@ void Call::Account() {
   service_->log_->Write(record_);
   const RouteOutcome outcome = stream_->outcome();
   // The times of one that others were asked before are not its target's.
-  if (record_.status.ok() && outcome.fallbacks == 0) {
+  if (record_.status.ok() && outcome.fallbacks == 0 && outcome.target == decision_.target) {
     service_->router_->Observe(target(), record_.n, record_.usage, record_.timings);
   }
   service_->routes_.Finished(id_, decision_, outcome, prompt_);
+  if (shadow_ == nullptr) return;
+  service_->shadows_.Start({.id = id_,
+                            .decision = decision_,
+                            .request = std::move(*shadow_),
+                            .prompt = std::move(prompt_),
+                            .outcome = outcome,
+                            .answer = std::move(answer_)});
 }
 
 Service::Service(Router* router, Metrics* metrics, RequestLog* log)
-    : router_(router), metrics_(metrics), log_(log), routes_(router, &metrics->routes()) {
+    : router_(router),
+      metrics_(metrics),
+      log_(log),
+      routes_(router, &metrics->routes()),
+      shadows_(router, &metrics->routes(), &routes_) {
   metrics_->routes().SetDispatchStats(&dispatch_stats_);
 }
 
@@ -151,12 +166,14 @@ absl::StatusOr<std::unique_ptr<Call>> Service::Start(GenerateRequest request,
     metrics_->routes().CountDecision(*decision, seconds);
     prompt = routes_.PromptForLog(request);
   }
-  auto stream =
-      RoutedStream::Start(router_, &retries_, &dispatch_stats_, *decision, std::move(request));
+  std::unique_ptr<GenerateRequest> shadow;
+  if (!decision->shadow.empty()) shadow = std::make_unique<GenerateRequest>(request);
+  auto stream = RoutedStream::Start({router_, &retries_, &dispatch_stats_, &alarms_}, *decision,
+                                    std::move(request));
   if (!stream.ok()) return refuse(stream.status());
   router_->Started(*decision);
   return std::make_unique<Call>(std::move(summary), *std::move(decision), *std::move(stream), info,
-                                std::move(prompt), this);
+                                std::move(prompt), std::move(shadow), this);
 }
 
 void Service::CountMalformed(const absl::Status& status, const CallInfo& info) {
@@ -201,6 +218,9 @@ std::string Service::NewId(const std::string& prefix) {
 
 bool Service::ready() const { return !draining_.load(); }
 
-void Service::SetDraining() { draining_.store(true); }
+void Service::SetDraining() {
+  draining_.store(true);
+  shadows_.Stop();
+}
 
 }  // namespace hostler

@@ -19,6 +19,7 @@
 #include "server/metrics.h"
 #include "server/request_log.h"
 #include "server/route_book.h"
+#include "server/shadow_traffic.h"
 
 namespace hostler {
 
@@ -35,9 +36,10 @@ class Service;
 // for it; it may be destroyed at any time, which cancels what still runs.
 class Call {
  public:
-  // `prompt` is for the decision log.
+  // `prompt` is for the decision log. `shadow` (null: none) is what decision.shadow is asked.
   Call(GenerateRequest request_summary, Decision decision, std::unique_ptr<RoutedStream> stream,
-       CallInfo info, std::string prompt, Service* service);
+       CallInfo info, std::string prompt, std::unique_ptr<GenerateRequest> shadow,
+       Service* service);
   ~Call();
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
@@ -67,6 +69,9 @@ class Call {
   std::unique_ptr<RoutedStream> stream_;
   CallInfo info_;
   std::string prompt_;
+  std::unique_ptr<GenerateRequest> shadow_;
+  std::string answer_;  // kept for its shadow only
+  bool keep_answer_;
   Service* service_;
   RequestRecord record_;
   std::chrono::steady_clock::time_point arrival_;
@@ -102,6 +107,7 @@ class Service {
   RouteBook& routes() { return routes_; }
   // False once draining: /health then answers 503.
   bool ready() const;
+  // Shadow traffic is cancelled at once.
   void SetDraining();
 
  private:
@@ -114,7 +120,9 @@ class Service {
   RequestLog* log_;
   RetryBudget retries_;
   DispatchStats dispatch_stats_;
+  Alarms alarms_;
   RouteBook routes_;
+  ShadowTraffic shadows_;
   std::atomic<bool> draining_{false};
 };
 

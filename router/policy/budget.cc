@@ -1,9 +1,25 @@
 #include "router/policy/budget.h"
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
 
 namespace hostler {
+namespace {
+
+constexpr int kSecondsOfDay = 86400;
+
+int64_t SecondsSinceEpoch() {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+}  // namespace
+
+int64_t Today() { return SecondsSinceEpoch() / kSecondsOfDay; }
+
+int SecondsLeftToday() { return int(kSecondsOfDay - SecondsSinceEpoch() % kSecondsOfDay); }
 
 void Budgets::StartDay(int64_t day) {
   if (day <= day_) return;
@@ -19,34 +35,50 @@ double& Budgets::Spent(uint64_t payer) {
   return payers_[payer];
 }
 
-double Budgets::Left(uint64_t payer, int64_t day) {
+double Budgets::LeftNow(std::optional<uint64_t> payer) {
   double left = std::numeric_limits<double>::infinity();
-  if (!bounded()) return left;
-  std::lock_guard lock(mutex_);
-  StartDay(day);
-  if (payer_day_.has_value()) left = *payer_day_ - Spent(payer);
+  if (payer_day_.has_value() && payer.has_value()) left = *payer_day_ - Spent(*payer);
   if (all_day_.has_value()) left = std::min(left, *all_day_ - spent_);
   return std::max(left, 0.0);
 }
 
-void Budgets::Reserve(uint64_t payer, int64_t day, double usd) {
+void Budgets::Add(std::optional<uint64_t> payer, double usd) {
+  spent_ = std::max(0.0, spent_ + usd);
+  if (!payer_day_.has_value() || !payer.has_value()) return;
+  double& own = Spent(*payer);
+  own = std::max(0.0, own + usd);
+}
+
+double Budgets::Left(std::optional<uint64_t> payer, int64_t day) {
+  if (!bounded()) return std::numeric_limits<double>::infinity();
+  std::lock_guard lock(mutex_);
+  StartDay(day);
+  return LeftNow(payer);
+}
+
+void Budgets::Reserve(std::optional<uint64_t> payer, int64_t day, double usd) {
   if (!bounded()) return;
   std::lock_guard lock(mutex_);
   StartDay(day);
-  spent_ += usd;
-  if (payer_day_.has_value()) Spent(payer) += usd;
+  Add(payer, usd);
 }
 
-void Budgets::Settle(uint64_t payer, int64_t day, double reserved, double usd) {
+bool Budgets::TryReserve(std::optional<uint64_t> payer, int64_t day, double usd) {
+  if (!bounded()) return true;
+  std::lock_guard lock(mutex_);
+  StartDay(day);
+  if (LeftNow(payer) < usd) return false;
+  Add(payer, usd);
+  return true;
+}
+
+void Budgets::Settle(std::optional<uint64_t> payer, int64_t day, double reserved, double usd) {
   if (!bounded()) return;
   std::lock_guard lock(mutex_);
   StartDay(day);
   // What was reserved yesterday was forgotten with it.
   if (day < day_) return;
-  spent_ = std::max(0.0, spent_ + usd - reserved);
-  if (!payer_day_.has_value()) return;
-  double& own = Spent(payer);
-  own = std::max(0.0, own + usd - reserved);
+  Add(payer, usd - reserved);
 }
 
 }  // namespace hostler

@@ -8,6 +8,10 @@
 
 namespace hostler {
 
+// Days since 1970, UTC.
+int64_t Today();
+int SecondsLeftToday();
+
 // USD. Thread-safe. A day's spending is forgotten when another day's is asked for.
 class Budgets {
  public:
@@ -17,18 +21,24 @@ class Budgets {
 
   bool bounded() const { return payer_day_.has_value() || all_day_.has_value(); }
 
-  // What `payer` may still spend on `day` (days since 1970); infinite when not
-  // bounded. What runs is counted with what it is expected to cost.
-  double Left(uint64_t payer, int64_t day);
-  void Reserve(uint64_t payer, int64_t day, double usd);
+  // `payer`, here and below: unset for what no client asked for, and only the day pays.
+
+  // What `payer` may still spend on `day`; infinite when not bounded. What runs is
+  // counted with what it is expected to cost.
+  double Left(std::optional<uint64_t> payer, int64_t day);
+  void Reserve(std::optional<uint64_t> payer, int64_t day, double usd);
   // A request is over that had `reserved` and did cost `usd`.
-  void Settle(uint64_t payer, int64_t day, double reserved, double usd);
+  void Settle(std::optional<uint64_t> payer, int64_t day, double reserved, double usd);
+  // Reserve, if as much is left.
+  bool TryReserve(std::optional<uint64_t> payer, int64_t day, double usd);
 
  private:
   // Payers beyond these share one budget, so that made-up ones gain nothing.
   static constexpr size_t kMaxPayers = 65536;
 
-  // REQUIRES: mutex_ is held.
+  // REQUIRES, of these: mutex_ is held.
+  double LeftNow(std::optional<uint64_t> payer);
+  void Add(std::optional<uint64_t> payer, double usd);
   void StartDay(int64_t day);
   double& Spent(uint64_t payer);
 

@@ -9,26 +9,12 @@
 #include "engine/base/status.h"
 #include "engine/base/wire_error.h"
 #include "fmt/format.h"
+#include "router/policy/limits.h"
 
 namespace hostler {
 namespace {
 
-constexpr int kSecondsOfDay = 86400;
 constexpr char kUnable[] = "no model of this server can answer this";
-
-int64_t SecondsSinceEpoch() {
-  return std::chrono::duration_cast<std::chrono::seconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
-int64_t Today() { return SecondsSinceEpoch() / kSecondsOfDay; }
-
-template <typename T>
-std::optional<T> Stricter(std::optional<T> a, std::optional<T> b, bool low_is_strict) {
-  if (!a.has_value() || !b.has_value()) return a.has_value() ? a : b;
-  return low_is_strict ? std::min(*a, *b) : std::max(*a, *b);
-}
 
 std::vector<StaticRule> RulesFor(const std::vector<TargetTerms>& targets) {
   std::vector<StaticRule> rules;
@@ -82,14 +68,6 @@ ScoredRoutingPolicy::ScoredRoutingPolicy(ScoredRoutingOptions options,
       budgets_(options_.payer_day_usd, options_.day_usd) {
   // A file that cannot be read: quality().status() tells, the static policy serves.
   if (!options_.router_file.empty()) quality_.Reload().IgnoreError();
-}
-
-Limits ScoredRoutingPolicy::Merge(const RouteWish& wish) const {
-  Limits limits;
-  limits.min_quality = Stricter(options_.limits.min_quality, wish.min_quality, false);
-  limits.max_cost = Stricter(options_.limits.max_cost, wish.max_cost, true);
-  limits.deadline_s = Stricter(options_.limits.deadline_s, wish.deadline_s, true);
-  return limits;
 }
 
 int ScoredRoutingPolicy::IndexOf(std::string_view target) const {
@@ -161,11 +139,7 @@ absl::Status ScoredRoutingPolicy::ApplyCostLimit(const RouteFeatures& features, 
                                                  Limits* limits, Scores* scores) const {
   const double limit = std::min(left, limits->max_cost.value_or(left));
   if (limit == std::numeric_limits<double>::infinity()) return absl::OkStatus();
-  const auto cost_less = [](const Candidate& a, const Candidate& b) {
-    return a.cost_usd < b.cost_usd;
-  };
-  const Candidate cheapest =
-      *std::min_element(scores->candidates.begin(), scores->candidates.end(), cost_less);
+  const Candidate cheapest = Cheapest(scores->candidates);
   if (cheapest.cost_usd > limit) {
     const std::optional<double>& own = features.wish.max_cost;
     if (own.has_value() && cheapest.cost_usd > *own) {
@@ -178,16 +152,14 @@ absl::Status ScoredRoutingPolicy::ApplyCostLimit(const RouteFeatures& features, 
           fmt::format("${:.3g} is left, and the cheapest answer, of {}, should cost ${:.3g}", limit,
                       cheapest.target->name, cheapest.cost_usd);
       if (limit < left) return absl::ResourceExhaustedError("max_cost: " + what);
-      const int seconds = int(kSecondsOfDay - SecondsSinceEpoch() % kSecondsOfDay);
       return WithWireError(absl::ResourceExhaustedError("today's budget: " + what),
-                           {.http_status = 0, .body = "", .retry_after_s = seconds});
+                           {.http_status = 0, .body = "", .retry_after_s = SecondsLeftToday()});
     }
   }
-  const double kept = std::max(limit, cheapest.cost_usd);
-  std::erase_if(scores->candidates, [&](const Candidate& c) { return c.cost_usd > kept; });
+  const double kept = LeaveOutAbove(limit, &scores->candidates);
   for (CandidateReport& report : scores->reports) {
     if (report.left_out.empty() && report.cost_usd > kept) {
-      report.left_out = report.cost_usd > left ? "over the budget" : "over max_cost";
+      report.left_out = report.cost_usd > left ? kOverBudget : kOverMaxCost;
     }
   }
   limits->max_cost = kept;
@@ -212,7 +184,7 @@ absl::StatusOr<Decision> ScoredRoutingPolicy::Decide(const RouteFeatures& featur
     if (unable) return absl::FailedPreconditionError(message);
     return absl::UnavailableError(message);
   }
-  Limits limits = Merge(features.wish);
+  Limits limits = Stricter(options_.limits, features.wish);
   const int64_t today = Today();
   const double left = budgets_.Left(features.wish.payer, today);
   const size_t before = scores.candidates.size();
@@ -235,7 +207,7 @@ absl::StatusOr<Decision> ScoredRoutingPolicy::Decide(const RouteFeatures& featur
   decision.judge = choice.judge;
   decision.candidates = std::move(scores.reports);
   decision.version = loaded == nullptr ? 0 : loaded->version;
-  decision.payer = features.wish.payer;
+  decision.wish = features.wish;
   decision.reserved_usd = chosen.cost_usd;
   decision.context = std::move(choice.context);
   decision.prefixes = features.prefixes;
@@ -243,13 +215,13 @@ absl::StatusOr<Decision> ScoredRoutingPolicy::Decide(const RouteFeatures& featur
 }
 
 void ScoredRoutingPolicy::Started(const Decision& decision) {
-  budgets_.Reserve(decision.payer, Today(), decision.reserved_usd);
+  budgets_.Reserve(decision.wish.payer, Today(), decision.reserved_usd);
   conversations_.Add(decision.prefixes, IndexOf(decision.target));
 }
 
 void ScoredRoutingPolicy::Finished(const Decision& decision, const RouteOutcome& outcome) {
   const double cost = std::isnan(outcome.cost_usd) ? decision.reserved_usd : outcome.cost_usd;
-  budgets_.Settle(decision.payer, Today(), decision.reserved_usd, cost);
+  budgets_.Settle(decision.wish.payer, Today(), decision.reserved_usd, cost);
   if (outcome.target != decision.target) {
     conversations_.Add(decision.prefixes, IndexOf(outcome.target));
   }

@@ -45,12 +45,12 @@ class ScoredRoutingPolicy : public RoutingPolicy {
 
   const ScoredRoutingOptions& options() const { return options_; }
   QualitySlot* quality() override { return options_.router_file.empty() ? nullptr : &quality_; }
+  Budgets* budgets() override { return &budgets_; }
 
  private:
   struct Scores;
   Scores Score(const RouteFeatures& features, std::span<const TargetSnapshot> targets,
                const LoadedQuality* loaded);
-  Limits Merge(const RouteWish& wish) const;
   absl::StatusOr<Decision> DecideStatic(const RouteFeatures& features,
                                         std::span<const TargetSnapshot> targets);
   absl::Status ApplyCostLimit(const RouteFeatures& features, double left, Limits* limits,

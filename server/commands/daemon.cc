@@ -140,7 +140,7 @@ absl::Status Daemon::AddVirtualModels(const Deployment& deployment) {
       spdlog::warn("{}: {}; the static policy serves", model.name,
                    std::string(slot->status().message()));
     }
-    HOSTLER_RETURN_IF_ERROR(router_.AddVirtualModel(model.name, std::move(policy)));
+    HOSTLER_RETURN_IF_ERROR(router_.AddVirtualModel(model.name, std::move(policy), model.options));
     virtual_lines_.push_back(fmt::format("  virtual  {}  {}\n", model.name, DescribePolicy(model)));
   }
   return absl::OkStatus();

@@ -11,6 +11,7 @@
 #include "router/quality/trainer.h"
 #include "server/commands/route_commands.h"
 #include "server/commands/route_judge.h"
+#include "server/commands/route_log_eval.h"
 #include "server/commands/terminal.h"
 
 namespace hostler {
@@ -23,6 +24,7 @@ struct RouteFlags {
   std::string output;  // of train: the router; of eval: "" or the SVG
   std::string router;
   std::vector<std::string> train_files;  // eval: whose single models are compared with
+  LogEvalFlags log;
   int folds = 0;
   int resamples = 0;
   bool json = false;
@@ -96,6 +98,10 @@ absl::StatusOr<std::vector<RouteTable>> CrossValidate(const std::vector<RoutingS
 }
 
 absl::Status Eval(const RouteFlags& flags) {
+  if (flags.log.log.empty() == flags.data.files.empty()) {
+    return absl::InvalidArgumentError("one of --data and --log is needed");
+  }
+  if (!flags.log.log.empty()) return EvalLog(flags.log, flags.router, flags.json);
   if (flags.router.empty() == (flags.folds == 0)) {
     return absl::InvalidArgumentError("one of --router and --cv is needed");
   }
@@ -139,8 +145,7 @@ int Finish(const absl::Status& status) { return status.ok() ? FinishStdout() : F
 
 void AddDataFlags(CLI::App* command, RouteFlags* flags) {
   command->add_option("--data", flags->data.files, "Outcomes, JSONL; a set is named by its file")
-      ->type_name("FILE")
-      ->required();
+      ->type_name("FILE");
   command
       ->add_option("--prompts", flags->data.prompts,
                    "Files that rows without a prompt find it in, by id")
@@ -179,6 +184,7 @@ void AddTrain(CLI::App* route, RunCommand* run) {
   auto flags = std::make_shared<RouteFlags>();
   CLI::App* command = route->add_subcommand("train", "Train a router from outcomes");
   AddDataFlags(command, flags.get());
+  command->get_option("--data")->required();
   command->add_option("-o,--output", flags->output, "The router")->type_name("FILE")->required();
   command->add_option("--leave-out", flags->leave_out, "A set not to train on")->type_name("SET");
   command->callback([flags, run] { *run = [flags] { return Finish(Train(*flags)); }; });
@@ -186,8 +192,10 @@ void AddTrain(CLI::App* route, RunCommand* run) {
 
 void AddEval(CLI::App* route, RunCommand* run) {
   auto flags = std::make_shared<RouteFlags>();
-  CLI::App* command = route->add_subcommand("eval", "Judge a router by outcomes");
+  CLI::App* command =
+      route->add_subcommand("eval", "Judge a router by outcomes, or a server's decisions");
   AddDataFlags(command, flags.get());
+  AddLogEvalFlags(command, &flags->log);
   command->add_option("--router", flags->router, "The router")->type_name("FILE");
   command->add_option("--cv", flags->folds, "Instead: train on all folds but one, judge on it")
       ->type_name("FOLDS")

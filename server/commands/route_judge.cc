@@ -5,13 +5,10 @@
 #include <numeric>
 
 #include "fmt/format.h"
+#include "server/json_number.h"
 
 namespace hostler {
 namespace {
-
-using Json = nlohmann::ordered_json;
-
-Json Number(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
 RouteTable Rows(const RouteTable& table, const std::vector<size_t>& rows) {
   RouteTable out{.models = table.models};
@@ -41,7 +38,7 @@ TwoModelMetrics MeasurePair(const RouteTable& table, size_t strong) {
 
 Json IntervalJson(const std::vector<double>& values) {
   const Interval interval = MiddleInterval(values);
-  return {Number(interval.low), Number(interval.high)};
+  return {NumberOrNull(interval.low), NumberOrNull(interval.high)};
 }
 
 }  // namespace
@@ -91,19 +88,19 @@ nlohmann::ordered_json JudgeSet(const RoutingSet& set, const RouteTable& table,
   const bool priced = total > 0;
   if (pair) {
     const TwoModelMetrics m = MeasurePair(table, strong);
-    out.update({{"apgr", Number(m.apgr)},
-                {"auc", Number(m.auc)},
-                {"cpt50", Number(m.cpt50)},
-                {"cpt80", Number(m.cpt80)},
-                {"f95", Number(m.f95)}});
+    out.update({{"apgr", NumberOrNull(m.apgr)},
+                {"auc", NumberOrNull(m.auc)},
+                {"cpt50", NumberOrNull(m.cpt50)},
+                {"cpt80", NumberOrNull(m.cpt80)},
+                {"f95", NumberOrNull(m.f95)}});
   }
   if (priced) {
     const ManyModelMetrics m = MeasureManyModels(table, train);
-    out.update({{"aiq", Number(m.aiq)},
-                {"aiq_code", Number(m.aiq_code)},
-                {"lead", Number(m.lead)},
-                {"oracle_share", Number(m.oracle_share)},
-                {"cost_to_match", Number(m.cost_to_match)}});
+    out.update({{"aiq", NumberOrNull(m.aiq)},
+                {"aiq_code", NumberOrNull(m.aiq_code)},
+                {"lead", NumberOrNull(m.lead)},
+                {"oracle_share", NumberOrNull(m.oracle_share)},
+                {"cost_to_match", NumberOrNull(m.cost_to_match)}});
     for (const CostQuality& point : m.hull) out["hull"].push_back({point.cost, point.quality});
   }
   out["ece"] = calibration.ece;

@@ -70,9 +70,7 @@ Answer& Generation::answer() {
 // Adds "hostler" to a whole answer, or a last chunk with it to a stream.
 void Generation::Explain(std::string* out) const {
   const Call& call = *prompts_.front().call;
-  Json json = DecisionJson(call.decision());
-  json["outcome"] = OutcomeJson(call.outcome());
-  const std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  const std::string text = ExplanationText(call.decision(), call.outcome());
   if (streamed_) {
     *out +=
         fmt::format("data: {{\"id\":\"{}\",\"object\":\"{}\",\"choices\":[],\"hostler\":{}}}\n\n",
