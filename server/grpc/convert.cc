@@ -49,6 +49,15 @@ Json CommonFields(const v1::GenerateRequest& from) {
   if (from.has_prompt_logprobs()) body["prompt_logprobs"] = from.prompt_logprobs();
   if (from.has_skip_special_tokens()) body["skip_special_tokens"] = from.skip_special_tokens();
   if (!from.cache_salt().empty()) body["cache_salt"] = from.cache_salt();
+  if (from.explain()) body["explain"] = true;
+  if (from.has_hostler()) {
+    const v1::RouteBounds& bounds = from.hostler();
+    Json& json = body["hostler"] = Json::object();
+    if (bounds.has_min_quality()) json["min_quality"] = bounds.min_quality();
+    if (bounds.has_max_cost()) json["max_cost"] = bounds.max_cost();
+    if (bounds.has_deadline_ms()) json["deadline_ms"] = bounds.deadline_ms();
+  }
+  if (!from.user().empty()) body["user"] = from.user();
   if (from.stop_size() > 0) body["stop"] = Json(from.stop());
   if (from.stop_token_ids_size() > 0) body["stop_token_ids"] = Json(from.stop_token_ids());
   return body;

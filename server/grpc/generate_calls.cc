@@ -7,6 +7,7 @@
 #include "boost/asio/post.hpp"
 #include "engine/base/status.h"
 #include "server/grpc/convert.h"
+#include "server/route_report.h"
 
 namespace hostler {
 
@@ -120,6 +121,10 @@ class GenerateCall : public std::enable_shared_from_this<GenerateCall> {
       if (!std::exchange(started_, true)) pending_.push_back(Started());
       if (ended) {
         pending_.push_back(DoneToProto(call_->usage(), call_->timings()));
+        if (request_.explain()) {
+          *pending_.back().mutable_done()->mutable_explanation_json() =
+              ExplanationText(call_->decision(), call_->outcome());
+        }
         return;
       }
       if (!event_.text.empty() || !event_.token_ids.empty()) {

@@ -1,10 +1,12 @@
 #include <thread>
 
+#include "engine/base/json.h"
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "gtest/gtest.h"
 #include "proto/hostler.grpc.pb.h"
+#include "router/route_wish.h"
 #include "router/test_engine.h"
 #include "server/grpc/convert.h"
 #include "server/grpc/grpc_server.h"
@@ -119,6 +121,41 @@ TEST_F(GrpcServerTest, StreamsStartedDeltasFinishedAndDone) {
   EXPECT_EQ(responses[3].finished().stop_reason(), "END");
   EXPECT_EQ(responses[4].done().usage().completion_tokens(), 5);
   EXPECT_EQ(responses[4].done().timings().total_ms(), 12);
+}
+
+TEST_F(GrpcServerTest, TellsWhyAnAnswerWasRoutedAsItWas) {
+  engine_->on_submit = [](const GenerateRequest& request, GenerateStream& stream, Usage usage) {
+    ASSERT_NE(request.route, nullptr);
+    EXPECT_EQ(request.route->min_quality, 0.25);
+    EXPECT_EQ(request.route->deadline_s, 2);
+    EXPECT_FALSE(request.route->max_cost.has_value());
+    EXPECT_NE(request.route->payer, 0u);
+    stream.Push(Text(0, "a", FinishReason::kStop));
+    usage.completion_tokens = 1;
+    stream.End(absl::OkStatus(), usage, {});
+  };
+  v1::GenerateRequest request = Request("abc");
+  request.set_model("auto");
+  request.set_explain(true);
+  request.set_user("somebody");
+  request.mutable_hostler()->set_min_quality(0.25);
+  request.mutable_hostler()->set_deadline_ms(2000);
+  std::vector<v1::GenerateResponse> responses;
+  ASSERT_TRUE(ReadAll(request, &responses).ok());
+  const Json told = Json::parse(responses.back().done().explanation_json());
+  EXPECT_EQ(told["model"], "tiny");
+  EXPECT_EQ(told["virtual_model"], "auto");
+  EXPECT_EQ(told["outcome"]["completion_tokens"], 1);
+  EXPECT_EQ(told["wish"]["min_quality"], 0.25);
+
+  engine_->on_submit = [](const GenerateRequest&, GenerateStream& stream, Usage usage) {
+    stream.End(absl::OkStatus(), usage, {});
+  };
+  responses.clear();
+  ASSERT_TRUE(ReadAll(Request("abc"), &responses).ok());
+  EXPECT_EQ(responses.back().done().explanation_json(), "") << "nobody asked";
+  request.mutable_hostler()->set_min_quality(2);
+  EXPECT_THAT(Fail(request).error_message(), HasSubstr("min_quality"));
 }
 
 TEST_F(GrpcServerTest, StreamsWhileTheEngineIsStillAtWork) {
