@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What routing costs a server: the same load on sample-dense, named directly and through a virtual model
-with a router file whose cheapest target it is. Rounds take turns.
+"""What routing costs a server: the same load on a sample model, named directly and through a virtual
+model with a router file whose cheapest target it is. Rounds take turns.
 
 Columns: requests a second, milliseconds of the daemon's processor time for a request, both medians of
 the rounds; then the ratios auto / direct, medians of the rounds' own with the quartiles. "deciding" is the
-time that route_decide_seconds tells, as a share of the daemon's processor time in those rounds: the least
-noisy figure on a shared machine.
+time that route_decide_seconds tells, as a share of the daemon's processor time in those rounds; it has in
+it what the thread waited for a processor meanwhile.
 
     bench/route_overhead.py --router mmlu.bin --as MODEL --as MODEL --prompts mmlu_val.jsonl
 """
@@ -35,6 +35,7 @@ def parse_args():
     p.add_argument("--router", required=True, help="from hostler route train")
     p.add_argument("--as", dest="names", action="append", required=True, help="two of its models")
     p.add_argument("--prompts", required=True, help='JSONL with a "prompt" each')
+    p.add_argument("--target", choices=["small", "large"], default="small", help="sample-dense, or -moe")
     p.add_argument("--rounds", type=int, default=8)
     p.add_argument("--requests", type=int, default=300, help="of a round")
     p.add_argument("--clients", type=int, default=16)
@@ -45,11 +46,14 @@ def parse_args():
 
 def write_config(args, folder):
     small, large = args.names
+    price = {name: {"input": 9 - 8 * (name == args.target)} for name in ["small", "large"]}
+    for each in price.values():
+        each["output"] = each["input"]
     path = Path(folder, "hostler.yaml")
     path.write_text(json.dumps({
         "models": [
-            {"name": "small", "path": str(DENSE), "price": {"input": 1, "output": 1}},
-            {"name": "large", "path": str(MOE), "price": {"input": 9, "output": 9}},
+            {"name": "small", "path": str(DENSE), "price": price["small"]},
+            {"name": "large", "path": str(MOE), "price": price["large"]},
         ],
         "memory": "1GiB",
         "prefix_cache": "off",
@@ -99,7 +103,7 @@ def load(server, model, prompts, args):
             answer = connection.getresponse()
             text = answer.read()
             assert answer.status == 200, text
-            assert answer.headers["x-hostler-model"] == "small"
+            assert answer.headers["x-hostler-model"] == args.target
         connection.close()
 
     threads = [threading.Thread(target=client) for _ in range(args.clients)]
@@ -114,7 +118,7 @@ def load(server, model, prompts, args):
 def main():
     args = parse_args()
     prompts = [json.loads(line)["prompt"][:2000] for line in open(args.prompts)]
-    rounds = {"small": [], "auto": []}
+    rounds = {args.target: [], "auto": []}
     with tempfile.TemporaryDirectory() as folder:
         with serving("--config", write_config(args, folder)) as server:
             for model in rounds:
@@ -132,7 +136,7 @@ def main():
         cost = [used / args.requests * 1000 for _, used in runs]
         rows.append([model, f"{median(rate):.1f}", f"{median(cost):.3f}"])
     table(["model", "requests/s", "ms of processor"], rows)
-    pairs = list(zip(rounds["auto"], rounds["small"]))
+    pairs = list(zip(rounds["auto"], rounds[args.target]))
     ratios = {
         "requests/s": [direct[0] / auto[0] for auto, direct in pairs],
         "processor": [auto[1] / direct[1] for auto, direct in pairs],
