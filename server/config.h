@@ -49,6 +49,7 @@ struct ServeConfig {
 
   std::string route_log;                   // a file; "": none
   std::string route_log_prompts = "hash";  // or "text"
+  std::string route_state;                 // a file; "": none
   double energy_price = 0;                 // USD per kWh, for models with watts
 
   // Unset, with several models: one named "auto".

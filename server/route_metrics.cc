@@ -62,6 +62,10 @@ struct RouteMetrics::Impl {
                           {}};
   Family<Counter> shadow_cost{
       "hostler:route_shadow_cost_usd_total", "What those answers did cost.", {}};
+  // Empty where nothing is kept.
+  Family<Gauge> state_ok{"hostler:route_state_ok",
+                         "Whether what was spent and learned could be read, and written since.",
+                         {}};
   const DispatchStats* dispatch = nullptr;
 };
 
@@ -119,6 +123,8 @@ void RouteMetrics::CountShadow(const std::string& target, const char* result) {
   impl_->shadows.Add({{"target", target}, {"result", result}}).Increment();
 }
 
+void RouteMetrics::SetStateOk(bool ok) { impl_->state_ok.Add({}).Set(ok ? 1 : 0); }
+
 void RouteMetrics::AddShadowCost(const std::string& target, double usd) {
   if (usd > 0) impl_->shadow_cost.Add({{"target", target}}).Increment(usd);
 }
@@ -130,7 +136,8 @@ std::vector<prometheus::MetricFamily> RouteMetrics::Collect(const Router* router
        std::initializer_list<const prometheus::Collectable*>{
            &impl_->decisions, &impl_->failed, &impl_->decide, &impl_->predicted_cost, &impl_->cost,
            &impl_->saved, &impl_->predicted_seconds, &impl_->seconds, &impl_->feedbacks,
-           &impl_->predicted_quality, &impl_->quality, &impl_->shadows, &impl_->shadow_cost}) {
+           &impl_->predicted_quality, &impl_->quality, &impl_->state_ok, &impl_->shadows,
+           &impl_->shadow_cost}) {
     for (prometheus::MetricFamily& each : family->Collect()) families.push_back(std::move(each));
   }
   const auto add = [&](MetricFamilyBuilder family) { families.push_back(family.Take()); };

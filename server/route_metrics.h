@@ -28,6 +28,8 @@ class RouteMetrics {
   // same (its target has answered the client).
   void CountShadow(const std::string& target, const char* result);
   void AddShadowCost(const std::string& target, double usd);
+  // Whether the file with what was spent and learned could be read, and written since.
+  void SetStateOk(bool ok);
   // Read at each scrape; must outlive this.
   void SetDispatchStats(const DispatchStats* stats);
 

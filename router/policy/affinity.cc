@@ -47,6 +47,12 @@ class Affinity : public Chooser {
     inner_->Learn(context, index, score);
   }
 
+  nlohmann::ordered_json Learned(int index) override { return inner_->Learned(index); }
+
+  absl::Status Restore(int index, const nlohmann::ordered_json& learned) override {
+    return inner_->Restore(index, learned);
+  }
+
  private:
   const std::unique_ptr<Chooser> inner_;
   const double min_gain_;

@@ -47,6 +47,34 @@ class LinearModel {
     }
   }
 
+  nlohmann::ordered_json ToJson() const { return {{"precision", precision_}, {"moment", moment_}}; }
+
+  // False: it is none, and nothing has changed. What was learned need not have begun with the same
+  // prior_weight: Forget leads to this model's own.
+  bool FromJson(const nlohmann::ordered_json& json) {
+    if (!json.is_object() || !json.contains("precision") || !json.contains("moment")) return false;
+    const nlohmann::ordered_json& rows = json["precision"];
+    LinearModel read = *this;
+    if (!rows.is_array() || rows.size() != kSize || !ReadVector(json["moment"], &read.moment_)) {
+      return false;
+    }
+    for (int i = 0; i < kSize; ++i) {
+      if (!ReadVector(rows[size_t(i)], &read.precision_[i])) return false;
+    }
+    for (int i = 0; i < kSize; ++i) {
+      for (int j = 0; j < i; ++j) {
+        if (read.precision_[i][j] != read.precision_[j][i]) return false;
+      }
+      // Each pivot of a positive definite matrix: see At.
+      Vector unit = {};
+      unit[i] = 1;
+      const auto [mean, deviation] = read.At(unit);
+      if (!std::isfinite(mean) || !std::isfinite(deviation)) return false;
+    }
+    *this = read;
+    return true;
+  }
+
   // Of the quality at `x`: mean and standard deviation.
   std::pair<double, double> At(const Vector& x) const {
     // precision = L Lᵀ; y = L⁻¹ x gives the variance |y|², and with z = L⁻¹ moment
@@ -75,6 +103,17 @@ class LinearModel {
   }
 
  private:
+  static bool ReadVector(const nlohmann::ordered_json& json, Vector* to) {
+    constexpr double kMost = 1e12;
+    if (!json.is_array() || json.size() != kSize) return false;
+    for (int i = 0; i < kSize; ++i) {
+      const nlohmann::ordered_json& value = json[size_t(i)];
+      if (!value.is_number() || !(std::abs(value.get<double>()) <= kMost)) return false;
+      (*to)[i] = value.get<double>();
+    }
+    return true;
+  }
+
   // Before any feedback the quality is what was predicted.
   static constexpr Vector kPriorMean = {0.5, 1, 0, 0};
   double prior_;
@@ -149,6 +188,17 @@ class Bandit : public Chooser {
     LinearModel& model = Model(index);
     for (LinearModel& each : models_) each.Forget(options_.forget);
     model.Add(Features(context, index), score);
+  }
+
+  nlohmann::ordered_json Learned(int index) override {
+    std::lock_guard lock(mutex_);
+    return Model(index).ToJson();
+  }
+
+  absl::Status Restore(int index, const nlohmann::ordered_json& learned) override {
+    std::lock_guard lock(mutex_);
+    if (Model(index).FromJson(learned)) return absl::OkStatus();
+    return absl::InvalidArgumentError("what its bandit has learned makes no sense");
   }
 
  private:

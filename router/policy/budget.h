@@ -6,6 +6,9 @@
 #include <optional>
 #include <unordered_map>
 
+#include "absl/status/status.h"
+#include "nlohmann/json.hpp"
+
 namespace hostler {
 
 // Days since 1970, UTC.
@@ -31,6 +34,12 @@ class Budgets {
   void Settle(std::optional<uint64_t> payer, int64_t day, double reserved, double usd);
   // Reserve, if as much is left.
   bool TryReserve(std::optional<uint64_t> payer, int64_t day, double usd);
+
+  // What was spent on the last day that was asked for, to be kept over a restart. What
+  // runs counts as spent.
+  nlohmann::ordered_json State();
+  // Errors: InvalidArgument for what is no State(); nothing has changed then.
+  absl::Status Restore(const nlohmann::ordered_json& state);
 
  private:
   // Payers beyond these share one budget, so that made-up ones gain nothing.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "nlohmann/json.hpp"
 #include "router/policy.h"
 
 namespace hostler {
@@ -51,6 +52,17 @@ class Chooser {
   // The answer of the candidate with this index was this good (0 … 1).
   virtual void Learn(const std::vector<double>& context, int index, double score) {
     (void)context, (void)index, (void)score;
+  }
+  // What it has learned of the candidate with this index, to be kept over a restart; null:
+  // nothing.
+  virtual nlohmann::ordered_json Learned(int index) {
+    (void)index;
+    return nullptr;
+  }
+  // Errors: InvalidArgument for what is none of Learned's; nothing has changed then.
+  virtual absl::Status Restore(int index, const nlohmann::ordered_json& learned) {
+    (void)index, (void)learned;
+    return absl::InvalidArgumentError("it learns nothing");
   }
 };
 

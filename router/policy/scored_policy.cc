@@ -232,4 +232,26 @@ void ScoredRoutingPolicy::Learn(const Decision& decision, const std::string& tar
   if (index >= 0) chooser_->Learn(decision.context, index, score);
 }
 
+nlohmann::ordered_json ScoredRoutingPolicy::State() {
+  nlohmann::ordered_json learned = nlohmann::ordered_json::object();
+  for (size_t i = 0; i < options_.targets.size(); ++i) {
+    nlohmann::ordered_json of_target = chooser_->Learned(int(i));
+    if (!of_target.is_null()) learned[options_.targets[i].target] = std::move(of_target);
+  }
+  return {{"budgets", budgets_.State()}, {"learned", std::move(learned)}};
+}
+
+absl::Status ScoredRoutingPolicy::Restore(const nlohmann::ordered_json& state) {
+  if (!state.is_object() || !state.contains("budgets") || !state.contains("learned") ||
+      !state["learned"].is_object()) {
+    return absl::InvalidArgumentError("it is no state of a virtual model");
+  }
+  HOSTLER_RETURN_IF_ERROR(budgets_.Restore(state["budgets"]));
+  for (const auto& [target, learned] : state["learned"].items()) {
+    const int index = IndexOf(target);
+    if (index >= 0) HOSTLER_RETURN_IF_ERROR(chooser_->Restore(index, learned));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace hostler

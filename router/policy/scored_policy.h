@@ -47,6 +47,12 @@ class ScoredRoutingPolicy : public RoutingPolicy {
   QualitySlot* quality() override { return options_.router_file.empty() ? nullptr : &quality_; }
   Budgets* budgets() override { return &budgets_; }
 
+  // What was spent and learned, to be kept over a restart.
+  nlohmann::ordered_json State();
+  // What it tells of targets that are none here is left out. Errors: InvalidArgument for what is
+  // no State(); a part of it may have been taken.
+  absl::Status Restore(const nlohmann::ordered_json& state);
+
  private:
   struct Scores;
   Scores Score(const RouteFeatures& features, std::span<const TargetSnapshot> targets,

@@ -140,6 +140,9 @@ absl::Status Daemon::AddVirtualModels(const Deployment& deployment) {
       spdlog::warn("{}: {}; the static policy serves", model.name,
                    std::string(slot->status().message()));
     }
+    if (auto* scored = dynamic_cast<ScoredRoutingPolicy*>(policy.get())) {
+      scored_.emplace_back(model.name, scored);
+    }
     HOSTLER_RETURN_IF_ERROR(router_.AddVirtualModel(model.name, std::move(policy), model.options));
     virtual_lines_.push_back(fmt::format("  virtual  {}  {}\n", model.name, DescribePolicy(model)));
   }
@@ -148,6 +151,15 @@ absl::Status Daemon::AddVirtualModels(const Deployment& deployment) {
 
 absl::Status Daemon::StartFrontEnds() {
   metrics_ = std::make_unique<Metrics>(&router_);
+  if (!config_.route_state.empty()) {
+    route_state_ = std::make_unique<RouteState>(config_.route_state, scored_, &metrics_->routes());
+    if (const absl::Status loaded = route_state_->Load(); !loaded.ok()) {
+      spdlog::warn("{}; it begins anew", std::string(loaded.message()));
+    }
+    // A place that cannot be written is better known now.
+    HOSTLER_RETURN_IF_ERROR(route_state_->Save());
+    route_state_->Start();
+  }
   log_ = NewRequestLog(config_.log_format == "json");
   service_ = std::make_unique<Service>(&router_, metrics_.get(), log_.get());
   if (!config_.route_log.empty()) {

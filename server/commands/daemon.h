@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -10,6 +11,7 @@
 #include "server/deployment.h"
 #include "server/grpc/grpc_server.h"
 #include "server/http/http_server.h"
+#include "server/route_state.h"
 #include "server/service.h"
 
 namespace hostler {
@@ -44,11 +46,13 @@ class Daemon {
   absl::Status StartFrontEnds();
 
   const ServeConfig config_;
-  std::vector<std::string> virtual_lines_;  // of Describe()
+  std::vector<std::string> virtual_lines_;                            // of Describe()
+  std::vector<std::pair<std::string, ScoredRoutingPolicy*>> scored_;  // in router_
 
   // In the order of their lives: the front ends go first.
   Router router_;
   std::unique_ptr<Metrics> metrics_;
+  std::unique_ptr<RouteState> route_state_;
   std::unique_ptr<RequestLog> log_;
   std::unique_ptr<Service> service_;
   std::unique_ptr<HttpServer> http_;

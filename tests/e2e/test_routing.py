@@ -252,6 +252,24 @@ def test_a_days_budget_that_is_spent(tmp_path, over):
             assert server.metric("route_cost_usd_total") == pytest.approx(0.004, rel=0.1)
 
 
+def test_spending_is_kept_over_a_restart_and_a_damaged_state_begins_anew(tmp_path):
+    state = tmp_path / "route.state"
+    settings = {"route_state": str(state)}
+    with fake_model(tokens=20) as (_, url):
+
+        def answers(count):
+            with before_fake(tmp_path, url, settings, day_budget=0.004) as server:
+                ok = server.metric("route_state_ok")
+                found = [ask(server, "/v1/chat/completions", "x" * 60) for _ in range(count)]
+                return ok, [each.headers["x-hostler-model"] for each in found]
+
+        assert answers(6) == (1, ["far"] * 6)
+        assert answers(6) == (1, ["far"] * 4 + ["small"] * 2)
+        state.write_bytes(state.read_bytes()[:-5])
+        assert answers(2) == (0, ["far"] * 2)
+        assert (tmp_path / "route.state.bad").exists()
+
+
 def test_a_shadow_answers_unseen_and_is_logged(tmp_path):
     log = tmp_path / "route.jsonl"
     settings = {"route_log": str(log), "route_log_prompts": "text"}
