@@ -188,7 +188,8 @@ absl::Status ValidateVirtualModel(const VirtualModelConfig& model,
 }
 
 std::unique_ptr<RoutingPolicy> NewPolicy(const VirtualModelConfig& model,
-                                         const std::vector<std::string>& all, LoadQuality load) {
+                                         const std::vector<std::string>& all, LoadQuality load,
+                                         PromptEmbedder* embedder) {
   if (model.policy == "static") return NewStaticPolicy(model.rules);
   ScoredRoutingOptions options;
   options.targets = model.targets;
@@ -197,6 +198,7 @@ std::unique_ptr<RoutingPolicy> NewPolicy(const VirtualModelConfig& model,
   }
   options.router_file = model.router;
   options.load = std::move(load);
+  options.embedder = embedder;
   options.limits = {.min_quality = model.min_quality, .max_cost = model.max_cost};
   if (model.deadline_ms.has_value()) options.limits.deadline_s = *model.deadline_ms / 1000;
   options.output_tokens = model.output_tokens;
