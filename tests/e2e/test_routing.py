@@ -116,7 +116,7 @@ def test_a_router_trained_with_an_encoder_is_served_with_that_alone(tmp_path):
         assert "\nembedding: used\n" in told
         metrics = server.get("/metrics").body.decode()
         assert ok + "1" in metrics
-        assert 'route_embedding_total{virtual_model="auto",result="used"} 1' in metrics
+        assert 'route_embedding_total{result="used",virtual_model="auto"} 1' in metrics
 
     with serving("--config", write_config(tmp_path, router, encoder=str(other))) as server:
         assert server.log().count("is used without embeddings: it was trained with encoder") == 1
