@@ -25,7 +25,8 @@ class QualityPredictor final : public QualitySource {
     return {model_.embedding_size, model_.encoder, model_.encoder_tokens};
   }
 
-  // An embedding of another length than embeddings().size is not used.
+  // In place of an embedding of another length than embeddings().size the mean of training's
+  // is used.
   void Predict(const RoutePrompt& prompt, std::span<QualityEstimate> out) const override;
 
  private:
