@@ -62,11 +62,7 @@ QualityPredictor::QualityPredictor(RouterModel model) : model_(std::move(model))
 void QualityPredictor::Predict(const RoutePrompt& prompt, std::span<QualityEstimate> out) const {
   static thread_local Scratch scratch;
   HashPrompt(prompt, model_.hash_bits, &scratch.features);
-  RoutePrompt embedded = prompt;
-  if (prompt.embedding.size() != model_.embedding_mean.size()) {
-    embedded.embedding = model_.embedding_mean;
-  }
-  WeighFeatures(embedded, model_.hash_bits, model_.embedding_size, model_.idf, &scratch.features);
+  WeighFeatures(prompt, model_.hash_bits, model_.embedding_size, model_.idf, &scratch.features);
   scratch.outputs.resize(model_.outputs());
   MultiplyPacked(model_, scratch.features, scratch.outputs);
   const std::span<float> topics(scratch.outputs.data(), model_.topics);

@@ -25,8 +25,7 @@ class QualityPredictor final : public QualitySource {
     return {model_.embedding_size, model_.encoder, model_.encoder_tokens};
   }
 
-  // In place of an embedding of another length than embeddings().size the mean of training's
-  // is used.
+  // An embedding of another length than embeddings().size is not used.
   void Predict(const RoutePrompt& prompt, std::span<QualityEstimate> out) const override;
 
  private:

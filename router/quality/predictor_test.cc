@@ -79,7 +79,6 @@ TEST(Predictor, UsesAnEmbeddingOfItsLengthOnly) {
   predictor.Predict({.text = "?", .embedding = three}, wrong);
   EXPECT_GT(with[0].quality, with[1].quality + 0.3);
   EXPECT_EQ(wrong[0].quality, without[0].quality);
-  EXPECT_NEAR(without[0].quality, 0.5, 0.1) << "half of training's were birds";
 }
 
 TEST(Training, GivesTheSameBytesAgain) {
@@ -116,8 +115,6 @@ TEST(RouterFile, NamesItsEncoder) {
   model.encoder_tokens = 64;
   EXPECT_FALSE(CheckRouterModel(model).ok()) << "without embeddings";
   model.embedding_size = 2;
-  EXPECT_FALSE(CheckRouterModel(model).ok()) << "without their mean";
-  model.embedding_mean = {0.5f, 0.5f};
   for (std::vector<float>* values : {&model.idf, &model.row_scale}) values->resize(258);
   model.weights.resize(static_cast<size_t>(258 * model.outputs()));
   const auto read = ParseRouterModel(SerializeRouterModel(model));

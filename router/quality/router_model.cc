@@ -163,10 +163,6 @@ absl::Status CheckRouterModel(const RouterModel& model) {
       (!model.encoder.empty() && model.embedding_size == 0)) {
     return Bad("what it says of its encoder does not agree");
   }
-  if (model.embedding_mean.size() != static_cast<size_t>(model.embedding_size) ||
-      !AllSane(model.embedding_mean)) {
-    return Bad("the mean embedding is of another length, or no sane number");
-  }
   if (model.topics < 1 || model.topics > kMaxOutputs || model.residuals < 0 ||
       model.residuals > kMaxOutputs - model.topics) {
     return Bad("the counts of topics and directions are out of bounds");
@@ -198,7 +194,6 @@ std::string SerializeRouterModel(const RouterModel& model) {
   out.Value(model.residuals);
   out.Text(model.encoder);
   out.Value(model.encoder_tokens);
-  out.Array(model.embedding_mean);
   out.Array(model.idf);
   out.Array(model.row_scale);
   out.Array(model.weights);
@@ -236,7 +231,6 @@ absl::StatusOr<RouterModel> ParseRouterModel(std::string_view bytes) {
   model.residuals = in.Value<int32_t>();
   model.encoder = in.Text();
   model.encoder_tokens = in.Value<int32_t>();
-  model.embedding_mean = in.Array<float>();
   model.idf = in.Array<float>();
   model.row_scale = in.Array<float>();
   model.weights = in.Array<int8_t>();

@@ -231,12 +231,6 @@ class Trainer {
                       .residuals = residuals_};
     model.idf = idf_;
     model.bias = fit.topics.bias;
-    model.embedding_mean.resize(embedding_size_);
-    for (const RoutePrompt& prompt : prompts_) {
-      for (size_t i = 0; i < embedding_size_; ++i) {
-        model.embedding_mean[i] += prompt.embedding[i] / static_cast<float>(prompts_.size());
-      }
-    }
     const int outputs = model.outputs();
     model.row_scale.resize(idf_.size());
     model.weights.resize(idf_.size() * outputs);
