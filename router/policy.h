@@ -28,6 +28,8 @@ struct RouteFeatures {
   int n = 1;                             // sequences asked
   bool upstreams_only = false;           // no engine here can answer it
   RoutePrompt prompt = {};
+  EmbeddingUse embedding = EmbeddingUse::kNone;  // what became of prompt.embedding
+  double embed_s = 0;                            // and how long that took
   RouteWish wish = {};
   // Hashes of the conversation up to each message, oldest first, and how many
   // tokens that is, about.
@@ -78,7 +80,9 @@ struct Decision {
   std::optional<double> hedge_after_s;
   std::string shadow;  // one of the fallbacks, which answers as well, unseen; "": none
   std::vector<CandidateReport> candidates;
-  uint64_t version = 0;         // of the router file; 0: none
+  uint64_t version = 0;  // of the router file; 0: none
+  EmbeddingUse embedding = EmbeddingUse::kNone;
+  double embed_s = 0;           // spent on the embedding
   RouteWish wish;               // what the client asked of the routing
   double reserved_usd = 0;      // taken off the payer's budget until the cost is known
   std::vector<double> context;  // what a bandit saw
@@ -108,6 +112,11 @@ class RoutingPolicy {
  public:
   virtual ~RoutingPolicy() = default;
   virtual std::string_view name() const = 0;
+  // Adds what takes time to find, before the targets are looked at: the prompt's
+  // embedding, in `storage`.
+  virtual void Prepare(RouteFeatures* features, std::vector<float>* storage) {
+    (void)features, (void)storage;
+  }
   // Errors: Unavailable, InvalidArgument or ResourceExhausted, saying why no target will do;
   // FailedPrecondition when all that could be asked are engines here, and these cannot
   // answer it.

@@ -24,6 +24,22 @@ bool IsUsers(const Json& message) {
 
 }  // namespace
 
+const char* EmbeddingUseName(EmbeddingUse use) {
+  switch (use) {
+    case EmbeddingUse::kNone:
+      return "";
+    case EmbeddingUse::kUsed:
+      return "used";
+    case EmbeddingUse::kSkipped:
+      return "skipped";
+    case EmbeddingUse::kFailed:
+      return "failed";
+    case EmbeddingUse::kNoEncoder:
+      return "no_encoder";
+  }
+  return "";
+}
+
 RoutePrompt ReadRoutePrompt(const GenerateRequest& request, std::string* storage) {
   RoutePrompt prompt;
   if (const auto* text = std::get_if<std::string>(&request.prompt)) {

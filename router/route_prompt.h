@@ -19,6 +19,17 @@ struct RoutePrompt {
   std::span<const float> embedding = {};
 };
 
+// What became of a prompt's embedding.
+enum class EmbeddingUse {
+  kNone,       // nothing asks for one
+  kUsed,       // the decision has it
+  kSkipped,    // it would have taken too long
+  kFailed,     // it could not be computed
+  kNoEncoder,  // the router was trained with one, of which there is no encoder here
+};
+// "used", "skipped", "failed", "no_encoder"; "" for kNone.
+const char* EmbeddingUseName(EmbeddingUse use);
+
 // Text that lies in several parts is put together in `storage`.
 RoutePrompt ReadRoutePrompt(const GenerateRequest& request, std::string* storage);
 

@@ -62,14 +62,16 @@ absl::StatusOr<Decision> Router::Route(const GenerateRequest& request) const {
     return absl::NotFoundError(fmt::format("there is no model \"{:.100}\"; there is: {}",
                                            request.model, fmt::join(names, ", ")));
   }
+  std::string storage;
+  std::vector<float> embedding;
+  RouteFeatures features = ExtractFeatures(request, &storage);
+  found->second.policy->Prepare(&features, &embedding);
   std::vector<TargetSnapshot> snapshots;
   snapshots.reserve(targets_.size());
   for (size_t i = 0; i < targets_.size(); ++i) {
     snapshots.push_back(targets_[i]->snapshot());
     snapshots.back().speed = speeds_[i]->speed();
   }
-  std::string storage;
-  const RouteFeatures features = ExtractFeatures(request, &storage);
   absl::StatusOr<Decision> decided = found->second.policy->Decide(features, snapshots);
   // What an engine says against it tells more.
   if (absl::IsFailedPrecondition(decided.status()) && features.upstreams_only) {

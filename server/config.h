@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/engine/engine.h"
+#include "router/quality/embedding_kind.h"
 #include "router/target.h"
 #include "router/upstream/options.h"
 #include "server/route_config.h"
@@ -47,10 +48,13 @@ struct ServeConfig {
   std::string log_format = "text";
   std::string log_level = "info";
 
-  std::string route_log;                   // a file; "": none
-  std::string route_log_prompts = "hash";  // or "text"
-  std::string route_state;                 // a file; "": none
-  double energy_price = 0;                 // USD per kWh, for models with watts
+  std::string route_log;                       // a file; "": none
+  std::string route_log_prompts = "hash";      // or "text"
+  std::string route_state;                     // a file; "": none
+  double energy_price = 0;                     // USD per kWh, for models with watts
+  std::string encoder;                         // a directory; "": none
+  int encoder_tokens = kDefaultEncoderTokens;  // of a prompt, at most
+  double encoder_wait_ms = 5;                  // for other prompts
 
   // Unset, with several models: one named "auto".
   std::optional<std::vector<VirtualModelConfig>> virtual_models;

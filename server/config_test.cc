@@ -24,6 +24,17 @@ std::string ErrorOf(const std::string& yaml) {
   return Message(config.status());
 }
 
+TEST(ConfigTest, OneEncoderServesAllVirtualModels) {
+  const auto config = Read("encoder: /models/minilm\nencoder_tokens: 128\nencoder_wait_ms: 2.5\n");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->encoder, "/models/minilm");
+  EXPECT_EQ(config->encoder_tokens, 128);
+  EXPECT_EQ(config->encoder_wait_ms, 2.5);
+  EXPECT_EQ(Read("encoder: /models/minilm\n")->encoder_tokens, 64);
+  EXPECT_THAT(ErrorOf("encoder_tokens: 2\n"), HasSubstr("encoder_tokens"));
+  EXPECT_THAT(ErrorOf("encoder_wait_ms: -1\n"), HasSubstr("encoder_wait_ms"));
+}
+
 TEST(ConfigTest, ReadsEveryPart) {
   const auto config = Read(R"(
 models:

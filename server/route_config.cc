@@ -322,7 +322,8 @@ absl::Status ValidateVirtualModel(const VirtualModelConfig& model,
 }
 
 std::unique_ptr<RoutingPolicy> NewPolicy(const VirtualModelConfig& model,
-                                         const std::vector<std::string>& all, LoadQuality load) {
+                                         const std::vector<std::string>& all, LoadQuality load,
+                                         PromptEmbedder* embedder) {
   if (model.policy == "static") return NewStaticPolicy(model.rules);
   ScoredRoutingOptions options;
   options.targets = model.targets;
@@ -332,6 +333,7 @@ std::unique_ptr<RoutingPolicy> NewPolicy(const VirtualModelConfig& model,
   options.router_file = model.router;
   options.load = std::move(load);
   options.limits = LimitsOf(model);
+  options.embedder = embedder;
   options.output_tokens = model.output_tokens;
   options.payer_day_usd = model.key_budget;
   options.day_usd = model.day_budget;

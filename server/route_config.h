@@ -18,6 +18,8 @@
 
 namespace hostler {
 
+class PromptEmbedder;  // router/quality/prompt_embedder.h
+
 // One entry of `virtual_models`. Unset: without that bound.
 struct VirtualModelConfig {
   std::string name;
@@ -59,9 +61,11 @@ absl::Status ValidateVirtualModel(const VirtualModelConfig& model,
                                   const std::set<std::string>& targets,
                                   const std::set<std::string>& unpriced);
 
-// `all`: the names of all targets, in order. REQUIRES: it is valid.
+// `all`: the names of all targets, in order. `embedder`: null, or it must outlive the
+// policy. REQUIRES: it is valid.
 std::unique_ptr<RoutingPolicy> NewPolicy(const VirtualModelConfig& model,
-                                         const std::vector<std::string>& all, LoadQuality load);
+                                         const std::vector<std::string>& all, LoadQuality load,
+                                         PromptEmbedder* embedder);
 
 // What chooses in it, affinity included. REQUIRES: it is valid and not static.
 std::unique_ptr<Chooser> NewChooser(const VirtualModelConfig& model);

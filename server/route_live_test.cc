@@ -5,10 +5,15 @@
 #include <mutex>
 #include <thread>
 
+#include "engine/embed/tiny_bert.h"
 #include "fmt/format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "router/policy/scored_policy.h"
+#include "router/quality/predictor.h"
+#include "router/quality/prompt_embedder.h"
+#include "router/quality/trainer.h"
+#include "server/route_report.h"
 #include "server/service.h"
 
 namespace hostler {
@@ -161,11 +166,12 @@ class RouteLiveTest : public testing::Test {
     double seconds = 0;
   };
 
-  Answer Ask() {
+  Answer Ask(const std::string& model = "auto",
+             const std::string& prompt = "a question of some forty characters, yes") {
     GenerateRequest request;
     request.id = Service::NewId("cmpl-");
-    request.model = "auto";
-    request.prompt = std::string("a question of some forty characters, yes");
+    request.model = model;
+    request.prompt = prompt;
     const Clock::time_point begin = Clock::now();
     Answer answer;
     auto call = service_->Start(std::move(request), {"http", "/v1/completions", "test"});
@@ -265,6 +271,90 @@ TEST_F(RouteLiveTest, NothingThatHadNotStartedIsLostWhenATargetDies) {
   const Answer next = Ask();
   EXPECT_EQ(next.text, "small") << next.status;
   EXPECT_THAT(metrics_->Expose(), testing::HasSubstr("hostler:route_fallbacks_total"));
+}
+
+// Both ask for the same quality; which target has it, only the embedding tells: no two
+// prompts of training have a word in common, and what is asked here was not among them.
+class EmbeddedLiveTest : public RouteLiveTest {
+ protected:
+  static constexpr char kSum[] = "what is the sum of two and two", kProof[] = "proof ? proof ? a b";
+
+  void SetUp() override {
+    RouteLiveTest::SetUp();
+    bert_.Write(directory_);
+    auto encoder = Encoder::Load(directory_.path(), {.threads = 1});
+    ASSERT_TRUE(encoder.ok()) << encoder.status();
+    RoutingSet set{.name = "toy", .models = {"large", "small"}, .prices = {{}, {}}, .rows = {}};
+    for (int i = 0; i < 200; ++i) {
+      const bool sum = i % 2 == 0;
+      RoutingRow row;
+      row.subject = sum ? "sums" : "proofs";
+      row.prompt = fmt::format("x{}", i);
+      row.quality = {1, sum ? 1.0f : 0.0f};
+      row.embedding.resize(TinyBert::kWidth);
+      ASSERT_TRUE((*encoder)->Encode(sum ? kSum : kProof, row.embedding).ok());
+      set.rows.push_back(std::move(row));
+    }
+    auto model = TrainRouter(std::vector<RoutingSet>{set}, {});
+    ASSERT_TRUE(model.ok()) << model.status();
+    model->encoder = (*encoder)->fingerprint();
+    model->encoder_tokens = (*encoder)->max_tokens();
+    directory_.Write("router.bin", SerializeRouterModel(*model));
+    embedder_ = std::make_unique<PromptEmbedder>(*std::move(encoder), std::chrono::minutes(1));
+    AddModel("embedded", embedder_.get());
+    AddModel("plain", nullptr);
+  }
+
+  void AddModel(const std::string& name, PromptEmbedder* embedder) {
+    ScoredRoutingOptions options;
+    options.targets = {{.target = "large"}, {.target = "small"}};
+    options.router_file = directory_.file("router.bin");
+    options.load = QualityPredictor::Load;
+    options.embedder = embedder;
+    options.limits.min_quality = 0.8;
+    auto policy = std::make_unique<ScoredRoutingPolicy>(options, NewCostQuality(std::nullopt));
+    ASSERT_TRUE(policy->quality()->status().ok()) << policy->quality()->status();
+    ASSERT_TRUE(router_.AddVirtualModel(name, std::move(policy)).ok());
+  }
+
+  Json Explain(const std::string& model) {
+    GenerateRequest request;
+    request.model = model;
+    request.prompt = std::string(kSum);
+    const auto decision = service_->Explain(request);
+    EXPECT_TRUE(decision.ok()) << decision.status();
+    return DecisionJson(*decision);
+  }
+
+  TempDir directory_;
+  TinyBert bert_;
+  std::unique_ptr<PromptEmbedder> embedder_;
+};
+
+TEST_F(EmbeddedLiveTest, TheEmbeddingDecidesWhereTheWordsSayNothing) {
+  std::vector<std::thread> clients;
+  std::atomic<int> wrong = 0;
+  for (int i = 0; i < 16; ++i) {
+    clients.emplace_back([&, i] {
+      wrong += Ask("embedded", i % 2 == 0 ? kSum : kProof).text != (i % 2 == 0 ? "small" : "large");
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(Ask("plain", kSum).text, Ask("plain", kProof).text) << "the words say nothing";
+
+  EXPECT_EQ(Explain("embedded")["embedding"], "used");
+  EXPECT_EQ(Explain("plain")["embedding"], "no_encoder");
+  EXPECT_FALSE(Explain("auto").contains("embedding"));
+  const std::string metrics = metrics_->Expose();
+  for (const char* line :
+       {"hostler:route_embedding_total{result=\"used\",virtual_model=\"embedded\"} 16",
+        "hostler:route_embed_seconds_count{virtual_model=\"embedded\"} 16",
+        "hostler:route_encoder_ok{virtual_model=\"embedded\"} 1",
+        "hostler:route_encoder_ok{virtual_model=\"plain\"} 0"}) {
+    EXPECT_NE(metrics.find(line), metrics.npos) << line;
+  }
+  EXPECT_EQ(metrics.find("encoder_ok{virtual_model=\"auto\"}"), metrics.npos);
 }
 
 }  // namespace

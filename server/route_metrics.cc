@@ -23,6 +23,9 @@ using prometheus::Histogram;
 const Histogram::BucketBoundaries kDecideSeconds = {5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4,
                                                     5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2};
 
+const Histogram::BucketBoundaries kEmbedSeconds = {2e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3,
+                                                   7e-3, 1e-2, 2e-2, 5e-2, 1e-1};
+
 // What a decision's best candidate would have cost; NaN when it is not known.
 double CostOfBest(const Decision& decision) {
   const CandidateReport* best = nullptr;
@@ -41,6 +44,10 @@ struct RouteMetrics::Impl {
   Family<Counter> failed{
       "hostler:route_failed_total", "Requests that no target of a virtual model could take.", {}};
   Family<Histogram> decide{"hostler:route_decide_seconds", "Time spent deciding.", {}};
+  Family<Counter> embeddings{
+      "hostler:route_embedding_total", "Prompts to be embedded, by what became of it.", {}};
+  Family<Histogram> embed{
+      "hostler:route_embed_seconds", "Time that decisions spent on embeddings.", {}};
   Family<Counter> predicted_cost{
       "hostler:route_predicted_cost_usd_total", "Expected cost of finished requests.", {}};
   Family<Counter> cost{"hostler:route_cost_usd_total", "What they did cost.", {}};
@@ -81,7 +88,16 @@ void RouteMetrics::CountDecision(const Decision& decision, double seconds) {
             {"policy", decision.policy},
             {"rule", decision.rule}})
       .Increment();
-  impl_->decide.Add({{"virtual_model", decision.virtual_model}}, kDecideSeconds).Observe(seconds);
+  const prometheus::Labels label = {{"virtual_model", decision.virtual_model}};
+  impl_->decide.Add(label, kDecideSeconds).Observe(seconds);
+  if (decision.embedding == EmbeddingUse::kNone || decision.embedding == EmbeddingUse::kNoEncoder) {
+    return;
+  }
+  impl_->embeddings
+      .Add({{"virtual_model", decision.virtual_model},
+            {"result", EmbeddingUseName(decision.embedding)}})
+      .Increment();
+  impl_->embed.Add(label, kEmbedSeconds).Observe(decision.embed_s);
 }
 
 void RouteMetrics::CountFailed(const std::string& virtual_model, const absl::Status& status) {
@@ -134,10 +150,10 @@ std::vector<prometheus::MetricFamily> RouteMetrics::Collect(const Router* router
   std::vector<prometheus::MetricFamily> families;
   for (const prometheus::Collectable* family :
        std::initializer_list<const prometheus::Collectable*>{
-           &impl_->decisions, &impl_->failed, &impl_->decide, &impl_->predicted_cost, &impl_->cost,
-           &impl_->saved, &impl_->predicted_seconds, &impl_->seconds, &impl_->feedbacks,
-           &impl_->predicted_quality, &impl_->quality, &impl_->state_ok, &impl_->shadows,
-           &impl_->shadow_cost}) {
+           &impl_->decisions, &impl_->failed, &impl_->decide, &impl_->embeddings, &impl_->embed,
+           &impl_->predicted_cost, &impl_->cost, &impl_->saved, &impl_->predicted_seconds,
+           &impl_->seconds, &impl_->feedbacks, &impl_->predicted_quality, &impl_->quality,
+           &impl_->state_ok, &impl_->shadows, &impl_->shadow_cost}) {
     for (prometheus::MetricFamily& each : family->Collect()) families.push_back(std::move(each));
   }
   const auto add = [&](MetricFamilyBuilder family) { families.push_back(family.Take()); };
@@ -170,15 +186,20 @@ std::vector<prometheus::MetricFamily> RouteMetrics::Collect(const Router* router
                          "Whether the router file could be read when it was last tried.");
   MetricFamilyBuilder version("route_file_version", MetricType::Gauge,
                               "The router file that serves; 0: none, the static policy does.");
+  MetricFamilyBuilder encoder("route_encoder_ok", MetricType::Gauge,
+                              "Whether the encoder that the router file was trained with is here.");
   for (const std::string& name : router->virtual_models()) {
     QualitySlot* slot = router->FindPolicy(name)->quality();
     if (slot == nullptr) continue;
     const auto current = slot->current();
     ok.Add({{"virtual_model", name}}, slot->status().ok());
     version.Add({{"virtual_model", name}}, current ? double(current->version) : 0);
+    if (current == nullptr || (!current->embeds && current->no_embedding.empty())) continue;
+    encoder.Add({{"virtual_model", name}}, current->embeds);
   }
   add(std::move(ok));
   add(std::move(version));
+  add(std::move(encoder));
   return families;
 }
 

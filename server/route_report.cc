@@ -35,6 +35,9 @@ Json DecisionJson(const Decision& decision) {
   json["policy"] = decision.policy;
   json["rule"] = decision.rule;
   json["router_version"] = decision.version;
+  if (decision.embedding != EmbeddingUse::kNone) {
+    json["embedding"] = EmbeddingUseName(decision.embedding);
+  }
   json["fallbacks"] = decision.fallbacks;
   if (decision.judge.has_value()) {
     json["judge"] = {{"min_logprob", decision.judge->min_logprob},

@@ -44,6 +44,9 @@ absl::StatusOr<uint64_t> QualitySlot::Load(const std::string& path) {
     loaded->path = path;
     HOSTLER_ASSIGN_OR_RETURN(loaded->source, load_(path));
     HOSTLER_ASSIGN_OR_RETURN(loaded->columns, FindColumns(terms_, loaded->source->models(), path));
+    const EmbeddingKind wanted = loaded->source->embeddings();
+    loaded->no_embedding = WhyNotEmbedded(wanted, embeddings_);
+    loaded->embeds = wanted.size > 0 && loaded->no_embedding.empty();
     return loaded;
   };
   const absl::StatusOr<std::shared_ptr<LoadedQuality>> loaded = read();

@@ -29,14 +29,20 @@ struct LoadedQuality {
   std::string path;
   std::shared_ptr<const QualitySource> source;
   std::vector<int> columns;  // of source->models(), for each target; -1: its fixed quality
+  bool embeds = false;       // prompts are to be embedded for it
+  std::string no_embedding;  // why not, though it was trained with embeddings; else ""
 };
 
 // Thread-safe.
 class QualitySlot {
  public:
-  // `path`: the file that is configured.
-  QualitySlot(std::vector<TargetTerms> terms, std::string path, LoadQuality load)
-      : terms_(std::move(terms)), path_(std::move(path)), load_(std::move(load)) {}
+  // `path`: the file that is configured. `embeddings`: those there are.
+  QualitySlot(std::vector<TargetTerms> terms, std::string path, LoadQuality load,
+              EmbeddingKind embeddings = {})
+      : terms_(std::move(terms)),
+        path_(std::move(path)),
+        load_(std::move(load)),
+        embeddings_(std::move(embeddings)) {}
 
   // Null: no file could be read yet.
   std::shared_ptr<const LoadedQuality> current() const;
@@ -58,6 +64,7 @@ class QualitySlot {
   const std::vector<TargetTerms> terms_;
   const std::string path_;
   const LoadQuality load_;
+  const EmbeddingKind embeddings_;
   mutable std::mutex mutex_;  // guards all below
   std::shared_ptr<const LoadedQuality> current_, before_;
   uint64_t versions_ = 0;

@@ -10,6 +10,7 @@
 #include "engine/base/wire_error.h"
 #include "fmt/format.h"
 #include "router/policy/limits.h"
+#include "router/quality/prompt_embedder.h"
 
 namespace hostler {
 namespace {
@@ -64,7 +65,8 @@ ScoredRoutingPolicy::ScoredRoutingPolicy(ScoredRoutingOptions options,
     : options_(std::move(options)),
       chooser_(std::move(chooser)),
       fallback_(NewStaticPolicy(RulesFor(options_.targets))),
-      quality_(options_.targets, options_.router_file, options_.load),
+      quality_(options_.targets, options_.router_file, options_.load,
+               options_.embedder == nullptr ? EmbeddingKind() : options_.embedder->kind()),
       budgets_(options_.payer_day_usd, options_.day_usd) {
   // A file that cannot be read: quality().status() tells, the static policy serves.
   if (!options_.router_file.empty()) quality_.Reload().IgnoreError();
@@ -85,7 +87,10 @@ ScoredRoutingPolicy::Scores ScoredRoutingPolicy::Score(const RouteFeatures& feat
   std::vector<QualityEstimate> guesses;
   if (loaded != nullptr) {
     guesses.resize(loaded->source->models().size());
-    loaded->source->Predict(features.prompt, guesses);
+    RoutePrompt prompt = features.prompt;
+    // The file may be another than when the prompt was embedded.
+    if (!loaded->embeds) prompt.embedding = {};
+    loaded->source->Predict(prompt, guesses);
   }
   std::vector<int> cached(count);
   conversations_.Find(features.prefixes, cached);
@@ -123,6 +128,17 @@ ScoredRoutingPolicy::Scores ScoredRoutingPolicy::Score(const RouteFeatures& feat
     scores.reports.push_back(std::move(report));
   }
   return scores;
+}
+
+void ScoredRoutingPolicy::Prepare(RouteFeatures* features, std::vector<float>* storage) {
+  const std::shared_ptr<const LoadedQuality> loaded = quality_.current();
+  if (loaded == nullptr || !loaded->embeds || features->prompt.text.empty()) return;
+  const auto begin = std::chrono::steady_clock::now();
+  storage->resize(static_cast<size_t>(options_.embedder->kind().size));
+  features->embedding = options_.embedder->Embed(features->prompt.text, *storage);
+  if (features->embedding == EmbeddingUse::kUsed) features->prompt.embedding = *storage;
+  features->embed_s =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 absl::StatusOr<Decision> ScoredRoutingPolicy::DecideStatic(
@@ -206,7 +222,12 @@ absl::StatusOr<Decision> ScoredRoutingPolicy::Decide(const RouteFeatures& featur
   }
   decision.judge = choice.judge;
   decision.candidates = std::move(scores.reports);
-  decision.version = loaded == nullptr ? 0 : loaded->version;
+  if (loaded != nullptr) {
+    decision.version = loaded->version;
+    if (loaded->embeds) decision.embedding = features.embedding;
+    if (!loaded->no_embedding.empty()) decision.embedding = EmbeddingUse::kNoEncoder;
+    decision.embed_s = features.embed_s;
+  }
   decision.wish = features.wish;
   decision.reserved_usd = chosen.cost_usd;
   decision.context = std::move(choice.context);

@@ -15,12 +15,17 @@
 
 namespace hostler {
 
+class PromptEmbedder;  // router/quality/prompt_embedder.h
+
 struct ScoredRoutingOptions {
   std::vector<TargetTerms> targets;  // at least one
   // The router file; "": the targets' own qualities. While it cannot be read a
   // static policy serves, without rules.
   std::string router_file;
   LoadQuality load;
+  // For router files that were trained with its encoder; null: there is none. Must
+  // outlive the policy.
+  PromptEmbedder* embedder = nullptr;
 
   Limits limits;                                 // of every request
   double output_tokens = 256;                    // expected of an answer where nothing tells better
@@ -35,6 +40,7 @@ class ScoredRoutingPolicy : public RoutingPolicy {
   ScoredRoutingPolicy(ScoredRoutingOptions options, std::unique_ptr<Chooser> chooser);
 
   std::string_view name() const override { return chooser_->name(); }
+  void Prepare(RouteFeatures* features, std::vector<float>* storage) override;
   // Errors: Unavailable; InvalidArgument for a prompt that is too long for all, or
   // a request's own max_cost that all exceed; ResourceExhausted for budgets.
   absl::StatusOr<Decision> Decide(const RouteFeatures& features,

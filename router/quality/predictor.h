@@ -21,9 +21,11 @@ class QualityPredictor final : public QualitySource {
   explicit QualityPredictor(RouterModel model);
 
   const std::vector<std::string>& models() const override { return models_; }
-  int embedding_size() const { return model_.embedding_size; }  // 0: it wants none
+  EmbeddingKind embeddings() const override {
+    return {model_.embedding_size, model_.encoder, model_.encoder_tokens};
+  }
 
-  // An embedding of another length than embedding_size() is not used.
+  // An embedding of another length than embeddings().size is not used.
   void Predict(const RoutePrompt& prompt, std::span<QualityEstimate> out) const override;
 
  private:

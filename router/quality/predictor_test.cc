@@ -71,7 +71,7 @@ TEST(Predictor, UsesAnEmbeddingOfItsLengthOnly) {
   for (size_t i = 0; i < set.rows.size(); ++i) set.rows[i].prompt += std::to_string(i);
   const std::vector<RoutingSet> sets = {set};
   const QualityPredictor predictor(*TrainRouter(sets, {.hash_bits = 16}));
-  ASSERT_EQ(predictor.embedding_size(), 2);
+  ASSERT_EQ(predictor.embeddings().size, 2);
   std::vector<QualityEstimate> with(2), without(2), wrong(2);
   const std::vector<float> bird = {1, 0}, three = {1, 0, 0};
   predictor.Predict({.text = "?", .embedding = bird}, with);
@@ -107,6 +107,29 @@ TEST(RouterFile, ComesBackAsItWas) {
   const auto refused = QualityPredictor::Load(path);
   EXPECT_NE(refused.status().message().find(path), std::string::npos);
   EXPECT_TRUE(absl::IsNotFound(QualityPredictor::Load(path + "none").status()));
+}
+
+TEST(RouterFile, NamesItsEncoder) {
+  RouterModel model = Trained();
+  model.encoder = "beef";
+  model.encoder_tokens = 64;
+  EXPECT_FALSE(CheckRouterModel(model).ok()) << "without embeddings";
+  model.embedding_size = 2;
+  for (std::vector<float>* values : {&model.idf, &model.row_scale}) values->resize(258);
+  model.weights.resize(static_cast<size_t>(258 * model.outputs()));
+  const auto read = ParseRouterModel(SerializeRouterModel(model));
+  ASSERT_TRUE(read.ok()) << read.status();
+  const EmbeddingKind kind = QualityPredictor(*read).embeddings();
+  EXPECT_EQ(kind.encoder, "beef");
+  EXPECT_EQ(kind.tokens, 64);
+  EXPECT_EQ(kind.size, 2);
+}
+
+TEST(RouterFile, OfAnotherVersionIsRefused) {
+  std::string bytes = SerializeRouterModel(Trained());
+  bytes[8] = 1;
+  EXPECT_EQ(ParseRouterModel(bytes).status().message(),
+            "version 1 of router files; this program reads version 2: train anew");
 }
 
 TEST(RouterFile, DamageIsFound) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "router/quality/embedding_kind.h"
 #include "router/route_prompt.h"
 
 namespace hostler {
@@ -22,6 +23,8 @@ class QualitySource {
  public:
   virtual ~QualitySource() = default;
   virtual const std::vector<std::string>& models() const = 0;
+  // What RoutePrompt::embedding is to be. A prompt without it is predicted by its words.
+  virtual EmbeddingKind embeddings() const { return {}; }
   // out[m] for models()[m]. REQUIRES: out.size() == models().size().
   virtual void Predict(const RoutePrompt& prompt, std::span<QualityEstimate> out) const = 0;
 };

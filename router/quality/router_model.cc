@@ -15,7 +15,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little);
 
 constexpr std::string_view kMagic = "HSTLROUT";
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr size_t kHeaderBytes = 8 + 4 + 8;  // magic, version, length of the file
 constexpr size_t kMaxName = 4096, kMaxGroups = 64;
 
@@ -158,6 +158,11 @@ absl::Status CheckRouterModel(const RouterModel& model) {
       model.embedding_size > kMaxEmbedding) {
     return Bad("the count of features is out of bounds");
   }
+  if (model.encoder.size() > kMaxName || model.encoder_tokens < 0 ||
+      model.encoder.empty() != (model.encoder_tokens == 0) ||
+      (!model.encoder.empty() && model.embedding_size == 0)) {
+    return Bad("what it says of its encoder does not agree");
+  }
   if (model.topics < 1 || model.topics > kMaxOutputs || model.residuals < 0 ||
       model.residuals > kMaxOutputs - model.topics) {
     return Bad("the counts of topics and directions are out of bounds");
@@ -187,6 +192,8 @@ std::string SerializeRouterModel(const RouterModel& model) {
   out.Value(model.embedding_size);
   out.Value(model.topics);
   out.Value(model.residuals);
+  out.Text(model.encoder);
+  out.Value(model.encoder_tokens);
   out.Array(model.idf);
   out.Array(model.row_scale);
   out.Array(model.weights);
@@ -205,8 +212,8 @@ absl::StatusOr<RouterModel> ParseRouterModel(std::string_view bytes) {
   }
   Reader header(bytes.substr(kMagic.size()));
   if (const uint32_t version = header.Value<uint32_t>(); version != kVersion) {
-    return Bad(fmt::format("version {} of router files; this program reads version {}", version,
-                           kVersion));
+    return Bad(fmt::format("version {} of router files; this program reads version {}: train anew",
+                           version, kVersion));
   }
   if (const uint64_t length = header.Value<uint64_t>(); length != bytes.size()) {
     return Bad(fmt::format("{} bytes, but it says {}: truncated, or something follows",
@@ -222,6 +229,8 @@ absl::StatusOr<RouterModel> ParseRouterModel(std::string_view bytes) {
   model.embedding_size = in.Value<int32_t>();
   model.topics = in.Value<int32_t>();
   model.residuals = in.Value<int32_t>();
+  model.encoder = in.Text();
+  model.encoder_tokens = in.Value<int32_t>();
   model.idf = in.Array<float>();
   model.row_scale = in.Array<float>();
   model.weights = in.Array<int8_t>();

@@ -37,7 +37,9 @@ struct RouterModel {
   int32_t embedding_size = 0;
   int32_t topics = 0;
   int32_t residuals = 0;
-  std::vector<float> idf = {};        // [2^hash_bits + embedding_size]
+  std::string encoder = "";     // fingerprint of what the embeddings are of; "": not known, or none
+  int32_t encoder_tokens = 0;   // that it cut texts at
+  std::vector<float> idf = {};  // [2^hash_bits + embedding_size]
   std::vector<float> row_scale = {};  // of weights: [features]
   std::vector<int8_t> weights = {};   // [features, topics + residuals]
   std::vector<float> bias = {};       // [topics]

@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "engine/base/cores.h"
 #include "engine/base/status.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -23,6 +24,9 @@ namespace hostler {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+// More gain nothing for a short prompt.
+constexpr int kEncoderThreads = 2;
 
 // Loading can take minutes; a port that is taken should not wait for it. What
 // cannot be told here is left to the server itself.
@@ -78,6 +82,14 @@ bool CanChat(const Engine& engine) {
   return engine.TokenizePrompt(request).ok();
 }
 
+// Of a router file that is served without what it was trained with.
+void WarnOfEncoder(const std::string& virtual_model, QualitySlot* slot) {
+  const auto current = slot->current();
+  if (current == nullptr || current->no_embedding.empty()) return;
+  spdlog::warn("{}: {} is used without embeddings: {}", virtual_model, current->path,
+               current->no_embedding);
+}
+
 // An address that a client on this machine can use.
 std::string ClientHost(const std::string& host) {
   if (host == "0.0.0.0" || host == "::") return "127.0.0.1";
@@ -86,11 +98,27 @@ std::string ClientHost(const std::string& host) {
 
 }  // namespace
 
+absl::StatusOr<std::unique_ptr<Encoder>> Daemon::LoadEncoder(const ServeConfig& config) {
+  if (config.encoder.empty()) return nullptr;
+  const int threads = config.engine.threads > 0 ? config.engine.threads : UsableCores();
+  auto encoder = Encoder::Load(config.encoder, {.threads = std::min(threads, kEncoderThreads),
+                                                .max_tokens = config.encoder_tokens});
+  if (encoder.ok()) return encoder;
+  return absl::Status(encoder.status().code(),
+                      fmt::format("encoder: {}", std::string(encoder.status().message())));
+}
+
 absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const ServeConfig& config,
                                                       const Deployment& deployment) {
   HOSTLER_RETURN_IF_ERROR(CheckPortFree(config.host, config.port));
   HOSTLER_RETURN_IF_ERROR(CheckPortFree(config.host, config.grpc_port));
   std::unique_ptr<Daemon> daemon(new Daemon(config));
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Encoder> encoder, LoadEncoder(config));
+  if (encoder != nullptr) {
+    const std::chrono::duration<double, std::milli> wait(config.encoder_wait_ms);
+    daemon->embedder_ = std::make_unique<PromptEmbedder>(
+        std::move(encoder), std::chrono::duration_cast<std::chrono::microseconds>(wait));
+  }
   HOSTLER_RETURN_IF_ERROR(daemon->LoadModels(deployment));
   HOSTLER_RETURN_IF_ERROR(daemon->AddUpstreams());
   HOSTLER_RETURN_IF_ERROR(daemon->AddVirtualModels(deployment));
@@ -135,10 +163,13 @@ absl::Status Daemon::AddVirtualModels(const Deployment& deployment) {
   std::vector<std::string> names;
   for (const auto& target : router_.targets()) names.push_back(target->name());
   for (const VirtualModelConfig& model : deployment.virtual_models) {
-    auto policy = NewPolicy(model, names, QualityPredictor::Load);
-    if (QualitySlot* slot = policy->quality(); slot != nullptr && !slot->status().ok()) {
-      spdlog::warn("{}: {}; the static policy serves", model.name,
-                   std::string(slot->status().message()));
+    auto policy = NewPolicy(model, names, QualityPredictor::Load, embedder_.get());
+    if (QualitySlot* slot = policy->quality()) {
+      if (!slot->status().ok()) {
+        spdlog::warn("{}: {}; the static policy serves", model.name,
+                     std::string(slot->status().message()));
+      }
+      WarnOfEncoder(model.name, slot);
     }
     if (auto* scored = dynamic_cast<ScoredRoutingPolicy*>(policy.get())) {
       scored_.emplace_back(model.name, scored);
@@ -191,6 +222,7 @@ void Daemon::ReloadRouters() {
     if (slot == nullptr) continue;
     if (const auto version = slot->Reload(); version.ok()) {
       spdlog::info("{}: router file version {} serves", name, *version);
+      WarnOfEncoder(name, slot);
     } else {
       spdlog::warn("{}: {}", name, std::string(version.status().message()));
     }
@@ -229,6 +261,11 @@ std::string Daemon::Describe() const {
     text += fmt::format("  upstream {}  {}\n", upstream.name, DescribeUpstream(upstream));
   }
   for (const std::string& line : virtual_lines_) text += line;
+  if (embedder_ != nullptr) {
+    const EmbeddingKind kind = embedder_->kind();
+    text += fmt::format("  encoder  {}  {} values, prompts up to {} tokens\n", config_.encoder,
+                        kind.size, kind.tokens);
+  }
   const std::string host = ClientHost(config_.host);
   const std::string url = fmt::format("http://{}:{}", host, http_->port());
   text += fmt::format("  HTTP     {0}/v1  (live page {0}/, metrics {0}/metrics)\n", url);

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/embed/encoder.h"
+#include "router/quality/prompt_embedder.h"
 #include "server/config.h"
 #include "server/deployment.h"
 #include "server/grpc/grpc_server.h"
@@ -18,6 +20,10 @@ namespace hostler {
 
 class Daemon {
  public:
+  // The configured encoder; null: there is none. Errors: Encoder::Load's, saying which
+  // setting is at fault.
+  static absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const ServeConfig& config);
+
   // Loads the models and serves when it returns. Errors: Unavailable naming
   // the port that is taken; the engine's.
   static absl::StatusOr<std::unique_ptr<Daemon>> Start(const ServeConfig& config,
@@ -48,6 +54,7 @@ class Daemon {
   const ServeConfig config_;
   std::vector<std::string> virtual_lines_;                            // of Describe()
   std::vector<std::pair<std::string, ScoredRoutingPolicy*>> scored_;  // in router_
+  std::unique_ptr<PromptEmbedder> embedder_;
 
   // In the order of their lives: the front ends go first.
   Router router_;

@@ -86,6 +86,15 @@ TEST_F(DaemonTest, ServesRealModelsAndSaysWhere) {
   EXPECT_FALSE(answer.empty());
 }
 
+TEST_F(DaemonTest, AnEncoderThatCannotBeLoadedIsRefusedByTheNameOfItsSetting) {
+  ServeConfig config = Config();
+  config.encoder = testing::TempDir() + "/no_such_encoder";
+  const absl::Status missing = Daemon::LoadEncoder(config).status();
+  EXPECT_THAT(std::string(missing.message()), HasSubstr("encoder: "));
+  EXPECT_THAT(std::string(missing.message()), HasSubstr("no_such_encoder"));
+  EXPECT_EQ(Start(config).status(), missing);
+}
+
 TEST_F(DaemonTest, DrainLetsRunningRequestsEndAndTakesNoMore) {
   const auto daemon = Start(Config());
   ASSERT_TRUE(daemon.ok()) << daemon.status();

@@ -2,12 +2,16 @@
 
 #include <algorithm>
 #include <fstream>
+#include <limits>
 #include <memory>
 
 #include "engine/base/bytes.h"
 #include "engine/base/checksum.h"
+#include "engine/base/cores.h"
 #include "engine/base/status.h"
+#include "engine/embed/encoder.h"
 #include "fmt/format.h"
+#include "router/quality/embedding_kind.h"
 #include "router/quality/trainer.h"
 #include "server/commands/route_commands.h"
 #include "server/commands/route_judge.h"
@@ -28,6 +32,8 @@ struct RouteFlags {
   int folds = 0;
   int resamples = 0;
   bool json = false;
+  std::string encoder;  // a directory; "": none
+  int encoder_tokens = kDefaultEncoderTokens;
 };
 
 absl::Status WriteFile(const std::string& path, const std::string& bytes) {
@@ -35,6 +41,36 @@ absl::Status WriteFile(const std::string& path, const std::string& bytes) {
   out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   out.close();
   if (!out) return absl::UnavailableError("cannot write " + path);
+  return absl::OkStatus();
+}
+
+// Null: none is asked for.
+absl::StatusOr<std::unique_ptr<Encoder>> LoadEncoder(const RouteFlags& flags) {
+  if (flags.encoder.empty()) return nullptr;
+  return Encoder::Load(flags.encoder,
+                       {.threads = UsableCores(), .max_tokens = flags.encoder_tokens});
+}
+
+// Every row's embedding, in place of one that it has.
+absl::Status EmbedRows(Encoder* encoder, std::vector<RoutingSet>* sets) {
+  if (encoder == nullptr) return absl::OkStatus();
+  constexpr size_t kRows = 64;  // computed together
+  const size_t size = static_cast<size_t>(encoder->dimensions());
+  std::vector<float> embeddings(kRows * size);
+  ProgressLine line;
+  for (RoutingSet& set : *sets) {
+    for (size_t first = 0; first < set.rows.size(); first += kRows) {
+      const size_t count = std::min(kRows, set.rows.size() - first);
+      std::vector<std::string_view> texts;
+      for (size_t i = 0; i < count; ++i) texts.push_back(set.rows[first + i].prompt);
+      HOSTLER_RETURN_IF_ERROR(encoder->Encode(texts, {embeddings.data(), count * size}));
+      for (size_t i = 0; i < count; ++i) {
+        const float* own = embeddings.data() + i * size;
+        set.rows[first + i].embedding.assign(own, own + size);
+      }
+      line.Show(fmt::format("embedding {}: {} of {}", set.name, first + count, set.rows.size()));
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -52,7 +88,13 @@ absl::Status Train(const RouteFlags& flags) {
       std::erase_if(sets, [&](const auto& set) { return set.name == flags.leave_out; }) == 0) {
     return absl::InvalidArgumentError("--leave-out: no set " + flags.leave_out);
   }
-  HOSTLER_ASSIGN_OR_RETURN(const RouterModel model, TrainOn(sets, flags));
+  HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<Encoder> encoder, LoadEncoder(flags));
+  HOSTLER_RETURN_IF_ERROR(EmbedRows(encoder.get(), &sets));
+  HOSTLER_ASSIGN_OR_RETURN(RouterModel model, TrainOn(sets, flags));
+  if (encoder != nullptr) {
+    model.encoder = encoder->fingerprint();
+    model.encoder_tokens = encoder->max_tokens();
+  }
   const std::string bytes = SerializeRouterModel(model);
   HOSTLER_RETURN_IF_ERROR(WriteFile(flags.output, bytes));
   for (const RoutingSet& set : sets) {
@@ -105,7 +147,9 @@ absl::Status Eval(const RouteFlags& flags) {
   if (flags.router.empty() == (flags.folds == 0)) {
     return absl::InvalidArgumentError("one of --router and --cv is needed");
   }
-  HOSTLER_ASSIGN_OR_RETURN(const std::vector<RoutingSet> sets, ReadRoutingData(flags.data));
+  HOSTLER_ASSIGN_OR_RETURN(std::vector<RoutingSet> sets, ReadRoutingData(flags.data));
+  HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<Encoder> encoder, LoadEncoder(flags));
+  HOSTLER_RETURN_IF_ERROR(EmbedRows(encoder.get(), &sets));
   std::vector<RoutingSet> train_sets;
   if (!flags.train_files.empty()) {
     RoutingDataOptions options = flags.data;
@@ -118,6 +162,12 @@ absl::Status Eval(const RouteFlags& flags) {
     HOSTLER_ASSIGN_OR_RETURN(tables, CrossValidate(sets, flags));
   } else {
     HOSTLER_ASSIGN_OR_RETURN(const auto predictor, QualityPredictor::Load(flags.router));
+    if (encoder != nullptr) {
+      const std::string why = WhyNotEmbedded(predictor->embeddings(), KindOf(*encoder));
+      if (!why.empty()) {
+        return absl::FailedPreconditionError(fmt::format("{}: {}", flags.router, why));
+      }
+    }
     for (const RoutingSet& set : sets) {
       HOSTLER_ASSIGN_OR_RETURN(tables.emplace_back(), PredictSet(*predictor, set));
     }
@@ -153,6 +203,15 @@ void AddDataFlags(CLI::App* command, RouteFlags* flags) {
   command->add_option("--models", flags->data.prices, "Prices: set, model, in and out")
       ->type_name("FILE");
   command->add_option("--labels", flags->data.labels, "The field with what each model was worth")
+      ->capture_default_str();
+  command
+      ->add_option("--encoder", flags->encoder,
+                   "Sentence encoder of the BERT family: prompts are embedded with it")
+      ->type_name("DIR");
+  command
+      ->add_option("--encoder-tokens", flags->encoder_tokens,
+                   "Tokens of a prompt that it looks at; a server needs the same encoder_tokens")
+      ->check(CLI::Range(8, std::numeric_limits<int>::max()))
       ->capture_default_str();
   command
       ->add_option("--hash-bits", flags->train.hash_bits,

@@ -56,6 +56,8 @@ std::string Number(const Json& candidate, const char* key, const char* form) {
 
 void Print(const Json& decision) {
   fmt::print("{}: {}\n", Text(decision, "model"), Text(decision, "reason"));
+  const std::string embedding = Text(decision, "embedding");
+  if (!embedding.empty()) fmt::print("embedding: {}\n", embedding);
   const auto candidates = decision.find("candidates");
   if (candidates == decision.end() || !candidates->is_array() || candidates->empty()) return;
   fmt::print("\n{:24} {:>8} {:>8} {:>12} {:>9} {:>9}\n", "model", "quality", "tokens", "cost, USD",

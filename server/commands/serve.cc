@@ -107,6 +107,9 @@ int Serve(const ServeFlags& flags) {
       if (const absl::Status status = CheckModel(model.path); !status.ok())
         return FailRunning(status);
     }
+    if (const auto encoder = Daemon::LoadEncoder(*config); !encoder.ok()) {
+      return FailRunning(encoder.status());
+    }
     fmt::print(
         "the configuration is valid: {} model(s), {}{} virtual\n", deployment->models.size(),
         config->upstreams.empty() ? "" : fmt::format("{} upstream(s), ", config->upstreams.size()),

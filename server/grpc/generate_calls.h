@@ -52,7 +52,7 @@ class GenerateCalls {
   Service* const service_;
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::atomic<int> live_{0};  // calls, the one that is waited for included
-  boost::asio::thread_pool starters_{2};
+  boost::asio::thread_pool starters_{8};
 
   ReadyList<GenerateCall> ready_;
   grpc::Alarm alarm_;

@@ -49,7 +49,9 @@ absl::StatusOr<std::string> ChangeRouters(Service* service, const Json& json, Ch
     QualitySlot* slot = service->router().FindPolicy(each)->quality();
     if (slot == nullptr) continue;
     HOSTLER_ASSIGN_OR_RETURN(const uint64_t version, change(slot));
-    versions[each] = {{"version", version}, {"path", slot->current()->path}};
+    const auto current = slot->current();
+    versions[each] = {{"version", version}, {"path", current->path}};
+    if (!current->no_embedding.empty()) versions[each]["no_embedding"] = current->no_embedding;
   }
   if (versions.empty()) {
     return absl::NotFoundError(

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import tiny_bert
 
 from support import DENSE, MOE, grpc_api, grpc_stub, hostler, hostler_json, serving, wait_for
 
@@ -321,3 +322,42 @@ def test_grpc_explains_too(tmp_path):
             far = next(each for each in told["candidates"] if each["model"] == "far")
             assert far["left_out"] == "over max_cost"
             assert told["wish"] == {"max_cost": 0.00002}
+def test_a_router_trained_with_an_encoder_is_served_with_that_alone(tmp_path):
+    encoder, other = (tiny_bert.write(tmp_path / f"bert{i}", i) for i in range(2))
+    train = write_outcomes(tmp_path / "chat_train.jsonl", 0, 200)
+    held = write_outcomes(tmp_path / "chat_val.jsonl", 1000, 50)
+    router = tmp_path / "router.bin"
+    options = ["--hash-bits", 10, "-o", router]
+    hostler("route train", "--data", train, "--encoder", encoder, *options)
+    judge = ["route eval", "--router", router, "--data", held]
+    assert hostler_json(*judge, "--encoder", encoder)[0]["apgr"] > 0.7
+    refused = hostler(*judge, "--encoder", other, check=False)
+    assert refused.returncode != 0 and "trained with encoder" in refused.stderr, refused.stderr
+
+    ok = 'hostler:route_encoder_ok{virtual_model="auto"} '
+    with serving("--config", write_config(tmp_path, router, encoder=str(encoder))) as server:
+        assert "without embeddings" not in server.log()
+        for prompt, target in [(EASY.format(7), "small"), (HARD.format(8), "large")]:
+            told = ask(server, "/v1/route", prompt).json
+            assert told["model"] == target and told["embedding"] == "used"
+        answer = ask(server, "/v1/chat/completions", HARD.format(8), explain=True)
+        assert answer.json["hostler"]["embedding"] == "used"
+        told = hostler("route explain", HARD.format(8), "--url", server.url).stdout
+        assert "\nembedding: used\n" in told
+        metrics = server.get("/metrics").body.decode()
+        assert ok + "1" in metrics
+        assert 'route_embedding_total{result="used",virtual_model="auto"} 1' in metrics
+
+    with serving("--config", write_config(tmp_path, router, encoder=str(other))) as server:
+        assert server.log().count("is used without embeddings: it was trained with encoder") == 1
+        told = ask(server, "/v1/route", HARD.format(8)).json
+        assert told["embedding"] == "no_encoder" and told["router_version"] == 1
+        assert ok + "0" in server.get("/metrics").body.decode()
+        again = server.post("/admin/router/reload", {}).json["auto"]
+        assert again["version"] == 2 and "trained with encoder" in again["no_embedding"]
+
+    (encoder / "model.safetensors").write_bytes(b"nothing")
+    config = write_config(tmp_path, router, encoder=str(encoder))
+    refused = hostler("serve --check", "--config", config, check=False)
+    assert refused.returncode != 0 and "encoder: " in refused.stderr, refused.stderr
+    assert "model.safetensors" in refused.stderr
