@@ -20,9 +20,7 @@ EmbeddingUse PromptEmbedder::Embed(std::string_view text, std::span<float> out) 
   const Clock::time_point deadline = Clock::now() + max_wait_;
   Waiter self{.text = text, .out = out};
   std::unique_lock lock(mutex_);
-  const std::chrono::duration<double> expected(seconds_each_ *
-                                               static_cast<double>(computing_ + waiting_.size()));
-  if (expected > max_wait_) return EmbeddingUse::kSkipped;
+  if (ExpectedWait() > max_wait_) return EmbeddingUse::kSkipped;
   waiting_.push_back(&self);
   const auto has_turn = [&] { return computing_ == 0 || self.taken; };
   if (!self.changed.wait_until(lock, deadline, has_turn)) {
@@ -38,11 +36,21 @@ EmbeddingUse PromptEmbedder::Embed(std::string_view text, std::span<float> out) 
   return self.use;
 }
 
+std::chrono::duration<double> PromptEmbedder::ExpectedWait() const {
+  using Seconds = std::chrono::duration<double>;
+  Seconds rest(0);
+  if (computing_ > 0) {
+    rest = Seconds(seconds_each_ * static_cast<double>(computing_)) - (Clock::now() - batch_begin_);
+  }
+  return std::max(rest, Seconds(0)) + Seconds(seconds_each_ * static_cast<double>(waiting_.size()));
+}
+
 void PromptEmbedder::ComputeBatch(std::unique_lock<std::mutex>* lock) {
   const size_t count = std::min(waiting_.size(), kBatch);
   const std::vector<Waiter*> batch(waiting_.begin(), waiting_.begin() + count);
   waiting_.erase(waiting_.begin(), waiting_.begin() + count);
   computing_ = count;
+  batch_begin_ = Clock::now();
   std::vector<std::string_view> texts;
   for (Waiter* waiter : batch) {
     waiter->taken = true;
@@ -51,10 +59,9 @@ void PromptEmbedder::ComputeBatch(std::unique_lock<std::mutex>* lock) {
   lock->unlock();
   const size_t size = static_cast<size_t>(encoder_->dimensions());
   std::vector<float> embeddings(count * size);
-  const Clock::time_point begin = Clock::now();
   const absl::Status status = encoder_->Encode(texts, embeddings);
-  const std::chrono::duration<double> took = Clock::now() - begin;
   lock->lock();
+  const std::chrono::duration<double> took = Clock::now() - batch_begin_;
   const double each = took.count() / static_cast<double>(count);
   seconds_each_ += (seconds_each_ == 0 ? 1 : kSmoothing) * (each - seconds_each_);
   computing_ = 0;

@@ -40,6 +40,9 @@ class PromptEmbedder {
     std::condition_variable changed = {};
   };
 
+  // Of a prompt that comes now. REQUIRES: mutex_ is held.
+  std::chrono::duration<double> ExpectedWait() const;
+
   // Computes the first of waiting_. `lock` is held before and after, not meanwhile.
   void ComputeBatch(std::unique_lock<std::mutex>* lock);
 
@@ -49,7 +52,8 @@ class PromptEmbedder {
   std::mutex mutex_;              // guards all below
   std::vector<Waiter*> waiting_;  // in the order of asking
   size_t computing_ = 0;          // prompts of the batch under way
-  double seconds_each_ = 0;       // of a prompt, lately
+  Clock::time_point batch_begin_;
+  double seconds_each_ = 0;  // of a prompt, lately
 };
 
 }  // namespace hostler
