@@ -16,7 +16,11 @@ using testing::HasSubstr;
 
 class RouteStateTest : public testing::Test {
  protected:
-  RouteStateTest() : path_(testing::TempDir() + "route_state_test") { Clean(); }
+  RouteStateTest()
+      : path_(testing::TempDir() + "route_state_" +
+              testing::UnitTest::GetInstance()->current_test_info()->name()) {
+    Clean();
+  }
   ~RouteStateTest() override { Clean(); }
 
   void Clean() {

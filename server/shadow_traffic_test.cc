@@ -25,7 +25,9 @@ class NoLog : public RequestLog {
 // "auto" takes small, the cheaper, and asks large as well.
 class ShadowTest : public testing::Test {
  protected:
-  ShadowTest() : log_path_(testing::TempDir() + "shadow_test.jsonl") {
+  ShadowTest()
+      : log_path_(testing::TempDir() + "shadow_" +
+                  testing::UnitTest::GetInstance()->current_test_info()->name() + ".jsonl") {
     std::filesystem::remove(log_path_);
     AddEngine("small", 1);
     AddEngine("large", 8);

@@ -169,7 +169,12 @@ ManyModelMetrics MeasureManyModels(const RouteTable& table, const SingleModels& 
     return HullMean(hull, *least, *most);
   };
   ManyModelMetrics out;
-  out.hull = Hull(SweepWillingness(table, train.unit));
+  // Always taking the cheapest is a choice as well: where a router cannot be had as
+  // cheaply, cost that it did not pay must not count as if its quality were had for it.
+  std::vector<CostQuality> points = SweepWillingness(table, train.unit);
+  const size_t cheapest = least - here.cost.begin();
+  points.push_back({*least, here.quality[cheapest]});
+  out.hull = Hull(std::move(points));
   out.aiq = area(out.hull);
   out.aiq_code = *most > 0 ? out.aiq * (*most - *least) / *most : out.aiq;
 

@@ -55,10 +55,9 @@ void Softmax(std::span<float> logits) {
   for (float& value : logits) value /= sum;
 }
 
-void SoftmaxModel::Predict(std::span<const Feature> x, std::span<float> probabilities) const {
-  Multiply(x, weights, probabilities);
-  for (size_t k = 0; k < bias.size(); ++k) probabilities[k] += bias[k];
-  Softmax(probabilities);
+void SoftmaxModel::Logits(std::span<const Feature> x, std::span<float> out) const {
+  Multiply(x, weights, out);
+  for (size_t k = 0; k < bias.size(); ++k) out[k] += bias[k];
 }
 
 SoftmaxModel FitSoftmax(const FeatureRows& x, std::span<const int32_t> labels, int classes,
@@ -72,7 +71,8 @@ SoftmaxModel FitSoftmax(const FeatureRows& x, std::span<const int32_t> labels, i
   for (int epoch = 0; epoch < options.epochs; ++epoch) {
     Shuffle(&order, &state);
     for (const int32_t i : order) {
-      model.Predict(x[i], gradient);
+      model.Logits(x[i], gradient);
+      Softmax(gradient);
       gradient[labels[i]] -= 1;
       float length = 0;
       for (const float g : gradient) length += g * g;
@@ -90,8 +90,8 @@ SoftmaxModel FitSoftmax(const FeatureRows& x, std::span<const int32_t> labels, i
   return model;
 }
 
-Matrix FitRidge(const FeatureRows& x, const Matrix& targets, int64_t features, float penalty,
-                int steps) {
+Matrix FitRidge(const FeatureRows& x, const Matrix& targets, int64_t features,
+                std::span<const float> penalties, int steps) {
   const int64_t cols = targets.cols;
   Matrix solution(features, cols), gradient(features, cols);
   for (size_t i = 0; i < x.size(); ++i) AddOuter(x[i], targets.row(i), &gradient);
@@ -100,8 +100,10 @@ Matrix FitRidge(const FeatureRows& x, const Matrix& targets, int64_t features, f
   const std::vector<double> first = rest;
   std::vector<float> values(cols), step(cols);
   for (int n = 0; n < steps; ++n) {
-    for (size_t j = 0; j < product.values.size(); ++j) {
-      product.values[j] = penalty * direction.values[j];
+    for (int64_t j = 0; j < features; ++j) {
+      for (int64_t k = 0; k < cols; ++k) {
+        product.row(j)[k] = penalties[k] * direction.row(j)[k];
+      }
     }
     for (const auto& row : x) {
       Multiply(row, direction, values);

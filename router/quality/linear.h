@@ -33,7 +33,7 @@ struct SoftmaxModel {
   Matrix weights;           // [features, classes]
   std::vector<float> bias;  // [classes]
 
-  void Predict(std::span<const Feature> x, std::span<float> probabilities) const;
+  void Logits(std::span<const Feature> x, std::span<float> out) const;
 };
 
 struct SoftmaxOptions {
@@ -46,10 +46,10 @@ struct SoftmaxOptions {
 SoftmaxModel FitSoftmax(const FeatureRows& x, std::span<const int32_t> labels, int classes,
                         int64_t features, const SoftmaxOptions& options);
 
-// argmin |x W - targets|^2 + penalty |W|^2, by conjugate gradients: [features,
-// targets.cols].
-Matrix FitRidge(const FeatureRows& x, const Matrix& targets, int64_t features, float penalty,
-                int steps);
+// argmin |x W - targets|^2 + penalty |W|^2, each target with its own penalty, by
+// conjugate gradients: [features, targets.cols].
+Matrix FitRidge(const FeatureRows& x, const Matrix& targets, int64_t features,
+                std::span<const float> penalties, int steps);
 
 // The same of dense x [rows, k], exactly: [k, targets.cols].
 Matrix FitDenseRidge(const Matrix& x, const Matrix& targets, float penalty);

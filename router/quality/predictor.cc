@@ -1,6 +1,7 @@
 #include "router/quality/predictor.h"
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <iterator>
 
@@ -12,10 +13,22 @@
 namespace hostler {
 namespace {
 
+constexpr float kMaxLogLength = 14;  // a million tokens
+
+// Into [0, 1] without making two different estimates equal: who gains how much by
+// which model must stay to be seen where all are sure.
+double SoftClamp(double x) {
+  constexpr double kEdge = 0.1;
+  if (x < kEdge) return kEdge * std::exp((x - kEdge) / kEdge);
+  if (x > 1 - kEdge) return 1 - kEdge * std::exp((1 - kEdge - x) / kEdge);
+  return x;
+}
+
 // Reused from call to call of a thread.
 struct Scratch {
   std::vector<Feature> features;
-  std::vector<float> outputs;     // topics, then residual directions
+  std::vector<float> outputs;     // topics, then heads
+  std::vector<float> topics;      // chances, of a group
   std::vector<float> directions;  // of a group
   std::vector<double> weights;    // of each model: of the groups that know it
   std::vector<double> token_weights;
@@ -65,43 +78,42 @@ void QualityPredictor::Predict(const RoutePrompt& prompt, std::span<QualityEstim
   WeighFeatures(prompt, model_.hash_bits, model_.embedding_size, model_.idf, &scratch.features);
   scratch.outputs.resize(model_.outputs());
   MultiplyPacked(model_, scratch.features, scratch.outputs);
-  const std::span<float> topics(scratch.outputs.data(), model_.topics);
-  for (int k = 0; k < model_.topics; ++k) topics[k] += model_.bias[k];
-  Softmax(topics);
+  const std::span<float> logits(scratch.outputs.data(), model_.topics);
+  for (int k = 0; k < model_.topics; ++k) logits[k] += model_.bias[k];
+  const float most = *std::max_element(logits.begin(), logits.end());
 
   std::fill(out.begin(), out.end(), QualityEstimate{});
   scratch.weights.assign(out.size(), 0);
   scratch.token_weights.assign(out.size(), 0);
   for (size_t g = 0; g < model_.groups.size(); ++g) {
     const RouterGroup& group = model_.groups[g];
-    const size_t directions = group.directions();
+    const size_t directions = group.directions(), count = group.models.size();
     double weight = 1e-6;
-    for (const int32_t topic : group.topics) weight += topics[topic];
-    scratch.directions.assign(directions, 0);
-    for (int k = 0; k < model_.topics; ++k) {
+    scratch.topics.clear();
+    for (const int32_t topic : group.topics) {
+      weight += std::exp(logits[topic] - most);
+      scratch.topics.push_back(group.sharpness * logits[topic]);
+    }
+    Softmax(scratch.topics);
+    const float* heads = scratch.outputs.data() + model_.topics + group.first_head;
+    scratch.directions.resize(directions);
+    for (size_t c = 0; c < directions; ++c) scratch.directions[c] = group.head[c] * heads[c];
+    for (size_t k = 0; k < scratch.topics.size(); ++k) {
       const float* theta = group.theta.data() + k * directions;
-      for (size_t c = 0; c < directions; ++c) scratch.directions[c] += topics[k] * theta[c];
+      for (size_t c = 0; c < directions; ++c) scratch.directions[c] += scratch.topics[k] * theta[c];
     }
-    const float* residuals = scratch.outputs.data() + model_.topics + group.first_residual;
-    for (size_t c = 0; c < directions; ++c) {
-      scratch.directions[c] += group.residual[c] * residuals[c];
-    }
-    const size_t count = group.models.size();
     for (size_t m = 0; m < count; ++m) {
-      double estimate = 0;
+      double estimate = group.mean[m];
       for (size_t c = 0; c < directions; ++c) {
         estimate += static_cast<double>(scratch.directions[c]) * group.basis[m * directions + c];
       }
-      estimate = group.scale[2 * m] + group.scale[2 * m + 1] * estimate;
       QualityEstimate& own = out[places_[g][m]];
-      own.quality += weight * std::clamp(estimate, 0.0, 1.0);
+      own.quality += weight * SoftClamp(estimate);
       scratch.weights[places_[g][m]] += weight;
-      if (group.tokens.empty()) continue;
-      double tokens = 0;
-      for (int k = 0; k < model_.topics; ++k) {
-        tokens += static_cast<double>(topics[k]) * group.tokens[k * count + m];
-      }
-      own.output_tokens += weight * std::max(tokens, 1.0);
+      if (group.length.empty()) continue;
+      const double log =
+          std::clamp(group.length[2 * m] + heads[directions + m], 0.0f, kMaxLogLength);
+      own.output_tokens += weight * std::max(1.0, group.length[2 * m + 1] * std::exp(log));
       scratch.token_weights[places_[g][m]] += weight;
     }
   }

@@ -129,7 +129,7 @@ TEST(RouterFile, OfAnotherVersionIsRefused) {
   std::string bytes = SerializeRouterModel(Trained());
   bytes[8] = 1;
   EXPECT_EQ(ParseRouterModel(bytes).status().message(),
-            "version 1 of router files; this program reads version 2: train anew");
+            "version 1 of router files; this program reads version 3: train anew");
 }
 
 TEST(RouterFile, DamageIsFound) {

@@ -10,6 +10,7 @@ namespace hostler {
 namespace {
 
 constexpr size_t kMaxCharacterBytes = 1024;  // of which character n-grams are made
+constexpr float kCharacterValue = 0.5f;      // beside words and pairs, which tell more
 constexpr int kCharacters = 4;               // of an n-gram
 constexpr uint32_t kPairSeed = 0x9e3779b9, kCharacterSeed = 0x85ebca6b, kMarkSeed = 0xc2b2ae35;
 
@@ -137,16 +138,19 @@ void HashPrompt(const RoutePrompt& prompt, int hash_bits, std::vector<Feature>* 
   const std::string_view rest = prompt.text.substr(text.size());
   const std::string_view end =
       rest.substr(rest.size() - std::min(rest.size(), kMaxFeatureBytes / 2));
+  size_t words = 0;
   {
     Counter counter(hash_bits, out);
     AddMarks(prompt, text, &counter);
     AddWords(text, &counter);
     AddWords(end, &counter);
+    words = out->size();
     AddCharacters(text, &counter);
   }
   for (Feature& feature : *out) {
     if (feature.value > 1) feature.value = 1 + std::log(feature.value);
   }
+  for (size_t i = words; i < out->size(); ++i) (*out)[i].value *= kCharacterValue;
 }
 
 void WeighFeatures(const RoutePrompt& prompt, int hash_bits, int embedding_size,

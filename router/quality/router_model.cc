@@ -15,7 +15,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little);
 
 constexpr std::string_view kMagic = "HSTLROUT";
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 constexpr size_t kHeaderBytes = 8 + 4 + 8;  // magic, version, length of the file
 constexpr size_t kMaxName = 4096, kMaxGroups = 64;
 
@@ -93,12 +93,13 @@ RouterGroup ReadGroup(Reader* in) {
     group.models.push_back(in->Text());
   }
   group.topics = in->Array<int32_t>();
-  group.first_residual = in->Value<int32_t>();
+  group.sharpness = in->Value<float>();
+  group.first_head = in->Value<int32_t>();
+  group.mean = in->Array<float>();
   group.basis = in->Array<float>();
   group.theta = in->Array<float>();
-  group.residual = in->Array<float>();
-  group.scale = in->Array<float>();
-  group.tokens = in->Array<float>();
+  group.head = in->Array<float>();
+  group.length = in->Array<float>();
   return group;
 }
 
@@ -107,12 +108,13 @@ void WriteGroup(const RouterGroup& group, Writer* out) {
   out->Value<uint32_t>(group.models.size());
   for (const std::string& model : group.models) out->Text(model);
   out->Array(group.topics);
-  out->Value(group.first_residual);
+  out->Value(group.sharpness);
+  out->Value(group.first_head);
+  out->Array(group.mean);
   out->Array(group.basis);
   out->Array(group.theta);
-  out->Array(group.residual);
-  out->Array(group.scale);
-  out->Array(group.tokens);
+  out->Array(group.head);
+  out->Array(group.length);
 }
 
 // Beyond this a product of two could overflow; no honest model comes near.
@@ -124,7 +126,7 @@ bool AllSane(std::span<const float> values) {
 }
 
 absl::Status CheckGroup(const RouterModel& model, const RouterGroup& group) {
-  const size_t models = group.models.size(), directions = group.residual.size();
+  const size_t models = group.models.size(), directions = group.head.size();
   if (models == 0 || models > kMaxGroupModels) return Bad("a group has no models, or too many");
   for (const std::string& name : group.models) {
     if (name.empty() || name.size() > kMaxName) return Bad("a model's name is empty or too long");
@@ -134,18 +136,17 @@ absl::Status CheckGroup(const RouterModel& model, const RouterGroup& group) {
   for (const int32_t topic : group.topics) {
     if (topic < 0 || topic >= model.topics) return Bad("a topic is out of bounds");
   }
-  if (group.first_residual < 0 || directions > static_cast<size_t>(model.residuals) ||
-      group.first_residual > model.residuals - static_cast<int32_t>(directions)) {
-    return Bad("directions are out of bounds");
-  }
-  const size_t topics = model.topics;
-  if (group.basis.size() != models * directions || group.theta.size() != topics * directions ||
-      group.scale.size() != 2 * models ||
-      (!group.tokens.empty() && group.tokens.size() != topics * models)) {
+  if (directions > kMaxOutputs || group.basis.size() != models * directions ||
+      group.theta.size() != group.topics.size() * directions || group.mean.size() != models ||
+      (!group.length.empty() && group.length.size() != 2 * models)) {
     return Bad("the sizes of a group do not agree");
   }
-  if (!AllSane(group.basis) || !AllSane(group.theta) || !AllSane(group.residual) ||
-      !AllSane(group.scale) || !AllSane(group.tokens)) {
+  if (group.first_head < 0 || group.heads() > model.heads ||
+      group.first_head > model.heads - group.heads()) {
+    return Bad("heads are out of bounds");
+  }
+  if (!AllSane({&group.sharpness, 1}) || !AllSane(group.basis) || !AllSane(group.theta) ||
+      !AllSane(group.head) || !AllSane(group.mean) || !AllSane(group.length)) {
     return Bad("a group holds what is no sane number");
   }
   return absl::OkStatus();
@@ -163,9 +164,9 @@ absl::Status CheckRouterModel(const RouterModel& model) {
       (!model.encoder.empty() && model.embedding_size == 0)) {
     return Bad("what it says of its encoder does not agree");
   }
-  if (model.topics < 1 || model.topics > kMaxOutputs || model.residuals < 0 ||
-      model.residuals > kMaxOutputs - model.topics) {
-    return Bad("the counts of topics and directions are out of bounds");
+  if (model.topics < 1 || model.topics > kMaxOutputs || model.heads < 0 ||
+      model.heads > kMaxOutputs - model.topics) {
+    return Bad("the counts of topics and heads are out of bounds");
   }
   const size_t features = model.features();
   if (model.idf.size() != features || model.row_scale.size() != features ||
@@ -191,7 +192,7 @@ std::string SerializeRouterModel(const RouterModel& model) {
   out.Value(model.hash_bits);
   out.Value(model.embedding_size);
   out.Value(model.topics);
-  out.Value(model.residuals);
+  out.Value(model.heads);
   out.Text(model.encoder);
   out.Value(model.encoder_tokens);
   out.Array(model.idf);
@@ -228,7 +229,7 @@ absl::StatusOr<RouterModel> ParseRouterModel(std::string_view bytes) {
   model.hash_bits = in.Value<int32_t>();
   model.embedding_size = in.Value<int32_t>();
   model.topics = in.Value<int32_t>();
-  model.residuals = in.Value<int32_t>();
+  model.heads = in.Value<int32_t>();
   model.encoder = in.Text();
   model.encoder_tokens = in.Value<int32_t>();
   model.idf = in.Array<float>();

@@ -1,11 +1,12 @@
 // RouterModel: what training finds, and the file that holds it.
 //
-// A prompt's hashed features x give logits of topics and of residual
-// directions: z = x W. Topics p = softmax. A group is a source of outcomes (a
-// set of models that answered the same prompts); in its basis of directions
-// the quality is  t_c = mix[c] (p · theta[c]) + residual[c] z_c, and the
-// estimates are scale0 + scale1 (basis t). Where groups share a model, each counts by the
-// chance that the prompt is of its topics.
+// A prompt's hashed features x give z = x W: logits of topics, and heads. A
+// group is a source of outcomes (a set of models that answered the same
+// prompts); p is the softmax of its own topics' logits, times its sharpness.
+// In its basis of directions the quality is  t_c = p · theta[c] + head[c] z_c,
+// and the estimates are mean + basis t. A further head for each model
+// foretells the length of its answer: length1 exp(length0 + z). Where groups
+// share a model, each counts by how likely the prompt is of its topics.
 #pragma once
 
 #include <cstdint>
@@ -22,36 +23,38 @@ struct RouterGroup {
   std::string name;
   std::vector<std::string> models = {};  // M
   std::vector<int32_t> topics = {};      // its own, indexes < RouterModel::topics
-  int32_t first_residual = 0;            // where its C directions start among the residual outputs
+  float sharpness = 1;                   // multiplies their logits
+  int32_t first_head = 0;                // of its C directions, then M lengths, among the heads
+  std::vector<float> mean = {};          // [M] quality
   std::vector<float> basis = {};         // [M, C]
-  std::vector<float> theta = {};         // [topics, C]
-  std::vector<float> residual = {};      // [C]
-  std::vector<float> scale = {};         // [M, 2]: the mean, and a slope that calibrates
-  std::vector<float> tokens = {};        // [topics, M] expected answer lengths, or empty
+  std::vector<float> theta = {};         // [its topics, C]
+  std::vector<float> head = {};          // [C]
+  std::vector<float> length = {};        // [M, 2]: mean log, and a factor; or empty: not known
 
-  int directions() const { return static_cast<int>(residual.size()); }
+  int directions() const { return static_cast<int>(head.size()); }
+  int heads() const { return directions() + static_cast<int>(length.size()) / 2; }
 };
 
 struct RouterModel {
   int32_t hash_bits = 0;  // features: 2^hash_bits hashed ones, then the embedding
   int32_t embedding_size = 0;
   int32_t topics = 0;
-  int32_t residuals = 0;
+  int32_t heads = 0;
   std::string encoder = "";     // fingerprint of what the embeddings are of; "": not known, or none
   int32_t encoder_tokens = 0;   // that it cut texts at
   std::vector<float> idf = {};  // [2^hash_bits + embedding_size]
   std::vector<float> row_scale = {};  // of weights: [features]
-  std::vector<int8_t> weights = {};   // [features, topics + residuals]
+  std::vector<int8_t> weights = {};   // [features, topics + heads]
   std::vector<float> bias = {};       // [topics]
   std::vector<RouterGroup> groups = {};
 
   int64_t features() const { return (int64_t{1} << hash_bits) + embedding_size; }
-  int outputs() const { return topics + residuals; }
+  int outputs() const { return topics + heads; }
 };
 
 inline constexpr int kMaxHashBits = 20;
 inline constexpr int kMaxEmbedding = 4096;
-inline constexpr int kMaxOutputs = 1024;  // topics and residuals
+inline constexpr int kMaxOutputs = 1024;  // topics and heads
 inline constexpr int kMaxGroupModels = 256;
 
 // Whether the sizes agree, indexes are in bounds and numbers finite.

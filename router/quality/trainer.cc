@@ -19,19 +19,22 @@ constexpr size_t kLeastRows = 20;
 struct Group {
   const RoutingSet* set = nullptr;
   size_t first = 0;  // example of the set's first row
-  int32_t first_residual = 0;
+  int32_t first_head = 0;
   std::vector<int32_t> topics = {};
-  std::vector<float> mean = {};  // [M]
-  Matrix basis = {};             // [M, C]
-  Matrix targets = {};           // [rows, C]
+  std::vector<float> mean = {};      // [M]
+  std::vector<float> mean_log = {};  // [M] of the answers' lengths, or empty
+  Matrix basis = {};                 // [M, C]
+  Matrix targets = {};               // [rows, C, then M of logs of lengths]
 
   size_t rows() const { return set->rows.size(); }
+  int64_t directions() const { return basis.cols; }
+  int64_t models() const { return mean.size(); }
 };
 
 // What a fit of all examples, or of those of other folds, gives.
 struct Fit {
   SoftmaxModel topics;
-  std::vector<Matrix> heads;  // of each group: [features, C]
+  std::vector<Matrix> heads;  // of each group: [features, targets.cols]
 };
 
 class Trainer {
@@ -43,12 +46,11 @@ class Trainer {
     HOSTLER_RETURN_IF_ERROR(Gather());
     Weigh();
     for (const RoutingSet& set : sets_) AddGroup(set);
-    if (static_cast<int>(topic_names_.size()) + residuals_ > kMaxOutputs) {
-      return absl::InvalidArgumentError(
-          fmt::format("{} topics and {} directions; at most {} together", topic_names_.size(),
-                      residuals_, kMaxOutputs));
+    if (static_cast<int>(topic_names_.size()) + heads_ > kMaxOutputs) {
+      return absl::InvalidArgumentError(fmt::format("{} topics and {} heads; at most {} together",
+                                                    topic_names_.size(), heads_, kMaxOutputs));
     }
-    Matrix topics(x_.size(), topic_names_.size()), heads(x_.size(), options_.max_directions);
+    Matrix topics(x_.size(), topic_names_.size()), heads(x_.size(), heads_);
     for (int fold = 0; fold < options_.folds; ++fold) {
       Say(fmt::format("fold {} of {}", fold + 1, options_.folds));
       const Fit fit = FitExamples(fold);
@@ -122,11 +124,16 @@ class Trainer {
   void AddGroup(const RoutingSet& set) {
     Group group{.set = &set};
     group.first = groups_.empty() ? 0 : groups_.back().first + groups_.back().rows();
-    group.first_residual = residuals_;
+    group.first_head = heads_;
     const int64_t models = set.models.size(), rows = set.rows.size();
+    const bool lengths = !set.rows[0].tokens.empty();
     group.mean.assign(models, 0);
+    group.mean_log.assign(lengths ? models : 0, 0);
     for (const RoutingRow& row : set.rows) {
-      for (int64_t m = 0; m < models; ++m) group.mean[m] += row.quality[m] / rows;
+      for (int64_t m = 0; m < models; ++m) {
+        group.mean[m] += row.quality[m] / rows;
+        if (lengths) group.mean_log[m] += std::log(row.tokens[m] + 1) / rows;
+      }
     }
     std::vector<bool> own(topic_names_.size());
     for (int64_t i = 0; i < rows; ++i) own[topic_[group.first + i]] = true;
@@ -134,15 +141,16 @@ class Trainer {
       if (own[k]) group.topics.push_back(k);
     }
     group.basis = Basis(set, group.mean);
-    const int64_t directions = group.basis.cols;
-    residuals_ += directions;
-    group.targets = Matrix(rows, directions);
+    const int64_t directions = group.directions();
+    group.targets = Matrix(rows, directions + group.mean_log.size());
+    heads_ += group.targets.cols;
     for (int64_t i = 0; i < rows; ++i) {
+      float* targets = group.targets.row(i);
+      const RoutingRow& row = set.rows[i];
       for (int64_t m = 0; m < models; ++m) {
-        const float value = set.rows[i].quality[m] - group.mean[m];
-        for (int64_t c = 0; c < directions; ++c) {
-          group.targets.row(i)[c] += value * group.basis.row(m)[c];
-        }
+        const float value = row.quality[m] - group.mean[m];
+        for (int64_t c = 0; c < directions; ++c) targets[c] += value * group.basis.row(m)[c];
+        if (lengths) targets[directions + m] = std::log(row.tokens[m] + 1) - group.mean_log[m];
       }
     }
     groups_.push_back(std::move(group));
@@ -190,36 +198,51 @@ class Trainer {
   }
 
   Matrix FitHeads(const Group& group, int fold) const {
-    const int64_t directions = group.basis.cols;
-    Matrix sums(topic_names_.size(), directions);
-    std::vector<float> counts(topic_names_.size(), options_.topic_prior);
+    const std::vector<size_t> used = OfOtherFolds(group, fold);
     FeatureRows rows;
+    Matrix targets(used.size(), group.targets.cols);
+    for (size_t n = 0; n < used.size(); ++n) {
+      rows.emplace_back(x_[group.first + used[n]]);
+      std::copy_n(group.targets.row(used[n]), targets.cols, targets.row(n));
+    }
+    std::vector<float> penalties(group.directions(), options_.penalty);
+    penalties.resize(targets.cols, options_.length_penalty);
+    return FitRidge(rows, targets, idf_.size(), penalties, kRidgeSteps);
+  }
+
+  // Rows of the group; fold < 0: all.
+  std::vector<size_t> OfOtherFolds(const Group& group, int fold) const {
     std::vector<size_t> used;
     for (size_t i = 0; i < group.rows(); ++i) {
-      if (fold_[group.first + i] == fold) continue;
-      const int32_t topic = topic_[group.first + i];
-      rows.emplace_back(x_[group.first + i]);
-      used.push_back(i);
-      counts[topic] += 1;
-      for (int64_t c = 0; c < directions; ++c) sums.row(topic)[c] += group.targets.row(i)[c];
+      if (fold_[group.first + i] != fold) used.push_back(i);
     }
-    Matrix targets(used.size(), directions);
-    for (size_t n = 0; n < used.size(); ++n) {
-      const int32_t topic = topic_[group.first + used[n]];
-      for (int64_t c = 0; c < directions; ++c) {
-        targets.row(n)[c] = options_.smoothing * sums.row(topic)[c] / counts[topic] +
-                            (1 - options_.smoothing) * group.targets.row(used[n])[c];
-      }
+    return used;
+  }
+
+  // Mean targets of each of the group's topics, [topics, C], in the rows of other folds.
+  Matrix TopicMeans(const Group& group, int fold) const {
+    Matrix means(group.topics.size(), group.directions());
+    std::vector<float> counts(group.topics.size(), options_.topic_prior);
+    for (const size_t i : OfOtherFolds(group, fold)) {
+      const auto at =
+          std::lower_bound(group.topics.begin(), group.topics.end(), topic_[group.first + i]);
+      const size_t k = at - group.topics.begin();
+      counts[k] += 1;
+      for (int64_t c = 0; c < means.cols; ++c) means.row(k)[c] += group.targets.row(i)[c];
     }
-    return FitRidge(rows, targets, idf_.size(), options_.penalty, kRidgeSteps);
+    for (int64_t k = 0; k < means.rows; ++k) {
+      for (int64_t c = 0; c < means.cols; ++c) means.row(k)[c] /= counts[k];
+    }
+    return means;
   }
 
   void PredictExample(const Fit& fit, size_t i, Matrix* topics, Matrix* heads) const {
-    fit.topics.Predict(x_[i], {topics->row(i), static_cast<size_t>(topics->cols)});
+    fit.topics.Logits(x_[i], {topics->row(i), static_cast<size_t>(topics->cols)});
     for (size_t g = 0; g < groups_.size(); ++g) {
       const Group& group = groups_[g];
       if (i < group.first || i >= group.first + group.rows()) continue;
-      Multiply(x_[i], fit.heads[g], {heads->row(i), static_cast<size_t>(group.basis.cols)});
+      Multiply(x_[i], fit.heads[g],
+               {heads->row(i) + group.first_head, static_cast<size_t>(group.targets.cols)});
     }
   }
 
@@ -228,20 +251,20 @@ class Trainer {
     RouterModel model{.hash_bits = options_.hash_bits,
                       .embedding_size = static_cast<int32_t>(embedding_size_),
                       .topics = static_cast<int32_t>(topic_names_.size()),
-                      .residuals = residuals_};
+                      .heads = heads_};
     model.idf = idf_;
     model.bias = fit.topics.bias;
     const int outputs = model.outputs();
     model.row_scale.resize(idf_.size());
     model.weights.resize(idf_.size() * outputs);
     std::vector<float> row(outputs);
-    // Topic logits are about ten times as large as the heads' directions.
     for (size_t j = 0; j < idf_.size(); ++j) {
       std::copy_n(fit.topics.weights.row(j), model.topics, row.data());
       for (size_t g = 0; g < groups_.size(); ++g) {
         const Matrix& heads = fit.heads[g];
         for (int64_t c = 0; c < heads.cols; ++c) {
-          row[model.topics + groups_[g].first_residual + c] = heads.row(j)[c] * kResidualScale;
+          row[model.topics + groups_[g].first_head + c] =
+              heads.row(j)[c] * HeadScale(groups_[g], c);
         }
       }
       float most = 0;
@@ -255,116 +278,85 @@ class Trainer {
     return model;
   }
 
-  // Weighs topic means and heads by how well they foretell rows that they were
-  // not fitted to.
+  // Joins topic means and heads, by how well they foretell rows that they were not
+  // fitted to. topics [examples, topics] are logits, heads [examples, heads].
   RouterGroup Stack(const Group& group, const Matrix& topics, const Matrix& heads) const {
-    const int64_t rows = group.rows(), directions = group.basis.cols, models = group.mean.size();
-    Matrix p(rows, topics.cols);
-    for (int64_t i = 0; i < rows; ++i) {
-      std::copy_n(topics.row(group.first + i), topics.cols, p.row(i));
-    }
+    const int64_t rows = group.rows(), directions = group.directions();
     RouterGroup out{.name = group.set->name,
                     .models = group.set->models,
                     .topics = group.topics,
-                    .first_residual = group.first_residual,
+                    .first_head = group.first_head,
+                    .mean = group.mean,
                     .basis = group.basis.values};
-    Matrix theta = FitDenseRidge(p, group.targets, options_.topic_prior);
-    // The mix is found on mixtures of the other folds.
-    Matrix mixture(rows, directions);
-    for (int fold = 0; fold < options_.folds; ++fold) MixFold(group, p, fold, &mixture);
-    Matrix estimate(rows, models);
+    const Matrix mixture = BestMixture(group, topics, &out.sharpness);
+    Matrix theta = TopicMeans(group, -1);
+    // Both count alike, and a factor makes their mean true to scale. Weights fitted to each
+    // have the lesser squared error, and choose worse models.
     for (int64_t c = 0; c < directions; ++c) {
-      Matrix pair(rows, 2), target(rows, 1);
+      Matrix half(rows, 1), target(rows, 1);
       for (int64_t i = 0; i < rows; ++i) {
-        pair.row(i)[0] = mixture.row(i)[c];
-        pair.row(i)[1] = heads.row(group.first + i)[c];
-        target.row(i)[0] = group.targets.row(i)[c];
+        const float head = heads.row(group.first + i)[group.first_head + c];
+        half.values[i] = (mixture.row(i)[c] + head) / 2;
+        target.values[i] = group.targets.row(i)[c];
       }
-      const Matrix mix = FitMix(pair, target);
-      for (int64_t k = 0; k < theta.rows; ++k) theta.row(k)[c] *= mix.values[0];
-      out.residual.push_back(mix.values[1] / kResidualScale);
-      for (int64_t i = 0; i < rows; ++i) {
-        const float value = mix.values[0] * pair.row(i)[0] + mix.values[1] * pair.row(i)[1];
-        for (int64_t m = 0; m < models; ++m) {
-          estimate.row(i)[m] += value * group.basis.row(m)[c];
-        }
-      }
+      const float weight = std::max(0.0f, FitDenseRidge(half, target, 1).values[0]) / 2;
+      for (int64_t k = 0; k < theta.rows; ++k) theta.row(k)[c] *= weight;
+      out.head.push_back(weight / kDirectionScale);
     }
     out.theta = theta.values;
-    Calibrate(group, estimate, &out);
-    if (!group.set->rows[0].tokens.empty()) out.tokens = FitTokens(group, p);
+    ScaleLengths(group, heads, &out);
     return out;
   }
 
-  void MixFold(const Group& group, const Matrix& p, int fold, Matrix* mixture) const {
-    std::vector<int64_t> used;
-    for (size_t i = 0; i < group.rows(); ++i) {
-      if (fold_[group.first + i] != fold) used.push_back(i);
-    }
-    Matrix x(used.size(), p.cols), y(used.size(), group.targets.cols);
-    for (size_t n = 0; n < used.size(); ++n) {
-      std::copy_n(p.row(used[n]), p.cols, x.row(n));
-      std::copy_n(group.targets.row(used[n]), y.cols, y.row(n));
-    }
-    const Matrix theta = FitDenseRidge(x, y, options_.topic_prior);
-    for (size_t i = 0; i < group.rows(); ++i) {
-      if (fold_[group.first + i] != fold) continue;
-      for (int64_t c = 0; c < y.cols; ++c) {
-        float sum = 0;
-        for (int64_t k = 0; k < p.cols; ++k) sum += p.row(i)[k] * theta.row(k)[c];
-        mixture->row(i)[c] = sum;
+  // The mixture of topic means, [rows, C], each fold's by means of the others, and
+  // the sharpness with the least squared error.
+  Matrix BestMixture(const Group& group, const Matrix& topics, float* sharpness) const {
+    std::vector<Matrix> means;
+    for (int fold = 0; fold < options_.folds; ++fold) means.push_back(TopicMeans(group, fold));
+    Matrix best;
+    double least = 0;
+    for (const float sharp : {0.5f, 0.7f, 1.0f, 1.4f, 2.0f, 3.0f}) {
+      Matrix mixture(group.rows(), group.directions());
+      std::vector<float> p(group.topics.size());
+      double error = 0;
+      for (size_t i = 0; i < group.rows(); ++i) {
+        const float* logits = topics.row(group.first + i);
+        for (size_t k = 0; k < p.size(); ++k) p[k] = sharp * logits[group.topics[k]];
+        Softmax(p);
+        const Matrix& theta = means[fold_[group.first + i]];
+        for (int64_t c = 0; c < mixture.cols; ++c) {
+          for (size_t k = 0; k < p.size(); ++k) mixture.row(i)[c] += p[k] * theta.row(k)[c];
+          const double off = group.targets.row(i)[c] - mixture.row(i)[c];
+          error += off * off;
+        }
       }
+      if (best.rows > 0 && error >= least) continue;
+      least = error;
+      best = std::move(mixture);
+      *sharpness = sharp;
     }
+    return best;
   }
 
-  // Least squares with weights of at least 0.
-  static Matrix FitMix(const Matrix& pair, const Matrix& target) {
-    const float tiny = 1e-3f;
-    Matrix mix = FitDenseRidge(pair, target, tiny);
-    for (const int alone : {0, 1}) {
-      if (mix.values[1 - alone] >= 0) continue;
-      Matrix one(pair.rows, 1);
-      for (int64_t i = 0; i < pair.rows; ++i) one.row(i)[0] = pair.row(i)[alone];
-      mix.values[1 - alone] = 0;
-      mix.values[alone] = std::max(0.0f, FitDenseRidge(one, target, tiny).values[0]);
-    }
-    return mix;
-  }
-
-  // A line for each model, so that estimates are true on average.
-  void Calibrate(const Group& group, const Matrix& estimate, RouterGroup* out) const {
-    const int64_t rows = group.rows();
-    for (size_t m = 0; m < group.mean.size(); ++m) {
-      Matrix x(rows, 1), y(rows, 1);
-      for (int64_t i = 0; i < rows; ++i) {
-        x.row(i)[0] = estimate.row(i)[m];
-        y.row(i)[0] = group.set->rows[i].quality[m] - group.mean[m];
+  // So that foretold lengths have the mean of the real ones.
+  void ScaleLengths(const Group& group, const Matrix& heads, RouterGroup* out) const {
+    for (size_t m = 0; m < group.mean_log.size(); ++m) {
+      double real = 0, foretold = 0;
+      for (size_t i = 0; i < group.rows(); ++i) {
+        real += group.set->rows[i].tokens[m];
+        foretold += std::exp(group.mean_log[m] +
+                             heads.row(group.first + i)[group.first_head + group.directions() + m]);
       }
-      const float slope = FitDenseRidge(x, y, 1.0f).values[0];
-      const float kept = std::clamp(slope, 0.5f, 1.2f);
-      out->scale.push_back(group.mean[m]);
-      out->scale.push_back(kept);
+      out->length.push_back(group.mean_log[m]);
+      out->length.push_back(static_cast<float>(real / foretold));
     }
   }
 
-  std::vector<float> FitTokens(const Group& group, const Matrix& p) const {
-    const int64_t rows = group.rows(), models = group.mean.size();
-    Matrix y(rows, models);
-    std::vector<float> mean(models);
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t m = 0; m < models; ++m) mean[m] += group.set->rows[i].tokens[m] / rows;
-    }
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t m = 0; m < models; ++m) y.row(i)[m] = group.set->rows[i].tokens[m] - mean[m];
-    }
-    Matrix theta = FitDenseRidge(p, y, options_.topic_prior);
-    for (int64_t k = 0; k < theta.rows; ++k) {
-      for (int64_t m = 0; m < models; ++m) theta.row(k)[m] += mean[m];
-    }
-    return theta.values;
+  // Of the heads among the 8-bit weights: topic logits are about ten times as large.
+  static float HeadScale(const Group& group, int64_t head) {
+    return head < group.directions() ? kDirectionScale : 1;
   }
-
-  static constexpr float kResidualScale = 8;  // of the heads among the 8-bit weights
+  static constexpr float kDirectionScale = 8;
 
   const std::span<const RoutingSet> sets_;
   const TrainOptions& options_;
@@ -375,7 +367,7 @@ class Trainer {
   std::vector<int32_t> topic_, fold_;
   std::vector<float> idf_;
   std::vector<Group> groups_;
-  int32_t residuals_ = 0;
+  int32_t heads_ = 0;
 };
 
 }  // namespace

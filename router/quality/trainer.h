@@ -14,13 +14,13 @@
 namespace hostler {
 
 struct TrainOptions {
-  int hash_bits = 16;       // 2^hash_bits hashed features
-  int folds = 5;            // within training, for weights that hold on new prompts
-  int epochs = 12;          // of the topic classifier
-  float smoothing = 0.95f;  // of the heads' labels towards their topic's mean
-  float penalty = 1.0f;     // of the heads' ridge
-  float topic_prior = 10;   // rows that a topic's mean starts with
-  int max_directions = 32;  // of a group; fewer than models: their principal ones
+  int hash_bits = 16;        // 2^hash_bits hashed features
+  int folds = 5;             // within training, for weights that hold on new prompts
+  int epochs = 12;           // of the topic classifier
+  float penalty = 16;        // of the heads' ridge
+  float length_penalty = 1;  // the same for answers' lengths
+  float topic_prior = 10;    // rows that a topic's mean starts with
+  int max_directions = 32;   // of a group; fewer than models: their principal ones
   std::function<void(std::string_view)> progress = {};  // may be empty
 };
 

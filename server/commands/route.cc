@@ -218,12 +218,11 @@ void AddDataFlags(CLI::App* command, RouteFlags* flags) {
                    "2^N hashed features: fewer make a smaller file")
       ->check(CLI::Range(8, kMaxHashBits))
       ->capture_default_str();
-  command
-      ->add_option("--smoothing", flags->train.smoothing,
-                   "How much of the heads' labels is their topic's mean")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
   command->add_option("--penalty", flags->train.penalty, "Of the heads' ridge")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--length-penalty", flags->train.length_penalty, "The same for answers' lengths")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command->add_option("--topic-prior", flags->train.topic_prior, "Rows a topic's mean starts with")

@@ -14,7 +14,9 @@ using testing::HasSubstr;
 
 class RouteLogTest : public testing::Test {
  protected:
-  RouteLogTest() : path_(testing::TempDir() + "route_log_test.jsonl") {
+  RouteLogTest()
+      : path_(testing::TempDir() + "route_log_" +
+              testing::UnitTest::GetInstance()->current_test_info()->name() + ".jsonl") {
     std::filesystem::remove(path_);
   }
   ~RouteLogTest() override { std::filesystem::remove(path_); }
