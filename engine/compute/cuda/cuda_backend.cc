@@ -165,7 +165,8 @@ class CudaBackend : public Backend {
   void ExpertFfn(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x,
                  Mat out) override {
     experts_.Run(layout, tasks, x, out);
-    if (launcher_.ok()) launcher_.Check(slot_use_->Record(stream_.get()));
+    // Also after an error: what was queued before it uses slots.
+    launcher_.Check(slot_use_->Record(stream_.get()));
   }
   size_t ExpertScratchBytes(const ExpertLayout& layout, int64_t entries, int64_t) const override {
     return experts_.ScratchBytes(layout, entries);

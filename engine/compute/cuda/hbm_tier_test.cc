@@ -108,6 +108,17 @@ TEST_F(HbmTierTest, AFillWaitsForWhatComputesWithTheSlot) {
   EXPECT_EQ(Result(), six);
 }
 
+// The indices of the last product cannot be copied: those before it are queued.
+TEST_F(HbmTierTest, AFillWaitsForWhatAFailedStepHadQueued) {
+  ASSERT_TRUE(Fill(0, 5).ok());
+  cuda_emulation::SetFaults({.copy = 5});
+  Compute(0);
+  cuda_emulation::SetFaults({});
+  ASSERT_TRUE(Fill(0, 6).ok());
+  std::vector<float> values(kRows * kDim);
+  EXPECT_FALSE(backend_->ReadBack(out_, values.data()).ok());
+}
+
 TEST_F(HbmTierTest, SlotsFillWhileOthersAreComputedWith) {
   const std::vector<float> five = Alone(5), six = Alone(6);
   ASSERT_TRUE(Fill(0, 5).ok());
