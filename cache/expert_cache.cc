@@ -52,6 +52,7 @@ struct SlotUse {
 };
 
 absl::Status NameExpert(const absl::Status& status, ExpertKey key) {
+  if (status.ok()) return status;
   return absl::Status(status.code(), fmt::format("MoE layer {}, expert {}: {}", key.layer,
                                                  key.expert, std::string(status.message())));
 }
@@ -83,7 +84,10 @@ class ExpertCache::Impl {
     Options options;
     const ExpertStore* store;
     SlotTable table;
-    std::unique_ptr<Tier> staging;  // a slot for each read; null: nothing to decode
+    // A slot for each read: what was read and, from decoded_at on, what became of it for
+    // a tier that is not on the host. Null: reads go straight to their slots.
+    std::unique_ptr<Tier> staging;
+    size_t decoded_at;
     std::unique_ptr<EvictionPolicy> policy;
     std::unique_ptr<ExpertPredictor> predictor;  // may be null
     std::unique_ptr<Reader> reader;              // goes first, when its reads have ended
@@ -519,8 +523,9 @@ class ExpertCache::Impl {
   }
 
   std::span<std::byte> ReadTarget(int id, int slot) const {
-    return parts_.store->needs_decode(parts_.table.key(slot).layer) ? parts_.staging->slot(id)
-                                                                    : parts_.table.memory(slot);
+    const bool staged =
+        !parts_.table.tier().on_host() || parts_.store->needs_decode(parts_.table.key(slot).layer);
+    return staged ? parts_.staging->slot(id) : parts_.table.memory(slot);
   }
 
   void Work() {
@@ -550,9 +555,21 @@ class ExpertCache::Impl {
   absl::Status Fill(int id, int slot, ExpertKey key) const {
     const std::span<std::byte> stored = ReadTarget(id, slot).first(StoredBytes(*parts_.store, key));
     if (absl::Status status = parts_.store->Check(key, stored); !status.ok()) return status;
-    if (!parts_.store->needs_decode(key.layer)) return absl::OkStatus();
-    return parts_.store->Decode(
-        key, stored, parts_.table.memory(slot).first(parts_.store->slot_bytes(key.layer)));
+    const bool decode = parts_.store->needs_decode(key.layer);
+    const size_t slot_bytes = parts_.store->slot_bytes(key.layer);
+    Tier& tier = parts_.table.tier();
+    if (tier.on_host()) {
+      if (!decode) return absl::OkStatus();
+      return parts_.store->Decode(key, stored, parts_.table.memory(slot).first(slot_bytes));
+    }
+    std::span<std::byte> contents = stored;
+    if (decode) {
+      contents = parts_.staging->slot(id).subspan(parts_.decoded_at, slot_bytes);
+      if (absl::Status status = parts_.store->Decode(key, stored, contents); !status.ok()) {
+        return status;
+      }
+    }
+    return NameExpert(tier.Fill(slot, contents), key);
   }
 
   void Finish(int id, absl::Status status) {
@@ -645,18 +662,22 @@ absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
         fmt::format("an expert cache of {} bytes holds no expert: one takes {} bytes",
                     options.capacity_bytes, SlotStride(sizes->slot_bytes)));
   }
-  absl::StatusOr<SlotTable> table = SlotTable::Create(*store, options.capacity_bytes);
+  absl::StatusOr<SlotTable> table =
+      SlotTable::Create(*store, options.capacity_bytes, options.new_tier);
   if (!table.ok()) return std::move(table).status();
   std::unique_ptr<Tier> staging;
-  if (sizes->stored_bytes > 0) {
-    const SlotClass buffers{sizes->stored_bytes, reader->depth()};
+  const bool elsewhere = !table->tier().on_host();
+  const size_t decoded_at = SlotStride(std::max(sizes->stored_bytes, sizes->slot_bytes));
+  if (sizes->stored_bytes > 0 || elsewhere) {
+    const SlotClass buffers{elsewhere ? decoded_at + sizes->slot_bytes : sizes->stored_bytes,
+                            reader->depth()};
     auto tier = NewDramTier({&buffers, 1});
     if (!tier.ok()) return std::move(tier).status();
     staging = *std::move(tier);
   }
-  auto impl = std::make_unique<Impl>(
-      Impl::Parts{options, store, *std::move(table), std::move(staging), std::move(policy),
-                  std::move(predictor), std::move(reader), sizes->max_experts_per_layer});
+  auto impl = std::make_unique<Impl>(Impl::Parts{
+      options, store, *std::move(table), std::move(staging), decoded_at, std::move(policy),
+      std::move(predictor), std::move(reader), sizes->max_experts_per_layer});
   if (absl::Status status = impl->StartThreads(); !status.ok()) return status;
   return std::unique_ptr<ExpertCache>(new ExpertCache(std::move(impl)));
 }

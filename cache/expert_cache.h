@@ -29,12 +29,13 @@
 #include "cache/predictor.h"
 #include "cache/prefetch_governor.h"
 #include "cache/reader.h"
+#include "cache/tier.h"
 
 namespace hostler {
 
 struct AcquiredExpert {
   int expert = 0;
-  // slot_bytes(layer) bytes; null when the expert could not be read.
+  // slot_bytes(layer) bytes in the tier's memory; null when the expert could not be read.
   const std::byte* data = nullptr;
   absl::Status status;  // why `data` is null
 };
@@ -94,6 +95,8 @@ class ExpertCache {
     bool govern_prefetch = true;
     // SetCapacity goes no lower: what pinned experts take, and some more.
     uint64_t least_bytes = 0;
+    // The tier whose slots hold the experts.
+    TierFactory new_tier = NewDramTier;
   };
 
   // `store` must outlive the cache. With a `predictor` the cache guesses by

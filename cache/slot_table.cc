@@ -7,7 +7,8 @@
 
 namespace hostler {
 
-absl::StatusOr<SlotTable> SlotTable::Create(const ExpertStore& store, uint64_t budget_bytes) {
+absl::StatusOr<SlotTable> SlotTable::Create(const ExpertStore& store, uint64_t budget_bytes,
+                                            const TierFactory& new_tier) {
   SlotTable table;
   std::vector<SlotClass> sizes;
   for (int layer = 0; layer < store.num_layers(); ++layer) {
@@ -22,7 +23,7 @@ absl::StatusOr<SlotTable> SlotTable::Create(const ExpertStore& store, uint64_t b
       return absl::UnimplementedError("experts of more than 255 different sizes");
     }
   }
-  auto tier = NewDramTier(sizes);
+  auto tier = new_tier(sizes);
   if (!tier.ok()) return std::move(tier).status();
   table.tier_ = *std::move(tier);
   int slot = 0;

@@ -24,13 +24,15 @@ class SlotTable {
 
   // Slots for all experts of `store`, of which `budget_bytes` may be in use.
   // Errors: ResourceExhausted.
-  static absl::StatusOr<SlotTable> Create(const ExpertStore& store, uint64_t budget_bytes);
+  static absl::StatusOr<SlotTable> Create(const ExpertStore& store, uint64_t budget_bytes,
+                                          const TierFactory& new_tier);
 
   // Where `key` is, kNone if it is nowhere.
   int Find(ExpertKey key) const { return slot_of_[key.layer][key.expert]; }
   ExpertKey key(int slot) const { return keys_[slot]; }
   // SlotStride() bytes.
   std::span<std::byte> memory(int slot) const { return tier_->slot(slot); }
+  Tier& tier() const { return *tier_; }
 
   // A slot for `key` within the budget; nullopt when an expert has to leave
   // first.

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <span>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace hostler {
@@ -18,13 +20,19 @@ struct SlotClass {
 // Slots are numbered from 0, those of a class one after another, and stay where
 // they are. They take address space from the start and memory from their first
 // use on. The tier moves no bytes on its own and keeps no record of what a slot
-// holds: that is the ExpertCache's. Not thread-safe but for slot().
+// holds: that is the ExpertCache's. Not thread-safe but for slot() and Fill(), of
+// different slots at a time.
 class Tier {
  public:
   virtual ~Tier() = default;
-  // Memory a reader may fill, 4 KiB-aligned, SlotStride() bytes of it. Valid as
-  // long as the tier.
+  // SlotStride() bytes. On the host: memory a reader may fill, 4 KiB-aligned, valid
+  // as long as the tier. Elsewhere: valid from Fill() until Discard().
   virtual std::span<std::byte> slot(int index) = 0;
+  // Whether slots are the host's memory. If not, Fill alone writes them.
+  virtual bool on_host() const = 0;
+  // Copies `bytes` to the slot's beginning, after all that was queued to compute with
+  // what it held, and waits for it. Errors: ResourceExhausted, Internal.
+  virtual absl::Status Fill(int index, std::span<const std::byte> bytes) = 0;
   // Gives the slot's memory back to the system until it is used again; what it
   // held is lost.
   virtual void Discard(int index) = 0;
@@ -35,6 +43,9 @@ class Tier {
 // Slots in ordinary memory. Errors: ResourceExhausted when they do not fit the
 // address space.
 absl::StatusOr<std::unique_ptr<Tier>> NewDramTier(std::span<const SlotClass> classes);
+
+using TierFactory =
+    std::function<absl::StatusOr<std::unique_ptr<Tier>>(std::span<const SlotClass> classes)>;
 
 // What slot memory is rounded up to.
 size_t SlotStride(size_t slot_bytes);

@@ -38,6 +38,13 @@ class DramTier : public Tier {
     return {arena_ + range.offset + (index - range.first) * range.stride, range.stride};
   }
 
+  bool on_host() const override { return true; }
+
+  absl::Status Fill(int index, std::span<const std::byte> bytes) override {
+    std::copy(bytes.begin(), bytes.end(), slot(index).begin());
+    return absl::OkStatus();
+  }
+
   void Discard(int index) override {
     const size_t stride = RangeOf(index).stride;
     std::byte* const begin = slot(index).data();

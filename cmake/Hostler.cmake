@@ -2,11 +2,13 @@
 
 add_library(hostler_flags INTERFACE)
 target_include_directories(hostler_flags INTERFACE ${CMAKE_SOURCE_DIR})
-target_compile_options(hostler_flags INTERFACE -Wall -Wextra -Werror=return-type -Wno-sign-compare
-                                               -fno-math-errno)
+set(cxx $<COMPILE_LANGUAGE:CXX>)
+target_compile_options(hostler_flags INTERFACE
+  "$<${cxx}:-Wall;-Wextra;-Werror=return-type;-Wno-sign-compare;-fno-math-errno>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wno-sign-compare>")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # GCC 12 sees overlaps in std::string that are not there (GCC bug 105651).
-  target_compile_options(hostler_flags INTERFACE -Wno-restrict)
+  target_compile_options(hostler_flags INTERFACE $<${cxx}:-Wno-restrict>)
 endif()
 if(HOSTLER_SANITIZE)
   target_compile_options(hostler_flags INTERFACE -fsanitize=${HOSTLER_SANITIZE} -fno-omit-frame-pointer)

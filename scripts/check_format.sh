@@ -2,7 +2,7 @@
 # Checks that every C++ file is as .clang-format has it; --fix rewrites them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-mapfile -t files < <(git ls-files '*.h' '*.cc' '*.inc')
+mapfile -t files < <(git ls-files '*.h' '*.cc' '*.inc' '*.cu' '*.cuh')
 if [[ ${1:-} == --fix ]]; then
   clang-format -i "${files[@]}"
 else

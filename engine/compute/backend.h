@@ -14,7 +14,9 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "cache/tier.h"
 #include "engine/base/dtype.h"
 #include "engine/compute/bf16_tiles.h"
 #include "engine/compute/interleave.h"
@@ -29,7 +31,7 @@ struct Mat {
   int64_t rows = 0;
   int64_t cols = 0;
 
-  float* row(int64_t i) const { return data + i * cols; }
+  constexpr float* row(int64_t i) const { return data + i * cols; }
   Mat first_rows(int64_t n) const { return {data, n, cols}; }
   // The same values as [rows * cols / new_cols, new_cols].
   Mat reshaped(int64_t new_cols) const { return {data, rows * cols / new_cols, new_cols}; }
@@ -210,7 +212,7 @@ struct ExpertLayout {
 
 // One expert's work in a step.
 struct ExpertTask {
-  const std::byte* slot = nullptr;
+  const std::byte* slot = nullptr;    // of the backend's tier
   std::span<const int32_t> in_rows;   // rows of x that chose it
   std::span<const int32_t> out_rows;  // where each result goes, same length
   // Same length or empty: multiplies each input row (Llama 4 weighs the
@@ -219,23 +221,32 @@ struct ExpertTask {
 };
 
 // Used by one thread (the engine loop's). Operations are done when they return
-// unless a backend says otherwise; ReadBack always waits.
+// unless a backend says otherwise; ReadBack always waits, and tells what went wrong
+// before it. Until then operations after a failed one give anything.
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
+
+  // Whether its operations take memory of the host. If not, what views show is memory
+  // of its own: what Allocate gave.
+  virtual bool SharesHostMemory() const = 0;
 
   // Whether products with weights of the type are faster if these are interleaved.
   // Interleaved weights are for Embed and, where this says so only, for MatMul,
   // HeadMatMul with heads of whole panels and ExpertFfn.
   virtual bool Interleaves(DType type) const = 0;
 
-  // ConvertWeight() (convert_weight.h), by all threads.
+  // ConvertWeight() (convert_weight.h), by all threads, from the host's memory to the
+  // backend's.
   virtual void Convert(const Weight& from, int64_t first, const Weight& to, std::byte* out) = 0;
 
   // Zeroed memory, 64-byte aligned, that is taken as it is written. Errors:
   // ResourceExhausted.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) = 0;
+
+  // A tier whose slots ExpertFfn computes with where they are. Errors: ResourceExhausted.
+  virtual absl::StatusOr<std::unique_ptr<Tier>> NewTier(std::span<const SlotClass> classes) = 0;
 
   // out[i, :] = table[ids[i], :]. REQUIRES: 0 <= ids[i] < table.rows
   virtual void Embed(const Weight& table, std::span<const int32_t> ids, Mat out) = 0;
@@ -340,8 +351,9 @@ class Backend {
   // to[i] = from.row(rows[i]).
   virtual void GatherRows(Mat from, std::span<const int32_t> rows, Mat to) = 0;
 
-  // Copies to host memory, [rows, cols]; waits for all work before it.
-  virtual void ReadBack(Mat from, float* to) = 0;
+  // Copies to host memory, [rows, cols]; waits for all work before it, if there are no
+  // rows too. Errors: of any operation since the last call.
+  virtual absl::Status ReadBack(Mat from, float* to) = 0;
 };
 
 // The CPU backend: runs on `threads` threads (the caller is one of them) with the best

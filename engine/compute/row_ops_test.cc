@@ -352,7 +352,7 @@ TEST_P(RowOpsTest, GathersAndReadsBackRows) {
   OwnedMat out(3, 5);
   one_->GatherRows(x.mat, rows, out.mat);
   std::vector<float> host(15);
-  one_->ReadBack(out.mat, host.data());
+  ASSERT_TRUE(one_->ReadBack(out.mat, host.data()).ok());
   for (size_t i = 0; i < 3; ++i) {
     EXPECT_EQ(std::vector<float>(host.begin() + 5 * i, host.begin() + 5 * i + 5), x.row(rows[i]));
   }

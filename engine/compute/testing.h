@@ -18,6 +18,13 @@
 #include "engine/compute/cpu/dispatch.h"
 #include "engine/compute/quantize.h"
 #include "gtest/gtest.h"
+#if defined(HOSTLER_CUDA)
+#include "engine/compute/cuda/cuda_backend.h"
+#include "engine/compute/cuda/staged_backend.h"
+#endif
+#if defined(HOSTLER_CUDA_EMULATED)
+#include "engine/compute/cuda/emulation/emulation.h"
+#endif
 
 namespace hostler::testing {
 
@@ -118,7 +125,15 @@ struct OwnedWeight {
   Weight weight;
 };
 
+// isa: the CPU's, or "cuda".
 inline std::unique_ptr<Backend> NewBackend(int threads, std::string_view isa) {
+#if defined(HOSTLER_CUDA)
+  if (isa == "cuda") {
+    absl::StatusOr<std::unique_ptr<Backend>> device = NewCudaBackend();
+    EXPECT_TRUE(device.ok()) << device.status();
+    return std::make_unique<StagedBackend>(*std::move(device));
+  }
+#endif
   absl::StatusOr<std::unique_ptr<Backend>> backend = NewCpuBackend(threads, isa);
   EXPECT_TRUE(backend.ok()) << backend.status();
   return *std::move(backend);
@@ -168,9 +183,14 @@ inline std::vector<float> AsTaken(const float* x, int64_t cols, int most) {
   return taken;
 }
 
-// A test that runs with every instruction set that this machine has.
+// A test that runs with every instruction set that this machine has, and on a device.
 class EveryIsa : public ::testing::TestWithParam<std::string> {
  protected:
+#if defined(HOSTLER_CUDA_EMULATED)
+  void TearDown() override {
+    for (const std::string& race : cuda_emulation::TakeRaces()) ADD_FAILURE() << race;
+  }
+#endif
   bool UsesIntegers(DType type) const { return testing::UsesIntegers(GetParam(), type); }
   int MostQuant(DType type) const { return testing::MostQuant(GetParam(), type); }
   // How far a product may be off, as a share of the sum of its terms' magnitudes: of
@@ -187,6 +207,11 @@ class EveryIsa : public ::testing::TestWithParam<std::string> {
 inline std::vector<std::string> SupportedIsas() {
   std::vector<std::string> isas;
   for (const KernelTable* table : SupportedKernels()) isas.emplace_back(table->isa);
+#if defined(HOSTLER_CUDA_EMULATED)
+  isas.emplace_back("cuda");
+#elif defined(HOSTLER_CUDA)
+  if (NewCudaBackend().ok()) isas.emplace_back("cuda");
+#endif
   return isas;
 }
 

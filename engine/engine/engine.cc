@@ -70,6 +70,11 @@ MemorySplit::Limits LocalEngine::SplitLimits(const DividedMemory& memory,
   limits.context_blocks = context_blocks;
   limits.least_experts = memory.least_experts;
   limits.most_experts = plan.all_experts;
+  // What another memory than the experts' gives up is of no use to them.
+  if (!model_.backend->SharesHostMemory()) {
+    limits.most_kv_blocks = memory.kv_blocks;
+    return limits;
+  }
   // More than every sequence can fill is of no use.
   limits.most_kv_blocks = static_cast<int>(std::max<uint64_t>(
       memory.kv_blocks, std::min((limits.bytes - memory.least_experts) / limits.kv_block,
@@ -87,7 +92,7 @@ absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLa
     HOSTLER_ASSIGN_OR_RETURN(state_, model_.backend->Allocate(bytes * options.max_sequences));
   }
   if (dense) return absl::OkStatus();
-  HOSTLER_RETURN_IF_ERROR(experts_->Start(memory.plan.experts));
+  HOSTLER_RETURN_IF_ERROR(experts_->Start(memory.plan.experts, model_.backend.get()));
   const bool automatic =
       options.move_memory && options.expert_memory_bytes == 0 && options.kv_memory_bytes == 0;
   split_ = std::make_unique<MemorySplit>(limits,
@@ -98,7 +103,9 @@ absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLa
 
 absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) {
   HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
-                           NewCpuBackend(ThreadsFor(options), KernelsFor(options)));
+                           options.new_backend
+                               ? options.new_backend()
+                               : NewCpuBackend(ThreadsFor(options), KernelsFor(options)));
   const ModelOptions model_options{options.quantize == Quantize::kQ8, options.precise};
   HOSTLER_ASSIGN_OR_RETURN(model_, LoadModel(path, model_options, std::move(backend)));
   if (!options.chat_template.empty()) {

@@ -21,6 +21,8 @@
 
 namespace hostler {
 
+class Backend;
+
 enum class Quantize { kNone, kQ8 };
 
 enum class KvType { kF16, kBF16, kQ8 };
@@ -60,9 +62,12 @@ struct EngineOptions {
   uint64_t expert_trace_bytes = uint64_t{256} << 20;
   int threads = 0;  // 0: the cores this process may use
   Quantize quantize = Quantize::kNone;
-  KvType kv_type = KvType::kF16;   // what keys and values are kept in, unless `precise`
-  bool precise = false;            // f32 activations and KV over the weights as stored
-  std::string kernels = "auto";    // as NewCpuBackend's isa; "auto": the CPU's best
+  KvType kv_type = KvType::kF16;  // what keys and values are kept in, unless `precise`
+  bool precise = false;           // f32 activations and KV over the weights as stored
+  std::string kernels = "auto";   // as NewCpuBackend's isa; "auto": the CPU's best
+  // What computes instead of the CPU, for which `threads` and `kernels` are: a GPU's
+  // backend (compute/cuda/cuda_backend.h). Null: the CPU.
+  std::function<absl::StatusOr<std::unique_ptr<Backend>>()> new_backend;
   std::string chat_template;       // a file with one to use; "": the model's own
   int max_context = 0;             // tokens of one sequence; 0: the model's
   int max_sequences = 256;         // running at a time

@@ -66,7 +66,7 @@ void ServedExperts::AddNeeds(MemoryNeeds* needs) const {
   }
 }
 
-absl::Status ServedExperts::Start(uint64_t bytes) {
+absl::Status ServedExperts::Start(uint64_t bytes, Backend* backend) {
   if (!pins_.empty() && bytes < least_bytes()) {
     return absl::ResourceExhaustedError(
         fmt::format("{} for experts; the {} pinned ones and a slot more take {}",
@@ -98,6 +98,9 @@ absl::Status ServedExperts::Start(uint64_t bytes) {
   ExpertCache::Options cache;
   cache.capacity_bytes = bytes;
   cache.least_bytes = least_bytes();
+  cache.new_tier = [backend](std::span<const SlotClass> classes) {
+    return backend->NewTier(classes);
+  };
   if (options_.expert_prefetch == Prefetch::kOff) cache.speculative_reads = 0;
   cache.govern_prefetch = options_.expert_prefetch == Prefetch::kAuto;
   HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create(cache, &store_, std::move(reader),

@@ -37,11 +37,12 @@ class ServedExperts {
   // Adds what slots, reads on their way to them, and a trace take.
   void AddNeeds(MemoryNeeds* needs) const;
 
-  // Makes the cache, of `bytes`, and begins to fill it. Errors: the reader's and
+  // Makes the cache, of `bytes` in the tier of `backend`, which must outlive it, and begins
+  // to fill it. Errors: the reader's and
   // the cache's; ResourceExhausted when the pinned experts do not fit;
   // Unavailable when the trace cannot be written; Unimplemented for an
   // expert_io or expert_direct_io that there is not.
-  absl::Status Start(uint64_t bytes);
+  absl::Status Start(uint64_t bytes, Backend* backend);
 
   // Saves which experts were used most, if that is asked for. Any thread, after
   // Start().

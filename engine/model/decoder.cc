@@ -62,7 +62,8 @@ class Decoder : public Model {
   void SetLookahead();
   // x += scale * (out after its norm).
   void AddResidual(const Norm& norm, Mat out, Mat x) const;
-  void ForwardHead(const StepBatch& batch, Mat x, StepResult* result);
+  // Errors: of any of the step's operations.
+  absl::Status ForwardHead(const StepBatch& batch, Mat x, StepResult* result);
 
   const DecoderConfig config_;
   const ModelInfo info_;
@@ -280,13 +281,16 @@ void Decoder::Forward(const StepBatch& batch, const ModelMemory& memory, StepRes
     layer.ffn->Forward(step, normed, out);
     AddResidual(layer.ffn_output_norm, out, x);
   }
-  ForwardHead(batch, x, result);
+  const absl::Status status = ForwardHead(batch, x, result);
+  for (int row = 0; !status.ok() && row < batch.rows(); ++row) {
+    result->FailRow(row, batch.rows(), status);
+  }
 }
 
-void Decoder::ForwardHead(const StepBatch& batch, Mat x, StepResult* result) {
+absl::Status Decoder::ForwardHead(const StepBatch& batch, Mat x, StepResult* result) {
   const int64_t wanted = static_cast<int64_t>(batch.logit_rows.size());
   result->logits.resize(wanted * config_.vocab);
-  if (wanted == 0) return;
+  if (wanted == 0) return backend_.ReadBack({}, nullptr);
   const Mat last = last_.first_rows(wanted), logits = logits_.first_rows(wanted);
   backend_.GatherRows(x, batch.logit_rows, last);
   final_norm_.Forward(backend_, last, last);
@@ -294,7 +298,7 @@ void Decoder::ForwardHead(const StepBatch& batch, Mat x, StepResult* result) {
   if (config_.head_bias) backend_.AddBias(head_bias_, logits);
   if (config_.logit_scale != 1) backend_.Scale(config_.logit_scale, logits);
   if (config_.logit_soft_cap > 0) backend_.SoftCap(config_.logit_soft_cap, logits);
-  backend_.ReadBack(logits, result->logits.data());
+  return backend_.ReadBack(logits, result->logits.data());
 }
 
 }  // namespace

@@ -183,7 +183,8 @@ Weight TensorBinder::BindRows(const std::string& name, int64_t all_rows, int64_t
   if (tensor == nullptr) return {};
   Weight weight{quantize_ ? QuantizedType(tensor->dtype, cols) : tensor->dtype, rows, cols,
                 nullptr};
-  weight.interleaved = order == Rows::kAsTheyLie && weight.dtype == tensor->dtype
+  const bool may_stay = backend_ == nullptr || backend_->SharesHostMemory();
+  weight.interleaved = order == Rows::kAsTheyLie && weight.dtype == tensor->dtype && may_stay
                            ? tensor->interleaved
                            : Interleaves(weight.dtype, rows, heads);
   Count(weight.dtype, rows, cols);
@@ -194,7 +195,7 @@ Weight TensorBinder::BindRows(const std::string& name, int64_t all_rows, int64_t
   const size_t row_bytes = RowBytes(tensor->dtype, cols);
   const std::span<const std::byte> data = source_->Data(*tensor);
   const Weight stored{tensor->dtype, all_rows, cols, data.data(), tensor->interleaved};
-  if (IsPartOf(stored, first, weight)) {
+  if (may_stay && IsPartOf(stored, first, weight)) {
     weight.data = data.data() + first * row_bytes;
     return weight;
   }

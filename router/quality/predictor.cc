@@ -7,6 +7,7 @@
 
 #include "engine/base/status.h"
 #include "fmt/format.h"
+#include "router/quality/default_router.h"
 #include "router/quality/linear.h"
 #include "router/quality/prompt_features.h"
 
@@ -50,6 +51,10 @@ void MultiplyPacked(const RouterModel& model, std::span<const Feature> x, std::s
 
 absl::StatusOr<std::shared_ptr<const QualityPredictor>> QualityPredictor::Load(
     const std::string& path) {
+  if (path == kDefaultRouter) {
+    HOSTLER_ASSIGN_OR_RETURN(RouterModel model, ParseRouterModel(DefaultRouterBytes()));
+    return std::make_shared<const QualityPredictor>(std::move(model));
+  }
   std::ifstream in(path, std::ios::binary);
   if (!in) return absl::NotFoundError(fmt::format("cannot open the router file {}", path));
   const std::string bytes{std::istreambuf_iterator<char>(in), {}};

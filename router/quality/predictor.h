@@ -15,7 +15,8 @@ namespace hostler {
 // Immutable, thread-safe.
 class QualityPredictor final : public QualitySource {
  public:
-  // Errors: NotFound; InvalidArgument naming the file and what is wrong in it.
+  // "default" is the one that comes with the program. Errors: NotFound; InvalidArgument
+  // naming the file and what is wrong in it.
   static absl::StatusOr<std::shared_ptr<const QualityPredictor>> Load(const std::string& path);
   // REQUIRES: CheckRouterModel(model) is ok.
   explicit QualityPredictor(RouterModel model);

@@ -1,5 +1,6 @@
 #include "router/quality/predictor.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 
@@ -130,6 +131,22 @@ TEST(RouterFile, OfAnotherVersionIsRefused) {
   bytes[8] = 1;
   EXPECT_EQ(ParseRouterModel(bytes).status().message(),
             "version 1 of router files; this program reads version 3: train anew");
+}
+
+TEST(RouterFile, OneComesWithTheProgram) {
+  const auto router = QualityPredictor::Load("default");
+  ASSERT_TRUE(router.ok()) << router.status();
+  const std::vector<std::string>& models = (*router)->models();
+  const auto of = [&](std::string_view name) {
+    return std::find(models.begin(), models.end(), name) - models.begin();
+  };
+  const size_t weak = of("mistralai/Mixtral-8x7B-Instruct-v0.1"), strong = of("gpt-4-1106-preview");
+  ASSERT_LT(weak, models.size());
+  ASSERT_LT(strong, models.size());
+  const auto hard = Ask(**router, "Find the degree of the field extension Q(sqrt(2)) over Q.");
+  const auto easy = Ask(**router, "Which of these is a common symptom of a cold?");
+  EXPECT_GT(hard[strong].quality, hard[weak].quality);
+  EXPECT_GT(easy[weak].quality, hard[weak].quality);
 }
 
 TEST(RouterFile, DamageIsFound) {

@@ -97,7 +97,7 @@ class Runner {
                                                            : std::min(sizes.all_slots_bytes, most);
     HOSTLER_ASSIGN_OR_RETURN(served_,
                              ServedExperts::Create(*model_.model, *model_.weights, options));
-    return served_->Start(bytes);
+    return served_->Start(bytes, model_.backend.get());
   }
 
   // The likeliest token after `tokens`.

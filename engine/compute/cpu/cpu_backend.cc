@@ -27,6 +27,8 @@ class CpuBackend : public Backend {
 
   std::string_view name() const override { return name_; }
 
+  bool SharesHostMemory() const override { return true; }
+
   bool Interleaves(DType type) const override {
     return kernels().integers != nullptr && kernels().integers->has(type);
   }
@@ -44,6 +46,10 @@ class CpuBackend : public Backend {
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override {
     return AllocateHostMemory(bytes);
+  }
+
+  absl::StatusOr<std::unique_ptr<Tier>> NewTier(std::span<const SlotClass> classes) override {
+    return NewDramTier(classes);
   }
 
   void Embed(const Weight& table, std::span<const int32_t> ids, Mat out) override {
@@ -205,9 +211,11 @@ class CpuBackend : public Backend {
     }
   }
 
-  void ReadBack(Mat from, float* to) override {
-    if (from.rows == 0) return;
-    std::memcpy(to, from.data, static_cast<size_t>(from.rows * from.cols) * sizeof(float));
+  absl::Status ReadBack(Mat from, float* to) override {
+    if (from.rows > 0) {
+      std::memcpy(to, from.data, static_cast<size_t>(from.rows * from.cols) * sizeof(float));
+    }
+    return absl::OkStatus();
   }
 
  private:

@@ -1,0 +1,358 @@
+#include "engine/compute/cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "engine/base/status.h"
+#include "engine/compute/convert_weight.h"
+#include "engine/compute/cuda/device_memory.h"
+#include "engine/compute/cuda/experts.h"
+#include "engine/compute/cuda/hbm_tier.h"
+#include "engine/compute/cuda/kernels.h"
+#include "engine/compute/cuda/launch.h"
+#include "engine/compute/cuda/parameters.h"
+#include "fmt/format.h"
+
+namespace hostler {
+namespace {
+
+class CudaBuffer : public Buffer {
+ public:
+  CudaBuffer(DevicePtr memory, size_t bytes) : memory_(std::move(memory)), bytes_(bytes) {}
+  std::byte* data() override { return memory_.get(); }
+  size_t bytes() const override { return bytes_; }
+  void Discard(size_t, size_t) override {}  // device memory is taken whole
+
+ private:
+  DevicePtr memory_;
+  size_t bytes_;
+};
+
+// Memory that grows to the largest size asked for.
+template <typename Pointer>
+struct Growing {
+  Pointer memory;
+  size_t bytes = 0;
+
+  // Null when it cannot be had.
+  std::byte* Reserve(size_t wanted, absl::StatusOr<Pointer> (*allocate)(size_t)) {
+    if (bytes >= wanted) return memory.get();
+    memory.reset();
+    bytes = 0;
+    absl::StatusOr<Pointer> made = allocate(wanted);
+    if (!made.ok()) return nullptr;
+    memory = *std::move(made);
+    bytes = wanted;
+    return memory.get();
+  }
+};
+
+class CudaBackend : public Backend {
+ public:
+  explicit CudaBackend(int device) : device_(device) {}
+  ~CudaBackend() override {
+    if (stream_ != nullptr) cudaStreamSynchronize(stream_.get());
+  }
+
+  absl::Status Start() {
+    Enter();
+    HOSTLER_ASSIGN_OR_RETURN(stream_, NewStream(/*priority=*/0));
+    launcher_.stream = stream_.get();
+    HOSTLER_ASSIGN_OR_RETURN(EventPtr used, NewEvent());
+    slot_use_ = std::make_shared<SlotUse>(std::move(used));
+    int major = 0, minor = 0;
+    launcher_.Check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_));
+    launcher_.Check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_));
+    name_ = fmt::format("cuda-sm{}{}", major, minor);
+    return CudaStatus(launcher_.TakeError(), "device attributes");
+  }
+
+  std::string_view name() const override { return name_; }
+  bool SharesHostMemory() const override { return false; }
+  bool Interleaves(DType) const override { return false; }
+
+  void Convert(const Weight& from, int64_t first, const Weight& to, std::byte* out) override;
+
+  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes) override {
+    Enter();
+    HOSTLER_ASSIGN_OR_RETURN(DevicePtr memory, NewDeviceMemory(bytes));
+    const cudaError_t error = cudaMemsetAsync(memory.get(), 0, bytes, stream_.get());
+    if (error != cudaSuccess) return CudaStatus(error, "clearing memory");
+    return std::make_unique<CudaBuffer>(std::move(memory), bytes);
+  }
+
+  absl::StatusOr<std::unique_ptr<Tier>> NewTier(std::span<const SlotClass> classes) override {
+    Enter();
+    return NewHbmTier(classes, device_, slot_use_);
+  }
+
+  void Embed(const Weight& table, std::span<const int32_t> ids, Mat out) override {
+    Enter();
+    LaunchEmbed(launcher_, table, parameters_.Put(ids), out);
+  }
+  void RmsNorm(Mat x, const Weight& gain, float eps, Mat out) override {
+    LaunchRmsNorm(launcher_, x, gain, eps, out);
+  }
+  void LayerNorm(Mat x, const Weight& gain, const Weight& bias, float eps, Mat out) override {
+    LaunchLayerNorm(launcher_, x, gain, bias, eps, out);
+  }
+  void MatMul(const Weight& w, Mat x, Mat y) override { HeadMatMul(w, 1, x, y); }
+  void HeadMatMul(const Weight& w, int heads, Mat x, Mat y) override {
+    MatMulTask task;
+    task.type = w.dtype;
+    task.w = reinterpret_cast<const uint8_t*>(w.data);
+    task.w_bytes = w.bytes();
+    task.rows = w.rows / heads;
+    task.cols = w.cols;
+    task.x = x.data;
+    task.x_stride = x.cols;
+    task.y = y.data;
+    task.y_stride = y.cols;
+    task.tokens = task.x_rows = task.y_rows = x.rows;
+    task.heads = heads;
+    LaunchMatMul(launcher_, task);
+  }
+  bool HasMatMulBf16() const override { return false; }
+  void MatMulBf16(const Bf16Tiles&, const float*, Mat, Mat) override { std::abort(); }
+
+  void AddBias(const Weight& bias, Mat y) override { LaunchAddBias(launcher_, bias, y); }
+  void Scale(float factor, Mat x) override { LaunchScale(launcher_, factor, x); }
+  void ScaleRows(std::span<const float> factors, Mat x) override {
+    LaunchScaleRows(launcher_, parameters_.Put(factors), x);
+  }
+  void SigmoidGate(Mat gate, Mat x) override { LaunchSigmoidGate(launcher_, gate, x); }
+  void SoftCap(float cap, Mat x) override { LaunchSoftCap(launcher_, cap, x); }
+  void Clamp(float limit, Mat x) override { LaunchClamp(launcher_, limit, x); }
+  void CopyColumns(Mat from, int64_t from_column, int64_t width, int heads, Mat to,
+                   int64_t to_column) override {
+    LaunchCopyColumns(launcher_, from, from_column, width, heads, to, to_column);
+  }
+
+  void Rope(const RopeSpec& rope, const StepBatch& batch, int head_dim, Mat x) override {
+    DeviceRope spec;
+    spec.inv_freq = parameters_.Keep(rope.inv_freq);
+    spec.long_inv_freq = parameters_.Keep(rope.long_inv_freq);
+    spec.pairs = static_cast<int>(rope.inv_freq.size());
+    spec.short_context = rope.short_context;
+    spec.first = rope.first;
+    spec.interleaved = rope.interleaved;
+    spec.scale = rope.scale;
+    spec.long_scale = rope.long_scale;
+    LaunchRope(launcher_, spec, parameters_.Batch(batch), head_dim, x);
+  }
+  void AppendKv(const StepBatch& batch, int layer, Mat k, Mat v, const KvView& kv) override {
+    LaunchAppendKv(launcher_, parameters_.Batch(batch), layer, k, v, kv);
+  }
+  void Attention(const AttentionSpec& spec, const StepBatch& batch, int layer, Mat q,
+                 const KvView& kv, Mat out) override {
+    const bool fits = kv.layout.k_dim <= kMostKeyDim && kv.layout.v_dim <= kMostValueDim;
+    if (!fits && !launcher_.Check(cudaErrorInvalidValue)) return;
+    const DeviceAttention attention = {spec.heads, spec.scale,    spec.window,
+                                       spec.chunk, spec.soft_cap, parameters_.Keep(spec.sinks)};
+    LaunchAttention(launcher_, attention, parameters_.Batch(batch), layer, q, kv, out);
+  }
+
+  void Activate(const ActivationSpec& activation, Mat gate, Mat up, Mat out) override {
+    LaunchActivate(launcher_, activation, gate, up, out);
+  }
+  void Gelu(Mat x) override { LaunchGelu(launcher_, x); }
+  void Add(Mat x, Mat y) override { LaunchAdd(launcher_, x, y); }
+
+  void SelectExperts(const GateSpec& spec, Mat logits, ExpertSelection* selection) override;
+  void ExpertFfn(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x,
+                 Mat out) override {
+    experts_.Run(layout, tasks, x, out);
+    // Also after an error: what was queued before it uses slots.
+    launcher_.Check(slot_use_->Record(stream_.get()));
+  }
+  size_t ExpertScratchBytes(const ExpertLayout& layout, int64_t entries, int64_t) const override {
+    return experts_.ScratchBytes(layout, entries);
+  }
+  void CombineExperts(const ExpertSelection& selection, Mat x, Mat y) override {
+    LaunchCombine(launcher_, parameters_.Put(std::span<const int32_t>(selection.offsets)),
+                  parameters_.Put(std::span<const float>(selection.weights)), x, y);
+  }
+  void AddWeightless(const WeightlessExperts& experts, const ExpertSelection& selection, Mat mix,
+                     Mat x, Mat y) override {
+    WeightlessTask task;
+    task.offsets = parameters_.Put(std::span<const int32_t>(selection.offsets));
+    task.experts = parameters_.Put(std::span<const int32_t>(selection.experts));
+    task.weights = parameters_.Put(std::span<const float>(selection.weights));
+    task.first = experts.first;
+    task.constants = reinterpret_cast<const float*>(experts.constants.data);
+    task.constant_count = static_cast<int>(experts.constants.rows);
+    LaunchWeightless(launcher_, task, mix, x, y);
+  }
+
+  void GatedDelta(const DeltaNetSpec& spec, const StepBatch& batch, size_t state_offset, Mat mixed,
+                  Mat beta, Mat decay, const StateView& state, Mat out) override {
+    float* convolved =
+        DeviceFloats(convolved_, static_cast<size_t>(mixed.rows * mixed.cols) * sizeof(float));
+    const DeviceDeltaNet net = {spec.key_heads,
+                                spec.value_heads,
+                                spec.key_dim,
+                                spec.value_dim,
+                                spec.kernel,
+                                spec.mixed_dim(),
+                                parameters_.Keep(spec.conv),
+                                parameters_.Keep(spec.a_log),
+                                parameters_.Keep(spec.dt_bias)};
+    LaunchGatedDelta(launcher_, net, parameters_.Batch(batch), state_offset, mixed, beta, decay,
+                     state, convolved, out);
+  }
+
+  void Zero(Mat x) override {
+    const DeviceRange range = RangeOf(x);
+    if (launcher_.ok()) launcher_.Check(cudaMemsetAsync(x.data, 0, range.bytes, stream_.get()));
+  }
+  void GatherRows(Mat from, std::span<const int32_t> rows, Mat to) override {
+    LaunchGatherRows(launcher_, from, parameters_.Put(rows), to);
+  }
+
+  absl::Status ReadBack(Mat from, float* to) override {
+    const size_t bytes = RangeOf(from).bytes;
+    const std::byte* read = CopyBack(from.data, bytes);
+    if (read != nullptr && bytes > 0) std::memcpy(to, read, bytes);
+    return CudaStatus(launcher_.TakeError(), "an operation of the step failed");
+  }
+
+ private:
+  static constexpr size_t kStagingBytes = size_t{4} << 20;
+
+  // A thread's device is the first one until it says otherwise.
+  void Enter() const {
+    thread_local int entered = 0;
+    if (entered != device_ && cudaSetDevice(device_) == cudaSuccess) entered = device_;
+  }
+
+  float* DeviceFloats(Growing<DevicePtr>& memory, size_t bytes) {
+    std::byte* data = memory.Reserve(bytes, NewDeviceMemory);
+    if (data == nullptr) launcher_.Check(cudaErrorMemoryAllocation);
+    return reinterpret_cast<float*>(data);
+  }
+
+  // Waits for all work before it; what was copied, in pinned memory, or null after an error.
+  const std::byte* CopyBack(const void* from, size_t bytes) {
+    std::byte* to = read_.Reserve(bytes, NewPinnedMemory);
+    if (to == nullptr && bytes > 0) launcher_.Check(cudaErrorMemoryAllocation);
+    if (launcher_.ok() && bytes > 0) {
+      launcher_.Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_.get()));
+    }
+    // Even after an error: what was queued before may use what the caller frees next.
+    launcher_.Check(cudaStreamSynchronize(stream_.get()));
+    if (!launcher_.ok()) return nullptr;
+    CheckHostRead(to, bytes);
+    return to;
+  }
+
+  const int device_;
+  std::string name_;
+  StreamPtr stream_;
+  Launcher launcher_;
+  Parameters parameters_{&launcher_};
+  CudaExperts experts_{&launcher_, &parameters_};
+  std::shared_ptr<SlotUse> slot_use_;
+  Growing<DevicePtr> convolved_, chosen_;
+  Growing<PinnedPtr> read_;
+  Growing<PinnedPtr> staging_[2];
+  EventPtr staged_[2];
+};
+
+// In parts that begin with a panel, each converted while the one before is copied.
+void CudaBackend::Convert(const Weight& from, int64_t first, const Weight& to, std::byte* out) {
+  Enter();
+  const size_t row_bytes = RowBytes(to.dtype, to.cols);
+  const int64_t rows = std::max<int64_t>(
+      static_cast<int64_t>(kStagingBytes / row_bytes) / kInterleavedRows * kInterleavedRows,
+      kInterleavedRows);
+  const size_t part_bytes = static_cast<size_t>(std::min(rows, to.rows)) * row_bytes;
+  if (!launcher_.ok()) return;
+  for (int i = 0; i < 2; ++i) {
+    if (staged_[i] == nullptr) {
+      auto staged = NewEvent();
+      if (!staged.ok()) return void(launcher_.Check(cudaErrorMemoryAllocation));
+      staged_[i] = *std::move(staged);
+    }
+    // What is outgrown may still be copied from.
+    if (staging_[i].bytes < part_bytes) launcher_.Check(cudaStreamSynchronize(stream_.get()));
+    if (staging_[i].Reserve(std::max(part_bytes, kStagingBytes), NewPinnedMemory) == nullptr) {
+      return void(launcher_.Check(cudaErrorMemoryAllocation));
+    }
+  }
+  int side = 0;
+  for (int64_t row = 0; row < to.rows && launcher_.ok(); row += rows, side = 1 - side) {
+    Weight part = to;
+    part.rows = std::min(rows, to.rows - row);
+    if (!launcher_.Check(cudaEventSynchronize(staged_[side].get()))) break;
+    std::byte* staging = staging_[side].memory.get();
+    CheckHostWrite(staging, part.bytes());
+    ConvertWeight(from, first + row, part, staging);
+    launcher_.Check(cudaMemcpyAsync(out + static_cast<size_t>(row) * row_bytes, staging,
+                                    part.bytes(), cudaMemcpyHostToDevice, stream_.get()));
+    launcher_.Check(cudaEventRecord(staged_[side].get(), stream_.get()));
+  }
+}
+
+void CudaBackend::SelectExperts(const GateSpec& spec, Mat logits, ExpertSelection* selection) {
+  const size_t rows = static_cast<size_t>(logits.rows);
+  GateTask task;
+  task.score = spec.score;
+  task.experts = static_cast<int>(logits.cols);
+  task.k = std::clamp(spec.top_k, 0, task.experts);
+  task.top_p = spec.top_p;
+  task.bias = parameters_.Keep(spec.bias);
+  task.groups = spec.top_groups < spec.groups ? spec.groups : 1;
+  task.top_groups = spec.top_groups;
+  task.best_two = spec.group_score == GateSpec::GroupScore::kBestTwo;
+  task.normalize = spec.normalize;
+  task.least_sum = spec.least_sum;
+  task.sum_epsilon = spec.sum_epsilon;
+  task.scale = spec.scale;
+  task.jitter = spec.jitter;
+  task.idle = spec.idle;
+  selection->offsets.assign(rows + 1, 0);
+  selection->experts.clear();
+  selection->weights.clear();
+  const size_t entries = rows * static_cast<size_t>(task.k);
+  if (entries == 0) return;
+  if (task.experts > kMostGateExperts && !launcher_.Check(cudaErrorInvalidValue)) return;
+  const size_t bytes = (rows + 2 * entries) * sizeof(int32_t);
+  auto* counts = reinterpret_cast<int32_t*>(DeviceFloats(chosen_, bytes));
+  if (counts == nullptr) return;
+  task.counts = counts;
+  task.chosen = counts + rows;
+  task.weights = reinterpret_cast<float*>(counts + rows + entries);
+  LaunchGate(launcher_, task, logits);
+  const std::byte* read = CopyBack(counts, bytes);
+  if (read == nullptr) return;  // no row chooses any; ReadBack will say why
+  const auto* host_counts = reinterpret_cast<const int32_t*>(read);
+  const int32_t* chosen = host_counts + rows;
+  const auto* weights = reinterpret_cast<const float*>(chosen + entries);
+  for (size_t r = 0; r < rows; ++r) {
+    const size_t at = r * static_cast<size_t>(task.k);
+    selection->experts.insert(selection->experts.end(), chosen + at, chosen + at + host_counts[r]);
+    selection->weights.insert(selection->weights.end(), weights + at,
+                              weights + at + host_counts[r]);
+    selection->offsets[r + 1] = static_cast<int32_t>(selection->experts.size());
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device) {
+  int devices = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&devices); error != cudaSuccess) {
+    return absl::NotFoundError(std::string(CudaStatus(error, "no usable device").message()));
+  }
+  if (device < 0 || device >= devices) {
+    return absl::NotFoundError(fmt::format("CUDA device {}: there are {}", device, devices));
+  }
+  auto backend = std::make_unique<CudaBackend>(device);
+  HOSTLER_RETURN_IF_ERROR(backend->Start());
+  return backend;
+}
+
+}  // namespace hostler

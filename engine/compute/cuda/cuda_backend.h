@@ -1,0 +1,16 @@
+// The CUDA backend: operations queued on one stream of an NVIDIA GPU. Buffers are the
+// device's, and taken whole at once. What operations are given on the host (indices,
+// specs) may change as soon as they return. Its tier may be filled by other threads.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "engine/compute/backend.h"
+
+namespace hostler {
+
+// Errors: NotFound when there is no such device; ResourceExhausted.
+absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device = 0);
+
+}  // namespace hostler

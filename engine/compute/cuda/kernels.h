@@ -1,0 +1,161 @@
+// The backend's kernels, to be called from the host. All pointers in what they are
+// given are the device's unless it says otherwise; all only queue. Shapes are those
+// of Backend's operations.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/compute/backend.h"
+#include "engine/compute/cuda/launch.h"
+
+namespace hostler {
+
+// Up to kTileTokens rows of input for one matrix of a grouped product.
+struct MatMulGroup {
+  const uint8_t* w = nullptr;
+  const uint8_t* bias = nullptr;  // f32, of any alignment; null: none
+  int32_t first = 0, count = 0;   // entries
+};
+
+inline constexpr int kTileTokens = 8;
+
+// Products y = x · wᵀ. Of one matrix, or `heads` as Backend::HeadMatMul has them; or,
+// with `groups`, of many: entry e of a group reads row in_rows[e] of x, times in_scales[e],
+// and writes row out_rows[e] of y. Null: e itself, and 1.
+struct MatMulTask {
+  DType type = DType::kF32;
+  const uint8_t* w = nullptr;
+  size_t w_bytes = 0;
+  int64_t rows = 0, cols = 0;  // of a head's matrix
+  const float* x = nullptr;
+  int64_t x_stride = 0, x_rows = 0;
+  float* y = nullptr;
+  int64_t y_stride = 0, y_rows = 0;
+  int64_t tokens = 0;
+  int heads = 1;
+
+  const MatMulGroup* groups = nullptr;
+  int group_count = 0;
+  const int32_t* in_rows = nullptr;
+  const float* in_scales = nullptr;
+  const int32_t* out_rows = nullptr;
+  bool single = false;  // no group has more than one entry
+};
+// `slots`: all that the groups' matrices lie in.
+void LaunchMatMul(Launcher& launcher, const MatMulTask& task,
+                  std::span<const DeviceRange> slots = {});
+
+void LaunchEmbed(Launcher& launcher, const Weight& table, const int32_t* ids, Mat out);
+void LaunchRmsNorm(Launcher& launcher, Mat x, const Weight& gain, float eps, Mat out);
+void LaunchLayerNorm(Launcher& launcher, Mat x, const Weight& gain, const Weight& bias, float eps,
+                     Mat out);
+void LaunchAddBias(Launcher& launcher, const Weight& bias, Mat y);
+void LaunchScale(Launcher& launcher, float factor, Mat x);
+void LaunchScaleRows(Launcher& launcher, const float* factors, Mat x);
+void LaunchSigmoidGate(Launcher& launcher, Mat gate, Mat x);
+void LaunchSoftCap(Launcher& launcher, float cap, Mat x);
+void LaunchClamp(Launcher& launcher, float limit, Mat x);
+void LaunchCopyColumns(Launcher& launcher, Mat from, int64_t from_column, int64_t width, int heads,
+                       Mat to, int64_t to_column);
+void LaunchActivate(Launcher& launcher, const ActivationSpec& activation, Mat gate, Mat up,
+                    Mat out);
+void LaunchGelu(Launcher& launcher, Mat x);
+void LaunchAdd(Launcher& launcher, Mat x, Mat y);
+void LaunchGatherRows(Launcher& launcher, Mat from, const int32_t* rows, Mat to);
+
+// y[r] += Σ weights[e] * x[e] over entries [offsets[r], offsets[r + 1]).
+void LaunchCombine(Launcher& launcher, const int32_t* offsets, const float* weights, Mat x, Mat y);
+struct WeightlessTask {
+  const int32_t* offsets = nullptr;
+  const int32_t* experts = nullptr;
+  const float* weights = nullptr;
+  int first = 0;
+  const float* constants = nullptr;
+  int constant_count = 0;
+};
+void LaunchWeightless(Launcher& launcher, const WeightlessTask& task, Mat mix, Mat x, Mat y);
+
+// A step as kernels see it.
+struct DeviceSequence {
+  int32_t first_row = 0, rows = 0, first_position = 0, prompt_tokens = 0;
+  int32_t first_block = 0;  // in DeviceBatch::blocks
+  int32_t state = -1;
+};
+struct DeviceBatch {
+  const DeviceSequence* sequences = nullptr;
+  const int32_t* row_sequences = nullptr;  // [rows] which of them each row is of
+  const int32_t* positions = nullptr;      // [rows]
+  const int32_t* blocks = nullptr;
+  int sequence_count = 0, rows = 0;
+  int32_t last_block = -1;  // the largest of `blocks`
+  int32_t last_state = -1;  // the largest state
+};
+
+struct DeviceRope {
+  const float* inv_freq = nullptr;
+  const float* long_inv_freq = nullptr;  // null: none
+  int pairs = 0;
+  int short_context = 0, first = 0;
+  bool interleaved = false;
+  float scale = 1, long_scale = 1;
+};
+void LaunchRope(Launcher& launcher, const DeviceRope& rope, const DeviceBatch& batch, int head_dim,
+                Mat x);
+
+void LaunchAppendKv(Launcher& launcher, const DeviceBatch& batch, int layer, Mat k, Mat v,
+                    const KvView& kv);
+
+struct DeviceAttention {
+  int heads = 0;
+  float scale = 0;
+  int window = 0, chunk = 0;
+  float soft_cap = 0;
+  const float* sinks = nullptr;  // [heads] or null
+};
+// The widest values it can attend to.
+inline constexpr int kMostValueDim = 512;
+// REQUIRES: layout.v_dim <= kMostValueDim, layout.k_dim <= kMostKeyDim
+inline constexpr int kMostKeyDim = 768;
+void LaunchAttention(Launcher& launcher, const DeviceAttention& spec, const DeviceBatch& batch,
+                     int layer, Mat q, const KvView& kv, Mat out);
+
+// Of each row: counts[r] experts and their weights, at [r * k, ...).
+struct GateTask {
+  GateSpec::Score score = GateSpec::Score::kSoftmax;
+  int experts = 0, k = 0;
+  float top_p = 0;
+  const float* bias = nullptr;  // [experts] or null
+  int groups = 1, top_groups = 1;
+  bool best_two = false;
+  bool normalize = true;
+  float least_sum = 0, sum_epsilon = 0, scale = 1, jitter = 0;
+  int idle = 0;
+  int32_t* counts = nullptr;
+  int32_t* chosen = nullptr;
+  float* weights = nullptr;
+};
+inline constexpr int kMostGateExperts = 3072;
+void LaunchGate(Launcher& launcher, const GateTask& task, Mat logits);
+
+struct DeviceDeltaNet {
+  int key_heads = 0, value_heads = 0, key_dim = 0, value_dim = 0, kernel = 0;
+  int mixed_dim = 0;
+  const float* conv = nullptr;
+  const float* a_log = nullptr;
+  const float* dt_bias = nullptr;
+};
+// `convolved` [rows, mixed_dim] is work space.
+void LaunchGatedDelta(Launcher& launcher, const DeviceDeltaNet& spec, const DeviceBatch& batch,
+                      size_t state_offset, Mat mixed, Mat beta, Mat decay, const StateView& state,
+                      float* convolved, Mat out);
+
+inline DeviceRange RangeOf(Mat x) {
+  return {x.data, static_cast<size_t>(x.rows * x.cols) * sizeof(float)};
+}
+inline DeviceRange RangeOf(const Weight& w) { return {w.data, w.data == nullptr ? 0 : w.bytes()}; }
+template <typename T>
+DeviceRange RangeOf(const T* data, int64_t count) {
+  return {data, data == nullptr ? 0 : static_cast<size_t>(count) * sizeof(T)};
+}
+
+}  // namespace hostler

@@ -1,0 +1,121 @@
+// Every reference model through the CUDA backend: logits within the tolerance and the
+// greedy tokens, with few experts in memory.
+#include "engine/compute/cuda/cuda_backend.h"
+#include "engine/engine/reference_models.h"
+#if defined(HOSTLER_CUDA_EMULATED)
+#include "engine/compute/cuda/emulation/emulation.h"
+#endif
+
+namespace hostler {
+namespace {
+
+class CudaModelTest : public ReferenceModelTest {
+ protected:
+  void SetUp() override {
+    if (!NewCudaBackend().ok()) GTEST_SKIP() << "no GPU";
+    ReferenceModelTest::SetUp();
+    new_backend_ = [] { return NewCudaBackend(); };
+#if defined(HOSTLER_CUDA_EMULATED)
+    // Nothing of the engine may touch the device's memory.
+    cuda_emulation::GuardDeviceMemory(true);
+#endif
+  }
+#if defined(HOSTLER_CUDA_EMULATED)
+  void TearDown() override {
+    for (const std::string& race : cuda_emulation::TakeRaces()) ADD_FAILURE() << race;
+  }
+#endif
+};
+
+TEST_P(CudaModelTest, GivesTheLogitsAndTheTokens) {
+  auto engine = Load(/*few_experts=*/true);
+  ASSERT_NE(engine, nullptr);
+  const auto logits = engine->Logits(Prompt("short"));
+  ASSERT_TRUE(logits.ok()) << logits.status();
+  ExpectLogits(*logits, "logits_short.npy");
+  const auto all = engine->Logits(Prompt("long"));
+  ASSERT_TRUE(all.ok()) << all.status();
+  ExpectLogits({all->end() - engine->model().vocab, all->end()}, "logits_long_last.npy");
+  ExpectGreedy(*engine, 1);
+}
+
+#if defined(HOSTLER_CUDA_EMULATED)
+// Some of them with more or less of their experts in HBM, copies that take their time,
+// and copies that fail.
+class CudaBudgetTest : public CudaModelTest {
+ protected:
+  ~CudaBudgetTest() override { cuda_emulation::Reset(); }
+};
+
+TEST_P(CudaBudgetTest, GivesTheSameTokensWhateverIsInHbm) {
+  uint64_t all = 0;
+  for (const int percent : {100, 25, 0}) {
+    auto engine = percent == 0 ? Load(/*few_experts=*/true) : LoadWith(all * percent / 100);
+    ASSERT_NE(engine, nullptr);
+    all = engine->memory().all_experts;
+    cuda_emulation::SetFaults({.copy_delay_ms = percent == 25 ? 1 : 0});
+    ExpectGreedy(*engine, 1);
+    cuda_emulation::SetFaults({});
+    const auto stats = engine->stats().experts;
+    EXPECT_EQ(stats.evictions > 0, percent < 100) << percent;
+  }
+}
+
+TEST_P(CudaBudgetTest, AFailedCopyEndsARequestAndNeverChangesItsTokens) {
+  auto engine = Load(/*few_experts=*/true);
+  ASSERT_NE(engine, nullptr);
+  const std::vector<int32_t> right = Greedy("short");
+  int failed = 0;
+  for (const int nth : {1, 4, 60, 201, 502, 803}) {
+    cuda_emulation::SetFaults({.copy = nth});
+    GenerateRequest request;
+    request.prompt = Prompt("short");
+    request.sampling.temperature = 0;
+    request.ignore_eos = true;
+    request.max_tokens = static_cast<int>(right.size());
+    auto stream = engine->Submit(request);
+    ASSERT_TRUE(stream.ok()) << stream.status();
+    std::vector<int32_t> tokens;
+    while (auto event = (*stream)->Pop()) {
+      tokens.insert(tokens.end(), event->token_ids.begin(), event->token_ids.end());
+    }
+    cuda_emulation::SetFaults({});
+    if ((*stream)->status().ok()) {
+      EXPECT_EQ(tokens, right) << nth;
+    } else {
+      ++failed;
+      ASSERT_LE(tokens.size(), right.size());
+      EXPECT_TRUE(std::equal(tokens.begin(), tokens.end(), right.begin())) << nth;
+    }
+  }
+  EXPECT_GE(failed, 3);
+  ExpectGreedy(*engine, 1);
+}
+#endif
+
+// As they are stored: their GGUF forms hold the same values.
+std::vector<ReferenceModel> Stored() {
+  std::vector<ReferenceModel> models = ReferenceModels();
+  std::erase_if(models, [](const ReferenceModel& m) { return m.name.ends_with("_as_gguf"); });
+  return models;
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, CudaModelTest, ::testing::ValuesIn(Stored()),
+                         [](const auto& info) { return info.param.name; });
+
+#if defined(HOSTLER_CUDA_EMULATED)
+std::vector<ReferenceModel> Some() {
+  std::vector<ReferenceModel> models = Stored();
+  std::erase_if(models, [](const ReferenceModel& m) {
+    return m.name != "qwen3_moe" && m.name != "deepseek_v3" && m.name != "gpt_oss_mxfp4" &&
+           m.name != "missing";
+  });
+  return models;
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, CudaBudgetTest, ::testing::ValuesIn(Some()),
+                         [](const auto& info) { return info.param.name; });
+#endif
+
+}  // namespace
+}  // namespace hostler
