@@ -1,7 +1,8 @@
 #include "router/quality/default_router.h"
 
 asm(".pushsection .rodata\n"
-    "hostler_default_router: .incbin \"" HOSTLER_DEFAULT_ROUTER "\"\n"
+    "hostler_default_router: .incbin \"" HOSTLER_DEFAULT_ROUTER
+    "\"\n"
     "hostler_default_router_end: .byte 0\n"
     ".popsection\n");
 

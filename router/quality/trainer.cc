@@ -156,27 +156,26 @@ class Trainer {
     groups_.push_back(std::move(group));
   }
 
-  // Two models: sum and difference. More: the principal directions.
+  // [M, C]: what all models have in common, then the principal directions in which they differ
+  // (two models: sum and difference). A prompt that is as much harder for all of
+  // them changes no choice.
   Matrix Basis(const RoutingSet& set, const std::vector<float>& mean) const {
     const int64_t models = set.models.size();
-    if (models == 2) {
-      Matrix basis(2, 2);
-      const float half = std::sqrt(0.5f);
-      basis.values = {half, half, half, -half};
-      return basis;
-    }
     Matrix covariance(models, models);
+    std::vector<float> off(models);
     for (const RoutingRow& row : set.rows) {
+      float common = 0;
+      for (int64_t m = 0; m < models; ++m) common += (row.quality[m] - mean[m]) / models;
+      for (int64_t m = 0; m < models; ++m) off[m] = row.quality[m] - mean[m] - common;
       for (int64_t a = 0; a < models; ++a) {
-        for (int64_t b = 0; b < models; ++b) {
-          covariance.row(a)[b] += (row.quality[a] - mean[a]) * (row.quality[b] - mean[b]);
-        }
+        for (int64_t b = 0; b < models; ++b) covariance.row(a)[b] += off[a] * off[b];
       }
     }
-    const Matrix all = Eigenvectors(std::move(covariance));
+    const Matrix differences = Eigenvectors(std::move(covariance));
     Matrix basis(models, std::min<int64_t>(models, options_.max_directions));
     for (int64_t m = 0; m < models; ++m) {
-      std::copy_n(all.row(m), basis.cols, basis.row(m));
+      basis.row(m)[0] = 1 / std::sqrt(static_cast<float>(models));
+      std::copy_n(differences.row(m), basis.cols - 1, basis.row(m) + 1);
     }
     return basis;
   }
@@ -290,16 +289,17 @@ class Trainer {
                     .basis = group.basis.values};
     const Matrix mixture = BestMixture(group, topics, &out.sharpness);
     Matrix theta = TopicMeans(group, -1);
-    // Both count alike, and a factor makes their mean true to scale. Weights fitted to each
-    // have the lesser squared error, and choose worse models.
+    // The estimate is the mean of both; what the models have in common is then made true
+    // to scale. Weights fitted to each direction, or to all, have the lesser squared error,
+    // and choose worse models.
+    Matrix common(rows, 1), target(rows, 1);
+    for (int64_t i = 0; i < rows; ++i) {
+      common.values[i] = (mixture.row(i)[0] + heads.row(group.first + i)[group.first_head]) / 2;
+      target.values[i] = group.targets.row(i)[0];
+    }
+    const float factor = std::max(0.0f, FitDenseRidge(common, target, 1).values[0]);
     for (int64_t c = 0; c < directions; ++c) {
-      Matrix half(rows, 1), target(rows, 1);
-      for (int64_t i = 0; i < rows; ++i) {
-        const float head = heads.row(group.first + i)[group.first_head + c];
-        half.values[i] = (mixture.row(i)[c] + head) / 2;
-        target.values[i] = group.targets.row(i)[c];
-      }
-      const float weight = std::max(0.0f, FitDenseRidge(half, target, 1).values[0]) / 2;
+      const float weight = c == 0 ? factor / 2 : 0.5f;
       for (int64_t k = 0; k < theta.rows; ++k) theta.row(k)[c] *= weight;
       out.head.push_back(weight / kDirectionScale);
     }
