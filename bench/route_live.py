@@ -22,7 +22,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -34,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/e2e"))
 
 from harness import median, percentile, table  # noqa: E402
-from support import DENSE, MOE, serving  # noqa: E402
+from support import DENSE, MOE, fake_model, serving  # noqa: E402
 
 PROMPT = [{"role": "user", "content": "Tell me a story about a fox."}]
 QUALITY = {"far": 0.9, "large": 0.7, "small": 0.5}
@@ -52,20 +51,6 @@ def parse_args():
     p.add_argument("--tokens", type=int, default=4, help="of each answer")
     p.add_argument("--json", metavar="FILE")
     return p.parse_args()
-
-
-@contextlib.contextmanager
-def fake(**settings):
-    """(its process, its API's base)"""
-    flags = [str(each) for key, value in settings.items() for each in (f"--{key}", value)]
-    command = [sys.executable, ROOT / "tests/e2e/fake_model.py", *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        yield process, f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
 
 
 @contextlib.contextmanager
@@ -147,7 +132,7 @@ def overload(args):
     limit = args.capacity / args.latency
     model = {"policy": "best_effort", "deadline_ms": args.deadline_ms}
     settings = dict(first=args.latency, tokens=args.tokens, capacity=args.capacity, quality=0.9)
-    with fake(**settings) as (_, url):
+    with fake_model(**settings) as (_, url):
         with routed(url, **model, concurrency=args.capacity) as server:
             load(server, args, limit / 4, 3)  # so that its speed is known
             phases = [("before", limit / 2), ("10 x", limit * 10), ("after", limit / 2)]
@@ -158,40 +143,15 @@ def overload(args):
             return rows
 
 
-def read_stream(server, result):
-    """Notes in `result` the text, and how it ended."""
-    try:
-        with server.connect() as connection:
-            body = {"model": "auto", "messages": PROMPT, "stream": True, "max_tokens": 20}
-            connection.request(
-                "POST",
-                "/v1/chat/completions",
-                json.dumps(body),
-                {"Content-Type": "application/json"},
-            )
-            answer = connection.getresponse()
-            result["model"] = answer.headers.get("x-hostler-model")
-            if answer.status != 200:
-                result["end"] = "error"
-                return
-            for line in answer:
-                if line.strip() == b"data: [DONE]":
-                    result["end"] = "done"
-                elif line.startswith(b"data: "):
-                    event = json.loads(line[6:])
-                    if "error" in event:
-                        result["end"] = "error"
-                    for choice in event.get("choices", []):
-                        result["text"] += choice["delta"].get("content") or ""
-    except OSError as error:
-        result["broken"] = str(error)
-
-
 def failover(count=50):
-    with fake(first=0.1, spread=1.5, between=0.05, tokens=20) as (process, url):
+    with fake_model(first=0.1, spread=1.5, between=0.05, tokens=20) as (process, url):
         with routed(url, policy="cost_quality") as server:
             results = [{"text": "", "end": None} for _ in range(count)]
-            readers = [threading.Thread(target=read_stream, args=(server, r)) for r in results]
+            body = {"model": "auto", "messages": PROMPT, "max_tokens": 20}
+            readers = [
+                threading.Thread(target=server.read_stream, args=("/v1/chat/completions", body, r))
+                for r in results
+            ]
             for reader in readers:
                 reader.start()
             # About half have begun.
@@ -225,7 +185,7 @@ def budget():
     rows = []
     for over in ["cheapest", "reject"]:
         model = {"policy": "cost_quality", "day_budget": 0.004, "over_budget": over}
-        with fake(tokens=20) as (_, url):
+        with fake_model(tokens=20) as (_, url):
             with routed(url, **model, output_tokens=20) as server:
                 answers = []
                 for _ in range(40):

@@ -31,16 +31,8 @@ class DispatchTest : public testing::Test {
     return *std::move(stream);
   }
 
-  static GenerateEvent Token(const std::string& text, bool last = false) {
-    GenerateEvent event;
-    event.text = text;
-    event.token_ids = {7};
-    if (last) event.finish_reason = FinishReason::kStop;
-    return event;
-  }
-
   static GenerateEvent Likely(const std::string& text, float logprob, bool last = false) {
-    GenerateEvent event = Token(text, last);
+    GenerateEvent event = TextToken(text, last);
     event.logprobs = {{.chosen = {7, logprob, text}, .top = {}}};
     return event;
   }
@@ -93,7 +85,7 @@ TEST_F(DispatchTest, FailsOverWhileTheClientHasSeenNothing) {
   EXPECT_FALSE(stream->ended());
   EXPECT_EQ(stream->target(), "b");
   const int before = woken;
-  StreamOf("b")->Push(Token("hello", true));
+  StreamOf("b")->Push(TextToken("hello", true));
   EXPECT_GT(woken, before) << "the new stream's news reach the consumer";
   End(StreamOf("b").get());
   EXPECT_EQ(Text(stream.get()), "hello");
@@ -113,7 +105,7 @@ TEST_F(DispatchTest, AFailureSeenOnlyByEndedFailsOverToo) {
 
 TEST_F(DispatchTest, NeverRepeatsWhatWasStreamed) {
   const auto stream = Start();
-  StreamOf("a")->Push(Token("half"));
+  StreamOf("a")->Push(TextToken("half"));
   EXPECT_EQ(Text(stream.get()), "half");
   End(StreamOf("a").get(), absl::UnavailableError("died"));
   EXPECT_EQ(Text(stream.get()), "");
@@ -160,7 +152,7 @@ TEST_F(DispatchTest, ACascadeEscalatesAnUnlikelyAnswer) {
   EXPECT_FALSE(stream->TryPop(&event));
   EXPECT_EQ(stream->target(), "b");
   EXPECT_EQ(engines_["b"]->WaitForRequest(0).first.logprobs, std::nullopt);
-  StreamOf("b")->Push(Token("sure", true));
+  StreamOf("b")->Push(TextToken("sure", true));
   End(StreamOf("b").get());
   EXPECT_EQ(Text(stream.get()), "sure");
   const RouteOutcome outcome = stream->outcome();
@@ -195,12 +187,12 @@ TEST_F(DispatchTest, ALateFirstTokenIsHedgedAndTheFirstToHaveOneAnswers) {
   const int before = woken;
   while (woken == before) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   EXPECT_FALSE(stream->TryPop(&event));
-  StreamOf("b")->Push(Token("from b"));
+  StreamOf("b")->Push(TextToken("from b"));
   ASSERT_TRUE(stream->TryPop(&event));
   EXPECT_EQ(event.text, "from b");
   EXPECT_EQ(stream->target(), "b");
   EXPECT_TRUE(StreamOf("a")->cancelled());
-  StreamOf("b")->Push(Token("!", true));
+  StreamOf("b")->Push(TextToken("!", true));
   End(StreamOf("b").get());
   EXPECT_EQ(Text(stream.get()), "!");
   EXPECT_TRUE(stream->ended());
@@ -219,7 +211,7 @@ TEST_F(DispatchTest, TheFirstTargetMayStillWinAndNothingOfTheSecondIsSeen) {
   StreamOf("b")->Push(Role());
   StreamOf("a")->Push(Role());
   EXPECT_FALSE(stream->TryPop(&event));
-  StreamOf("a")->Push(Token("from a", true));
+  StreamOf("a")->Push(TextToken("from a", true));
   End(StreamOf("a").get());
   int events = 0;
   std::string text;
@@ -249,7 +241,7 @@ TEST_F(DispatchTest, AHedgeSurvivesTheFailureOfEitherTarget) {
     EXPECT_FALSE(stream->TryPop(&event));
     EXPECT_FALSE(stream->ended());
     const auto& other = first_fails ? b : a;
-    other->Push(Token("alive", true));
+    other->Push(TextToken("alive", true));
     End(other.get());
     EXPECT_EQ(Text(stream.get()), "alive");
     EXPECT_TRUE(stream->ended());
@@ -273,7 +265,7 @@ TEST_F(DispatchTest, WhenBothFailTheThirdIsAskedAndNoHalfAnswerIsPassedOn) {
   EXPECT_FALSE(stream->TryPop(&event));
   EXPECT_FALSE(stream->ended());
   EXPECT_EQ(stream->target(), "c");
-  StreamOf("c")->Push(Token("at last", true));
+  StreamOf("c")->Push(TextToken("at last", true));
   End(StreamOf("c").get());
   EXPECT_EQ(Text(stream.get()), "at last");
   EXPECT_TRUE(stream->ended());
@@ -289,7 +281,7 @@ TEST_F(DispatchTest, HedgesAreRetriesToTheBudget) {
   ASSERT_TRUE(stream.ok());
   GenerateEvent event;
   EXPECT_FALSE((*stream)->TryPop(&event));
-  StreamOf("a")->Push(Token("alone", true));
+  StreamOf("a")->Push(TextToken("alone", true));
   End(StreamOf("a").get());
   EXPECT_EQ(Text(stream->get()), "alone");
   EXPECT_EQ(stats_.hedges_refused, 1u);
@@ -317,7 +309,7 @@ TEST_F(DispatchTest, ThePercentileOfWaitsIsLearnedFromRacesWithoutAHedge) {
   for (size_t i = 0; i < SpeedEstimate::kFewWaits; ++i) {
     const auto stream = Start();
     const auto inner = engines_["a"]->WaitForRequest(i).second;
-    inner->Push(Token("x", true));
+    inner->Push(TextToken("x", true));
     End(inner.get());
     EXPECT_EQ(Text(stream.get()), "x");
   }

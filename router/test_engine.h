@@ -16,6 +16,15 @@
 
 namespace hostler {
 
+// One token with this text; the last one of a whole answer.
+inline GenerateEvent TextToken(const std::string& text, bool last = false) {
+  GenerateEvent event;
+  event.text = text;
+  event.token_ids = {7};
+  if (last) event.finish_reason = FinishReason::kStop;
+  return event;
+}
+
 class TestEngine : public Engine {
  public:
   using Stream = std::shared_ptr<GenerateStream>;

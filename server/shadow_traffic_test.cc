@@ -66,16 +66,8 @@ class ShadowTest : public testing::Test {
     return *std::move(call);
   }
 
-  static GenerateEvent Token(const std::string& text, bool last = false) {
-    GenerateEvent event;
-    event.text = text;
-    event.token_ids = {7};
-    if (last) event.finish_reason = FinishReason::kStop;
-    return event;
-  }
-
   static void Answer(GenerateStream* stream, const std::string& text) {
-    stream->Push(Token(text, true));
+    stream->Push(TextToken(text, true));
     stream->End(absl::OkStatus(), {.prompt_tokens = 8, .completion_tokens = 1}, {.total_ms = 4});
   }
 
@@ -153,7 +145,7 @@ TEST_F(ShadowTest, GivesWayToRequestsThatComeToItsTarget) {
   Finish(Start().get());
   const auto stream = engines_["large"]->WaitForRequest(0).second;
   engines_["large"]->reported.running = 2;
-  stream->Push(Token("from "));
+  stream->Push(TextToken("from "));
   WaitForResult("cancelled");
   EXPECT_TRUE(stream->cancelled());
   EXPECT_THAT(Log(), Not(HasSubstr("\"shadow\",\"time\""))) << "half an answer is not to be judged";

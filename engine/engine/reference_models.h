@@ -124,6 +124,16 @@ class ReferenceModelTest : public ::testing::TestWithParam<ReferenceModel> {
     EXPECT_LE(worst, tolerance()) << file;
   }
 
+  // Those of the short prompt, and the last of the long one.
+  void ExpectGoldenLogits(Engine& engine) {
+    const auto logits = engine.Logits(Prompt("short"));
+    ASSERT_TRUE(logits.ok()) << logits.status();
+    ExpectLogits(*logits, "logits_short.npy");
+    const auto all = engine.Logits(Prompt("long"));
+    ASSERT_TRUE(all.ok()) << all.status();
+    ExpectLogits({all->end() - engine.model().vocab, all->end()}, "logits_long_last.npy");
+  }
+
   // Greedy answers to `copies` times both prompts, asked at once.
   void ExpectGreedy(Engine& engine, int copies) {
     std::vector<std::pair<const char*, std::shared_ptr<GenerateStream>>> asked;

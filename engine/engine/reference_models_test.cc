@@ -21,12 +21,7 @@ TEST_P(ReferenceModelTest, GivesTheLogits) {
   for (const bool few_experts : {false, true}) {
     auto engine = Load(few_experts);
     ASSERT_NE(engine, nullptr);
-    const auto logits = engine->Logits(Prompt("short"));
-    ASSERT_TRUE(logits.ok()) << logits.status();
-    ExpectLogits(*logits, "logits_short.npy");
-    const auto all = engine->Logits(Prompt("long"));
-    ASSERT_TRUE(all.ok()) << all.status();
-    ExpectLogits({all->end() - engine->model().vocab, all->end()}, "logits_long_last.npy");
+    ExpectGoldenLogits(*engine);
   }
 }
 

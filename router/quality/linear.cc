@@ -131,37 +131,6 @@ Matrix FitRidge(const FeatureRows& x, const Matrix& targets, int64_t features,
   return solution;
 }
 
-Matrix FitDenseRidge(const Matrix& x, const Matrix& targets, float penalty) {
-  const int64_t k = x.cols, cols = targets.cols;
-  std::vector<double> a(k * k), b(k * cols);
-  for (int64_t r = 0; r < x.rows; ++r) {
-    for (int64_t i = 0; i < k; ++i) {
-      const double value = x.row(r)[i];
-      if (value == 0) continue;
-      for (int64_t j = 0; j < k; ++j) a[i * k + j] += value * x.row(r)[j];
-      for (int64_t j = 0; j < cols; ++j) b[i * cols + j] += value * targets.row(r)[j];
-    }
-  }
-  for (int64_t i = 0; i < k; ++i) a[i * k + i] += penalty;
-  // Gauss without pivots: the matrix is positive definite.
-  for (int64_t i = 0; i < k; ++i) {
-    for (int64_t r = i + 1; r < k; ++r) {
-      const double factor = a[r * k + i] / a[i * k + i];
-      for (int64_t j = i; j < k; ++j) a[r * k + j] -= factor * a[i * k + j];
-      for (int64_t j = 0; j < cols; ++j) b[r * cols + j] -= factor * b[i * cols + j];
-    }
-  }
-  Matrix out(k, cols);
-  for (int64_t i = k - 1; i >= 0; --i) {
-    for (int64_t j = 0; j < cols; ++j) {
-      double value = b[i * cols + j];
-      for (int64_t r = i + 1; r < k; ++r) value -= a[i * k + r] * out.row(r)[j];
-      out.row(i)[j] = static_cast<float>(value / a[i * k + i]);
-    }
-  }
-  return out;
-}
-
 Matrix Eigenvectors(Matrix a) {
   const int64_t n = a.rows;
   Matrix v(n, n);

@@ -51,9 +51,6 @@ SoftmaxModel FitSoftmax(const FeatureRows& x, std::span<const int32_t> labels, i
 Matrix FitRidge(const FeatureRows& x, const Matrix& targets, int64_t features,
                 std::span<const float> penalties, int steps);
 
-// The same of dense x [rows, k], exactly: [k, targets.cols].
-Matrix FitDenseRidge(const Matrix& x, const Matrix& targets, float penalty);
-
 // Eigenvectors of a symmetric matrix as columns, the largest value first
 // (Jacobi).
 Matrix Eigenvectors(Matrix symmetric);

@@ -292,12 +292,14 @@ class Trainer {
     // The estimate is the mean of both; what the models have in common is then made true
     // to scale. Weights fitted to each direction, or to all, have the lesser squared error,
     // and choose worse models.
-    Matrix common(rows, 1), target(rows, 1);
+    double covariance = 0, variance = 1;
     for (int64_t i = 0; i < rows; ++i) {
-      common.values[i] = (mixture.row(i)[0] + heads.row(group.first + i)[group.first_head]) / 2;
-      target.values[i] = group.targets.row(i)[0];
+      const float* head = heads.row(group.first + i) + group.first_head;
+      const double common = (mixture.row(i)[0] + head[0]) / 2;
+      covariance += common * group.targets.row(i)[0];
+      variance += common * common;
     }
-    const float factor = std::max(0.0f, FitDenseRidge(common, target, 1).values[0]);
+    const float factor = std::max(0.0f, static_cast<float>(covariance / variance));
     for (int64_t c = 0; c < directions; ++c) {
       const float weight = c == 0 ? factor / 2 : 0.5f;
       for (int64_t k = 0; k < theta.rows; ++k) theta.row(k)[c] *= weight;

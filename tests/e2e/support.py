@@ -118,6 +118,27 @@ class Server:
                 if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
                     yield json.loads(line[6:])
 
+    def read_stream(self, path, body, result):
+        """Notes in `result` the "text" of a streamed chat answer as it comes, the "model" that
+        gives it, and its "end": "done", "error", or as it was for silence."""
+        head = {"Content-Type": "application/json"}
+        with contextlib.suppress(OSError), self.connect() as connection:
+            connection.request("POST", path, json.dumps({**body, "stream": True}), head)
+            answer = connection.getresponse()
+            result["model"] = answer.headers.get("x-hostler-model")
+            if answer.status != 200:
+                result["end"] = "error"
+                return
+            for line in answer:
+                if line.strip() == b"data: [DONE]":
+                    result["end"] = "done"
+                elif line.startswith(b"data: "):
+                    event = json.loads(line[6:])
+                    if "error" in event:
+                        result["end"] = "error"
+                    for choice in event.get("choices", []):
+                        result["text"] += choice["delta"].get("content") or ""
+
     def metrics(self):
         """{name: {labels as written: value}}"""
         families = {}
@@ -148,6 +169,20 @@ class Server:
         if self.alive():
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60 * TIME_SCALE)
+
+
+@contextlib.contextmanager
+def fake_model(**settings):
+    """(its process, its API's base); see fake_model.py"""
+    flags = [str(each) for key, value in settings.items() for each in (f"--{key}", value)]
+    script = Path(__file__).with_name("fake_model.py")
+    command = [sys.executable, "-B", script, *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process, f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager

@@ -5,15 +5,22 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import tiny_bert
 
-from support import DENSE, MOE, grpc_api, grpc_stub, hostler, hostler_json, serving, wait_for
+from support import (
+    DENSE,
+    MOE,
+    fake_model,
+    grpc_api,
+    grpc_stub,
+    hostler,
+    hostler_json,
+    serving,
+    wait_for,
+)
 
 EASY, HARD = "Say hello to guest number {}", "Compute the product of {} and ninety-one"
 
@@ -160,20 +167,6 @@ def test_a_server_log_is_judged_and_replayed(tmp_path):
 
 
 @contextlib.contextmanager
-def fake_model(**settings):
-    """(its process, its API's base); see fake_model.py"""
-    flags = [str(each) for key, value in settings.items() for each in (f"--{key}", value)]
-    script = Path(__file__).with_name("fake_model.py")
-    command = [sys.executable, "-B", script, *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        yield process, f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-    finally:
-        process.kill()
-        process.wait()
-
-
-@contextlib.contextmanager
 def before_fake(folder, url, settings={}, **virtual_model):
     """A daemon with small, the upstream far, which is better and dearer, and "auto"."""
     path = folder / "hostler.yaml"
@@ -195,31 +188,16 @@ def before_fake(folder, url, settings={}, **virtual_model):
         yield server
 
 
-def stream_to_end(server, result):
-    """Notes in `result` the text, and how it ended: "done", "error", or None for silence."""
-    body = {"model": "auto", "max_tokens": 20, "stream": True}
-    body["messages"] = [{"role": "user", "content": "Tell me a story."}]
-    with contextlib.suppress(OSError), server.connect() as connection:
-        head = {"Content-Type": "application/json"}
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), head)
-        answer = connection.getresponse()
-        result["model"] = answer.headers["x-hostler-model"]
-        for line in answer:
-            if line.strip() == b"data: [DONE]":
-                result["end"] = "done"
-            elif line.startswith(b"data: "):
-                event = json.loads(line[6:])
-                if "error" in event:
-                    result["end"] = "error"
-                for choice in event.get("choices", []):
-                    result["text"] += choice["delta"].get("content") or ""
-
-
 def test_a_killed_upstream_loses_no_request_that_had_not_begun(tmp_path):
     with fake_model(first=0.1, spread=1.5, between=0.05, tokens=20) as (process, url):
         with before_fake(tmp_path, url) as server:
             results = [{"text": "", "end": None} for _ in range(50)]
-            threads = [threading.Thread(target=stream_to_end, args=(server, r)) for r in results]
+            body = {"model": "auto", "max_tokens": 20}
+            body["messages"] = [{"role": "user", "content": "Tell me a story."}]
+            threads = [
+                threading.Thread(target=server.read_stream, args=("/v1/chat/completions", body, r))
+                for r in results
+            ]
             for thread in threads:
                 thread.start()
             wait_for(lambda: sum(bool(r["text"]) for r in results) >= 20, "streams to begin")
