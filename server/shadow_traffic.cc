@@ -163,6 +163,11 @@ void ShadowTraffic::Finish(Running* running) {
   if (Budgets* budgets = router_->FindPolicy(model)->budgets()) {
     budgets->Settle(std::nullopt, Today(), running->reserved_usd, outcome.cost_usd);
   }
+  {
+    // Before anything tells that it is over: who sees that may count on its place.
+    std::lock_guard lock(mutex_);
+    --running_[model];
+  }
   const char* result = cancelled ? "cancelled" : outcome.status.ok() ? "ok" : "failed";
   metrics_->CountShadow(shadow.decision.shadow, result);
   metrics_->AddShadowCost(shadow.decision.shadow, outcome.cost_usd);
@@ -176,8 +181,6 @@ void ShadowTraffic::Finish(Running* running) {
                            .answer = running->answer,
                            .real_answer = shadow.answer});
   }
-  std::lock_guard lock(mutex_);
-  --running_[model];
 }
 
 }  // namespace hostler
