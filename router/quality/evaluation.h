@@ -24,10 +24,10 @@ TwoModelMetrics MeasureTwoModels(std::span<const double> weak, std::span<const d
 // Cells of [rows, models], row-major.
 struct RouteTable {
   size_t models = 0;
-  std::vector<double> quality;    // true, 0 … 1
-  std::vector<double> cost;       // true, USD
-  std::vector<double> predicted;  // quality
-  std::vector<double> guessed;    // cost
+  std::vector<double> quality = {};    // true, 0 … 1
+  std::vector<double> cost = {};       // true, USD
+  std::vector<double> predicted = {};  // quality
+  std::vector<double> guessed = {};    // cost
 
   size_t rows() const { return models == 0 ? 0 : quality.size() / models; }
 };

@@ -31,10 +31,15 @@ struct Scratch {
   std::vector<float> outputs;     // topics, then heads
   std::vector<float> topics;      // chances, of a group
   std::vector<float> directions;  // of a group
+  std::vector<float> neighbours;  // quality of each of a group's models
   std::vector<double> weights;    // of each model: of the groups that know it
   std::vector<double> token_weights;
 };
 
+// Without fused multiply-adds: the same bits on every CPU.
+#if defined(__x86_64__)
+__attribute__((target_clones("avx2", "default")))
+#endif
 void MultiplyPacked(const RouterModel& model, std::span<const Feature> x, std::span<float> out) {
   std::fill(out.begin(), out.end(), 0.0f);
   const size_t outputs = out.size();
@@ -80,7 +85,7 @@ QualityPredictor::QualityPredictor(RouterModel model) : model_(std::move(model))
 void QualityPredictor::Predict(const RoutePrompt& prompt, std::span<QualityEstimate> out) const {
   static thread_local Scratch scratch;
   HashPrompt(prompt, model_.hash_bits, &scratch.features);
-  WeighFeatures(prompt, model_.hash_bits, model_.embedding_size, model_.idf, &scratch.features);
+  WeighFeatures(model_.idf, &scratch.features);
   scratch.outputs.resize(model_.outputs());
   MultiplyPacked(model_, scratch.features, scratch.outputs);
   const std::span<float> logits(scratch.outputs.data(), model_.topics);
@@ -93,10 +98,10 @@ void QualityPredictor::Predict(const RoutePrompt& prompt, std::span<QualityEstim
   for (size_t g = 0; g < model_.groups.size(); ++g) {
     const RouterGroup& group = model_.groups[g];
     const size_t directions = group.directions(), count = group.models.size();
-    double weight = 1e-6;
+    double weight = model_.groups.size() > 1 ? 1e-6 : 1;
     scratch.topics.clear();
     for (const int32_t topic : group.topics) {
-      weight += std::exp(logits[topic] - most);
+      if (model_.groups.size() > 1) weight += std::exp(logits[topic] - most);
       scratch.topics.push_back(group.sharpness * logits[topic]);
     }
     Softmax(scratch.topics);
@@ -107,11 +112,16 @@ void QualityPredictor::Predict(const RoutePrompt& prompt, std::span<QualityEstim
       const float* theta = group.theta.data() + k * directions;
       for (size_t c = 0; c < directions; ++c) scratch.directions[c] += scratch.topics[k] * theta[c];
     }
+    scratch.neighbours.resize(count);
+    const bool near = group.neighbours.rows() > 0 &&
+                      prompt.embedding.size() == static_cast<size_t>(model_.embedding_size) &&
+                      NeighbourMean(group.neighbours, prompt.embedding, scratch.neighbours);
     for (size_t m = 0; m < count; ++m) {
       double estimate = group.mean[m];
       for (size_t c = 0; c < directions; ++c) {
         estimate += static_cast<double>(scratch.directions[c]) * group.basis[m * directions + c];
       }
+      if (near) estimate += group.neighbours.weight * (scratch.neighbours[m] - estimate);
       QualityEstimate& own = out[places_[g][m]];
       own.quality += weight * SoftClamp(estimate);
       scratch.weights[places_[g][m]] += weight;

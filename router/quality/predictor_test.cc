@@ -71,7 +71,7 @@ TEST(Predictor, UsesAnEmbeddingOfItsLengthOnly) {
   // Folds are by prompt; make them differ, in what no hashed feature shows twice.
   for (size_t i = 0; i < set.rows.size(); ++i) set.rows[i].prompt += std::to_string(i);
   const std::vector<RoutingSet> sets = {set};
-  const QualityPredictor predictor(*TrainRouter(sets, {.hash_bits = 16}));
+  const QualityPredictor predictor(*TrainRouter(sets, {.hash_bits = 16, .neighbour_weight = 0.6f}));
   ASSERT_EQ(predictor.embeddings().size, 2);
   std::vector<QualityEstimate> with(2), without(2), wrong(2);
   const std::vector<float> bird = {1, 0}, three = {1, 0, 0};
@@ -80,6 +80,25 @@ TEST(Predictor, UsesAnEmbeddingOfItsLengthOnly) {
   predictor.Predict({.text = "?", .embedding = three}, wrong);
   EXPECT_GT(with[0].quality, with[1].quality + 0.3);
   EXPECT_EQ(wrong[0].quality, without[0].quality);
+}
+
+TEST(Predictor, AsksTheNearestPromptsWhatBecameOfThem) {
+  NeighbourIndex index{.count = 2, .weight = 1};
+  const std::vector<std::vector<float>> embeddings = {{3, 0}, {1, 1}, {0, 2}, {-1, 0}, {0, 0}};
+  for (size_t i = 0; i < embeddings.size(); ++i) {
+    AddNeighbour(embeddings[i], std::vector<float>{float(i == 0), float(i == 1), 0.2f}, &index);
+  }
+  std::vector<float> mean(3);
+  ASSERT_TRUE(NeighbourMean(index, std::vector<float>{10, 0}, mean));
+  // The squared cosines are 1 and 1/2.
+  EXPECT_NEAR(mean[0], 2.0 / 3, 1e-3);
+  EXPECT_NEAR(mean[1], 1.0 / 3, 1e-3);
+  EXPECT_NEAR(mean[2], 0.2, 1e-3);
+  EXPECT_TRUE(NeighbourMean(index, std::vector<float>{-0.1f, 0}, mean));
+  EXPECT_EQ(mean[0] + mean[1], 0) << "only the fourth points there";
+  EXPECT_FALSE(NeighbourMean(index, std::vector<float>{0, 0}, mean));
+  EXPECT_FALSE(NeighbourMean(index, std::vector<float>{0, -1}, mean)) << "none is near";
+  EXPECT_FALSE(NeighbourMean(index, std::vector<float>{INFINITY, 0}, mean));
 }
 
 TEST(Training, GivesTheSameBytesAgain) {
@@ -116,8 +135,6 @@ TEST(RouterFile, NamesItsEncoder) {
   model.encoder_tokens = 64;
   EXPECT_FALSE(CheckRouterModel(model).ok()) << "without embeddings";
   model.embedding_size = 2;
-  for (std::vector<float>* values : {&model.idf, &model.row_scale}) values->resize(258);
-  model.weights.resize(static_cast<size_t>(258 * model.outputs()));
   const auto read = ParseRouterModel(SerializeRouterModel(model));
   ASSERT_TRUE(read.ok()) << read.status();
   const EmbeddingKind kind = QualityPredictor(*read).embeddings();
@@ -130,7 +147,7 @@ TEST(RouterFile, OfAnotherVersionIsRefused) {
   std::string bytes = SerializeRouterModel(Trained());
   bytes[8] = 1;
   EXPECT_EQ(ParseRouterModel(bytes).status().message(),
-            "version 1 of router files; this program reads version 3: train anew");
+            "version 1 of router files; this program reads version 4: train anew");
 }
 
 TEST(RouterFile, OneComesWithTheProgram) {
@@ -161,7 +178,10 @@ TEST(RouterFile, DamageIsFound) {
 
 // With a checksum that fits, the bounds alone must hold.
 TEST(RouterFile, HostileOnesAreRefusedOrHarmless) {
-  const std::string bytes = SerializeRouterModel(Trained());
+  RoutingSet set = BirdsAndSums();
+  for (RoutingRow& row : set.rows) row.embedding = {row.quality[0], row.quality[1]};
+  const std::string bytes =
+      SerializeRouterModel(*TrainRouter(std::vector<RoutingSet>{set}, {.hash_bits = 8}));
   int refused = 0;
   for (size_t at = 20; at + 12 < bytes.size();
        at += at < 100 || at + 2000 > bytes.size() ? 1 : 211) {
@@ -175,7 +195,11 @@ TEST(RouterFile, HostileOnesAreRefusedOrHarmless) {
         ++refused;
         continue;
       }
-      for (const auto& estimate : Ask(QualityPredictor(*std::move(model)), "bird 4")) {
+      const QualityPredictor predictor(*std::move(model));
+      std::vector<QualityEstimate> estimates(predictor.models().size());
+      const std::vector<float> embedding = {0.5, 1};
+      predictor.Predict({.text = "bird 4", .embedding = embedding}, estimates);
+      for (const QualityEstimate& estimate : estimates) {
         EXPECT_TRUE(estimate.quality >= 0 && estimate.quality <= 1) << at;
       }
     }

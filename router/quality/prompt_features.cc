@@ -33,7 +33,7 @@ constexpr std::array<uint8_t, 256> kWordBytes = [] {
 class Counter {
  public:
   Counter(int bits, std::vector<Feature>* out) : mask_((1u << bits) - 1), out_(out) {
-    static thread_local std::vector<uint32_t> slots;
+    static thread_local std::vector<uint16_t> slots;
     slots_ = &slots;
     if (slots.size() != kSlots) slots.assign(kSlots, 0);
     out->clear();
@@ -45,12 +45,12 @@ class Counter {
 
   void Add(uint32_t hash) {
     const uint32_t index = Mix(hash) & mask_;
-    for (uint32_t slot = Mix(index + 1) % kSlots;; slot = (slot + 1) % kSlots) {
-      uint32_t& entry = (*slots_)[slot];
+    for (uint32_t slot = index % kSlots;; slot = (slot + 1) % kSlots) {
+      uint16_t& entry = (*slots_)[slot];
       if (entry == 0) {
         if (out_->size() >= kSlots / 2) return;
         out_->push_back({index, 1});
-        entry = static_cast<uint32_t>(out_->size());
+        entry = static_cast<uint16_t>(out_->size());
         used_slots().push_back(slot);
         return;
       }
@@ -62,14 +62,14 @@ class Counter {
   }
 
  private:
-  static constexpr uint32_t kSlots = 1 << 14;
+  static constexpr uint32_t kSlots = 1 << 14;  // as two bytes each they stay in the L1 cache
   static std::vector<uint32_t>& used_slots() {
     static thread_local std::vector<uint32_t> used;
     return used;
   }
   const uint32_t mask_;
   std::vector<Feature>* const out_;
-  std::vector<uint32_t>* slots_;
+  std::vector<uint16_t>* slots_;
 };
 
 void AddWords(std::string_view text, Counter* counter) {
@@ -153,8 +153,7 @@ void HashPrompt(const RoutePrompt& prompt, int hash_bits, std::vector<Feature>* 
   for (size_t i = words; i < out->size(); ++i) (*out)[i].value *= kCharacterValue;
 }
 
-void WeighFeatures(const RoutePrompt& prompt, int hash_bits, int embedding_size,
-                   std::span<const float> idf, std::vector<Feature>* features) {
+void WeighFeatures(std::span<const float> idf, std::vector<Feature>* features) {
   float sum = 0;
   for (Feature& feature : *features) {
     feature.value *= idf[feature.index];
@@ -162,12 +161,6 @@ void WeighFeatures(const RoutePrompt& prompt, int hash_bits, int embedding_size,
   }
   const float scale = sum > 0 ? 1 / std::sqrt(sum) : 0;
   for (Feature& feature : *features) feature.value *= scale;
-  if (embedding_size == 0 || prompt.embedding.size() != static_cast<size_t>(embedding_size)) return;
-  const uint32_t first = 1u << hash_bits;
-  for (int i = 0; i < embedding_size; ++i) {
-    const float value = prompt.embedding[i];
-    if (std::isfinite(value)) features->push_back({first + i, value * idf[first + i]});
-  }
 }
 
 }  // namespace hostler

@@ -23,10 +23,7 @@ inline constexpr size_t kMaxFeatureBytes = 8192;
 // once, in the order of first sight. `out` is cleared; its memory is reused.
 void HashPrompt(const RoutePrompt& prompt, int hash_bits, std::vector<Feature>* out);
 
-// Multiplies by idf and brings the vector to length 1, then appends the
-// embedding (in its place after the hashed features), if it has
-// `embedding_size` values, each times its idf.
-void WeighFeatures(const RoutePrompt& prompt, int hash_bits, int embedding_size,
-                   std::span<const float> idf, std::vector<Feature>* features);
+// Multiplies by idf and brings the vector to length 1.
+void WeighFeatures(std::span<const float> idf, std::vector<Feature>* features);
 
 }  // namespace hostler

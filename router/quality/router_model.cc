@@ -15,7 +15,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little);
 
 constexpr std::string_view kMagic = "HSTLROUT";
-constexpr uint32_t kVersion = 3;
+constexpr uint32_t kVersion = 4;
 constexpr size_t kHeaderBytes = 8 + 4 + 8;  // magic, version, length of the file
 constexpr size_t kMaxName = 4096, kMaxGroups = 64;
 
@@ -100,6 +100,11 @@ RouterGroup ReadGroup(Reader* in) {
   group.theta = in->Array<float>();
   group.head = in->Array<float>();
   group.length = in->Array<float>();
+  group.neighbours.count = in->Value<int32_t>();
+  group.neighbours.weight = in->Value<float>();
+  group.neighbours.embeddings = in->Array<int8_t>();
+  group.neighbours.scale = in->Array<float>();
+  group.neighbours.quality = in->Array<uint8_t>();
   return group;
 }
 
@@ -115,6 +120,11 @@ void WriteGroup(const RouterGroup& group, Writer* out) {
   out->Array(group.theta);
   out->Array(group.head);
   out->Array(group.length);
+  out->Value(group.neighbours.count);
+  out->Value(group.neighbours.weight);
+  out->Array(group.neighbours.embeddings);
+  out->Array(group.neighbours.scale);
+  out->Array(group.neighbours.quality);
 }
 
 // Beyond this a product of two could overflow; no honest model comes near.
@@ -123,6 +133,19 @@ bool AllSane(std::span<const float> values) {
     if (!(std::abs(value) < 1e9f)) return false;
   }
   return true;
+}
+
+absl::Status CheckNeighbours(const NeighbourIndex& index, size_t size, size_t models) {
+  const size_t rows = index.scale.size();
+  if (rows > kMaxNeighbourRows || (rows > 0 && size == 0) ||
+      index.embeddings.size() != rows * size || index.quality.size() != rows * models) {
+    return Bad("the sizes of an index of neighbours do not agree");
+  }
+  if (index.count < 0 || index.count > kMaxNeighbours || !(index.weight >= 0) ||
+      !(index.weight <= 1) || !AllSane(index.scale)) {
+    return Bad("an index of neighbours holds what is out of bounds");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckGroup(const RouterModel& model, const RouterGroup& group) {
@@ -149,7 +172,7 @@ absl::Status CheckGroup(const RouterModel& model, const RouterGroup& group) {
       !AllSane(group.head) || !AllSane(group.mean) || !AllSane(group.length)) {
     return Bad("a group holds what is no sane number");
   }
-  return absl::OkStatus();
+  return CheckNeighbours(group.neighbours, model.embedding_size, models);
 }
 
 }  // namespace

@@ -110,6 +110,13 @@ absl::Status ReadRow(const Json& object, const std::string& labels, RoutingSet* 
     }
     row->prompt_tokens = it->get<double>();
   }
+  if (const auto it = object.find("fold"); it != object.end()) {
+    if (!it->is_number_unsigned() || it->get<uint64_t>() >= kMaxFolds) {
+      return absl::InvalidArgumentError(
+          fmt::format("\"fold\" is not a whole number below {}", kMaxFolds));
+    }
+    row->fold = it->get<int>();
+  }
   return ReadEmbedding(object, &row->embedding);
 }
 

@@ -11,6 +11,8 @@
 
 namespace hostler {
 
+inline constexpr int kMaxFolds = 50;  // of cross validation
+
 struct RoutingRow {
   std::string id;
   std::string subject;  // for training alone; may be ""
@@ -19,6 +21,7 @@ struct RoutingRow {
   std::vector<float> quality;    // 0 … 1, of each of the set's models
   std::vector<float> tokens;     // of each answer, or empty: not known
   std::vector<float> embedding;  // of the prompt, or empty
+  int fold = -1;                 // for cross validation, if the data say
 };
 
 // Rows that name the same models.

@@ -94,10 +94,8 @@ class Trainer {
         topic_.push_back(topics.emplace(name, topics.size()).first->second);
         // The same prompt is never in two folds.
         fold_.push_back(static_cast<int>(Checksum(row.prompt) % options_.folds));
-        RoutePrompt prompt{.text = row.prompt, .embedding = row.embedding};
-        prompts_.push_back(prompt);
         x_.emplace_back();
-        HashPrompt(prompt, options_.hash_bits, &x_.back());
+        HashPrompt({.text = row.prompt}, options_.hash_bits, &x_.back());
       }
     }
     topic_names_.resize(topics.size());
@@ -111,14 +109,12 @@ class Trainer {
     for (const auto& row : x_) {
       for (const Feature& feature : row) ++documents[feature.index];
     }
-    idf_.assign(hashed + embedding_size_, 1.0f);
+    idf_.resize(hashed);
     for (size_t j = 0; j < hashed; ++j) {
       // Seen once: it tells nothing of other prompts.
       idf_[j] = documents[j] < 2 ? 0 : std::log((1.0 + x_.size()) / (1.0 + documents[j])) + 1;
     }
-    for (size_t i = 0; i < x_.size(); ++i) {
-      WeighFeatures(prompts_[i], options_.hash_bits, embedding_size_, idf_, &x_[i]);
-    }
+    for (auto& row : x_) WeighFeatures(idf_, &row);
   }
 
   void AddGroup(const RoutingSet& set) {
@@ -307,6 +303,12 @@ class Trainer {
     }
     out.theta = theta.values;
     ScaleLengths(group, heads, &out);
+    if (embedding_size_ == 0) return out;
+    out.neighbours.count = options_.neighbours;
+    out.neighbours.weight = options_.neighbour_weight;
+    for (const RoutingRow& row : group.set->rows) {
+      AddNeighbour(row.embedding, row.quality, &out.neighbours);
+    }
     return out;
   }
 
@@ -364,7 +366,6 @@ class Trainer {
   const TrainOptions& options_;
   size_t embedding_size_ = 0;
   std::vector<std::string> topic_names_;
-  std::vector<RoutePrompt> prompts_;
   std::vector<std::vector<Feature>> x_;
   std::vector<int32_t> topic_, fold_;
   std::vector<float> idf_;

@@ -20,7 +20,9 @@ struct TrainOptions {
   float penalty = 16;        // of the heads' ridge
   float length_penalty = 1;  // the same for answers' lengths
   float topic_prior = 10;    // rows that a topic's mean starts with
-  int max_directions = 32;   // of a group; fewer than models: their principal ones
+  int neighbours = 80;       // looked at, where rows have embeddings
+  float neighbour_weight = 0.3f;
+  int max_directions = 32;  // of a group; fewer than models: their principal ones
   std::function<void(std::string_view)> progress = {};  // may be empty
 };
 

@@ -114,6 +114,7 @@ absl::StatusOr<std::vector<RouteTable>> CrossValidate(const std::vector<RoutingS
     tables.back().guessed.resize(tables.back().quality.size());
   }
   const auto fold = [&](const RoutingRow& row) {
+    if (row.fold >= 0) return row.fold % flags.folds;
     return static_cast<int>(Checksum(row.prompt) / 7 % flags.folds);
   };
   for (int k = 0; k < flags.folds; ++k) {
@@ -228,6 +229,16 @@ void AddDataFlags(CLI::App* command, RouteFlags* flags) {
   command->add_option("--topic-prior", flags->train.topic_prior, "Rows a topic's mean starts with")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  command
+      ->add_option("--neighbours", flags->train.neighbours,
+                   "Nearest prompts by embedding that are asked, with --encoder")
+      ->check(CLI::Range(1, kMaxNeighbours))
+      ->capture_default_str();
+  command
+      ->add_option("--neighbour-weight", flags->train.neighbour_weight,
+                   "What they count in an estimate")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   command->add_option("--epochs", flags->train.epochs, "Of the topic classifier")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
@@ -257,7 +268,7 @@ void AddEval(CLI::App* route, RunCommand* run) {
   command->add_option("--router", flags->router, "The router")->type_name("FILE");
   command->add_option("--cv", flags->folds, "Instead: train on all folds but one, judge on it")
       ->type_name("FOLDS")
-      ->check(CLI::Range(2, 50));
+      ->check(CLI::Range(2, kMaxFolds));
   command
       ->add_option("--train", flags->train_files,
                    "What the router was trained on: single models are chosen there")
