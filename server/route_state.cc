@@ -1,17 +1,13 @@
 #include "server/route_state.h"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <fstream>
 #include <iterator>
 
 #include "engine/base/checksum.h"
 #include "engine/base/json.h"
+#include "engine/base/replace_file.h"
 #include "engine/base/status.h"
 #include "fmt/format.h"
 #include "spdlog/spdlog.h"
@@ -20,23 +16,6 @@ namespace hostler {
 namespace {
 
 constexpr char kHead[] = "hostler-route-state 1 ";
-
-absl::Status WriteWhole(const std::string& path, const std::string& text) {
-  const std::string temporary = path + ".new";
-  const auto fail = [&] {
-    const std::string why = std::strerror(errno);
-    std::remove(temporary.c_str());
-    return absl::UnavailableError(fmt::format("route_state: cannot write {}: {}", path, why));
-  };
-  std::FILE* file = std::fopen(temporary.c_str(), "we");
-  if (file == nullptr) return fail();
-  // Hashes of clients' keys are nobody else's business.
-  const bool written = fchmod(fileno(file), 0600) == 0 &&
-                       std::fwrite(text.data(), 1, text.size(), file) == text.size() &&
-                       std::fflush(file) == 0 && fsync(fileno(file)) == 0;
-  if (std::fclose(file) != 0 || !written) return fail();
-  return std::rename(temporary.c_str(), path.c_str()) == 0 ? absl::OkStatus() : fail();
-}
 
 // Errors: InvalidArgument saying what is wrong.
 absl::StatusOr<Json> Read(std::string_view text) {
@@ -104,7 +83,11 @@ absl::Status RouteState::Save() {
   const std::string body = state.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
   std::string text = kHead + ChecksumText(Checksum(body)) + "\n" + body;
   if (text == saved_) return absl::OkStatus();
-  HOSTLER_RETURN_IF_ERROR(WriteWhole(path_, text));
+  // Hashes of clients' keys are nobody else's business.
+  if (const absl::Status status = ReplaceFile(path_, text, 0600); !status.ok()) {
+    return absl::Status(status.code(),
+                        "route_state: cannot write " + std::string(status.message()));
+  }
   saved_ = std::move(text);
   return absl::OkStatus();
 }

@@ -174,7 +174,7 @@ TEST_F(RouteStateTest, APlaceThatCannotBeWrittenIsSaid) {
   const auto policy = NewPolicy();
   RouteState state("/nowhere/state", {{"auto", policy.get()}}, &metrics_);
   const absl::Status saved = state.Save();
-  EXPECT_TRUE(absl::IsUnavailable(saved));
+  EXPECT_TRUE(absl::IsNotFound(saved));
   EXPECT_THAT(std::string(saved.message()), HasSubstr("route_state: cannot write /nowhere/state"));
 }
 

@@ -1,21 +1,18 @@
 #include "engine/engine/warm_start.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <numeric>
-#include <span>
 #include <system_error>
 #include <utility>
 
 #include "engine/base/checksum.h"
 #include "engine/base/errno_status.h"
+#include "engine/base/replace_file.h"
 #include "engine/base/status.h"
-#include "engine/model/pack_directory.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -78,35 +75,21 @@ std::string FingerprintModel(const WeightSource& weights) {
 absl::Status WritePopularity(const std::string& path, const Popularity& popularity,
                              std::string_view fingerprint) {
   const Header header = MakeHeader(popularity.layers, popularity.experts, fingerprint);
-  const std::span<const std::byte> parts[] = {std::as_bytes(std::span(&header, 1)),
-                                              std::as_bytes(std::span(popularity.rate))};
-  RunningChecksum checksum;
-  const std::string temporary = path + ".new";
-  // Two engines may serve one store.
-  static std::mutex one_at_a_time;
-  const std::lock_guard lock(one_at_a_time);
-  // One that a killed process left.
-  unlink(temporary.c_str());
-  HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<PackFile> file, PackFile::Create(temporary));
-  const absl::Status status = [&]() -> absl::Status {
-    for (const std::span<const std::byte> part : parts) {
-      checksum.Add(part);
-      HOSTLER_RETURN_IF_ERROR(file->Write(part));
-    }
-    const uint64_t sum = checksum.Get();
-    HOSTLER_RETURN_IF_ERROR(file->Write(std::as_bytes(std::span(&sum, 1))));
-    HOSTLER_RETURN_IF_ERROR(file->Finish());
-    return rename(temporary.c_str(), path.c_str()) == 0 ? absl::OkStatus()
-                                                        : ErrnoStatus(path, "rename");
-  }();
-  if (!status.ok()) unlink(temporary.c_str());
-  return status;
+  const auto append = [](const void* data, size_t bytes, std::string* to) {
+    to->append(static_cast<const char*>(data), bytes);
+  };
+  std::string text;
+  append(&header, sizeof(header), &text);
+  append(popularity.rate.data(), popularity.rate.size() * sizeof(popularity.rate[0]), &text);
+  const uint64_t sum = Checksum(text);
+  append(&sum, sizeof(sum), &text);
+  return ReplaceFile(path, text);
 }
 
 absl::StatusOr<Popularity> ReadPopularity(const std::string& path, const PolicyShape& shape,
                                           std::string_view fingerprint) {
   HOSTLER_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path));
-  if (!text.starts_with(kMagic)) {
+  if (text.size() < sizeof(Header) || !text.starts_with(kMagic)) {
     return absl::InvalidArgumentError(fmt::format("{} is no popularity file", path));
   }
   Header header;

@@ -10,8 +10,8 @@
 namespace hostler {
 
 struct NeighbourIndex {
-  int32_t count = 0;                   // neighbours that are looked at
-  float weight = 0;                    // of their mean in an estimate, 0 … 1
+  int32_t count = 0;                    // neighbours that are looked at
+  float weight = 0;                     // of their mean in an estimate, 0 … 1
   std::vector<int8_t> embeddings = {};  // [rows, size]: of unit length, 1 is 127 / scale
   std::vector<float> scale = {};        // [rows]
   std::vector<uint8_t> quality = {};    // [rows, models], in 255ths

@@ -1,20 +1,15 @@
 #include "server/plan/machine_profile.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <memory>
 #include <sstream>
 #include <system_error>
 
+#include "engine/base/replace_file.h"
 #include "engine/base/status.h"
-#include "engine/model/pack_directory.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -175,41 +170,16 @@ std::string DefaultProfilePath() {
   return "";
 }
 
-namespace {
-
-std::string TemporaryPath(const std::string& path) { return path + ".new"; }
-
-absl::StatusOr<std::unique_ptr<PackFile>> CreateTemporary(const std::string& path) {
+absl::Status CheckProfilePath(const std::string& path) {
   std::error_code error;
   const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
-  if (std::filesystem::is_directory(path, error)) {
-    return absl::FailedPreconditionError(fmt::format("{}: is a folder, not a file", path));
-  }
-  // One that a killed process left.
-  unlink(TemporaryPath(path).c_str());
-  return PackFile::Create(TemporaryPath(path));
-}
-
-}  // namespace
-
-absl::Status CheckProfilePath(const std::string& path) {
-  const absl::Status status = CreateTemporary(path).status();
-  if (status.ok()) unlink(TemporaryPath(path).c_str());
-  return status;
+  return CheckReplaceable(path);
 }
 
 absl::Status WriteMachineProfile(const MachineProfile& profile, const std::string& path) {
-  HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<PackFile> file, CreateTemporary(path));
-  const absl::Status status = [&]() -> absl::Status {
-    HOSTLER_RETURN_IF_ERROR(file->Write(ToJson(profile).dump(1) + "\n"));
-    HOSTLER_RETURN_IF_ERROR(file->Finish());
-    if (rename(TemporaryPath(path).c_str(), path.c_str()) == 0) return absl::OkStatus();
-    return absl::UnavailableError(
-        fmt::format("{}: rename: {}", path, std::generic_category().message(errno)));
-  }();
-  if (!status.ok()) unlink(TemporaryPath(path).c_str());
-  return status;
+  HOSTLER_RETURN_IF_ERROR(CheckProfilePath(path));
+  return ReplaceFile(path, ToJson(profile).dump(1) + "\n");
 }
 
 absl::StatusOr<MachineProfile> ReadMachineProfile(const std::string& path) {
