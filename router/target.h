@@ -50,7 +50,7 @@ struct ObservedSpeed {
 // What a policy may know of a target; a snapshot.
 struct TargetSnapshot {
   std::string name;
-  Price price;
+  Price price = {};
   int max_context = 0;  // tokens; 0: not known
   bool available = true;
   int running = 0;  // sequences

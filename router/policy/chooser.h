@@ -87,7 +87,7 @@ std::unique_ptr<Chooser> NewCascade(CascadeJudge judge);
 // quality without `value_usd`. `forget` is what old feedback keeps of its weight
 // at each new one.
 struct BanditOptions {
-  std::optional<double> value_usd;
+  std::optional<double> value_usd = {};
   double prior_weight = 5;  // feedbacks that the prediction is worth
   double explore = 0.5;     // 0: never tries what looks worse
   double forget = 0.998;

@@ -21,7 +21,7 @@ struct TrainOptions {
   float length_penalty = 1;  // the same for answers' lengths
   float topic_prior = 10;    // rows that a topic's mean starts with
   int neighbours = 80;       // looked at, where rows have embeddings
-  float neighbour_weight = 0.3f;
+  float neighbour_weight = 0.2f;
   int max_directions = 32;  // of a group; fewer than models: their principal ones
   std::function<void(std::string_view)> progress = {};  // may be empty
 };
