@@ -11,6 +11,7 @@
 #include "engine/compute/cuda/device_memory.h"
 #include "engine/compute/cuda/experts.h"
 #include "engine/compute/cuda/hbm_tier.h"
+#include "engine/compute/cuda/integers.h"
 #include "engine/compute/cuda/kernels.h"
 #include "engine/compute/cuda/launch.h"
 #include "engine/compute/cuda/parameters.h"
@@ -31,28 +32,9 @@ class CudaBuffer : public Buffer {
   size_t bytes_;
 };
 
-// Memory that grows to the largest size asked for.
-template <typename Pointer>
-struct Growing {
-  Pointer memory;
-  size_t bytes = 0;
-
-  // Null when it cannot be had.
-  std::byte* Reserve(size_t wanted, absl::StatusOr<Pointer> (*allocate)(size_t)) {
-    if (bytes >= wanted) return memory.get();
-    memory.reset();
-    bytes = 0;
-    absl::StatusOr<Pointer> made = allocate(wanted);
-    if (!made.ok()) return nullptr;
-    memory = *std::move(made);
-    bytes = wanted;
-    return memory.get();
-  }
-};
-
 class CudaBackend : public Backend {
  public:
-  explicit CudaBackend(int device) : device_(device) {}
+  CudaBackend(int device, bool integers) : device_(device), integers_(integers) {}
   ~CudaBackend() override {
     if (stream_ != nullptr) cudaStreamSynchronize(stream_.get());
   }
@@ -113,7 +95,11 @@ class CudaBackend : public Backend {
     task.y_stride = y.cols;
     task.tokens = task.x_rows = task.y_rows = x.rows;
     task.heads = heads;
-    LaunchMatMul(launcher_, task);
+    if (!integers_ || !HasIntegers(w.dtype)) return LaunchMatMul(launcher_, task);
+    IntegerInputs inputs = {nullptr, x.rows * heads, w.cols};
+    inputs.data = reinterpret_cast<std::byte*>(DeviceFloats(inputs_, inputs.bytes()));
+    LaunchQuantizeInputs(launcher_, x.data, inputs.rows, nullptr, nullptr, inputs);
+    LaunchIntegerMatMul(launcher_, task, inputs);
   }
   bool HasMatMulBf16() const override { return false; }
   void MatMulBf16(const Bf16Tiles&, const float*, Mat, Mat) override { std::abort(); }
@@ -249,13 +235,14 @@ class CudaBackend : public Backend {
   }
 
   const int device_;
+  const bool integers_;
   std::string name_;
   StreamPtr stream_;
   Launcher launcher_;
   Parameters parameters_{&launcher_};
-  CudaExperts experts_{&launcher_, &parameters_};
+  CudaExperts experts_{&launcher_, &parameters_, integers_};
   std::shared_ptr<SlotUse> slot_use_;
-  Growing<DevicePtr> convolved_, chosen_;
+  Growing<DevicePtr> convolved_, chosen_, inputs_;
   Growing<PinnedPtr> read_;
   Growing<PinnedPtr> staging_[2];
   EventPtr staged_[2];
@@ -342,7 +329,11 @@ void CudaBackend::SelectExperts(const GateSpec& spec, Mat logits, ExpertSelectio
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device) {
+absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device, std::string_view kernels) {
+  if (!kernels.empty() && kernels != "f32") {
+    return absl::InvalidArgumentError(
+        fmt::format("no kernels \"{}\" for a GPU; it has f32", kernels));
+  }
   int devices = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&devices); error != cudaSuccess) {
     return absl::NotFoundError(std::string(CudaStatus(error, "no usable device").message()));
@@ -350,7 +341,7 @@ absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device) {
   if (device < 0 || device >= devices) {
     return absl::NotFoundError(fmt::format("CUDA device {}: there are {}", device, devices));
   }
-  auto backend = std::make_unique<CudaBackend>(device);
+  auto backend = std::make_unique<CudaBackend>(device, kernels.empty());
   HOSTLER_RETURN_IF_ERROR(backend->Start());
   return backend;
 }

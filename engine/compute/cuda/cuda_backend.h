@@ -4,13 +4,17 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "engine/compute/backend.h"
 
 namespace hostler {
 
-// Errors: NotFound when there is no such device; ResourceExhausted.
-absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device = 0);
+// Products with quantised weights are in integers (integers.h); with `kernels` "f32", as
+// NewCpuBackend has it, all are f32. Errors: NotFound when there is no such device;
+// InvalidArgument for other kernels; ResourceExhausted.
+absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device = 0,
+                                                        std::string_view kernels = "");
 
 }  // namespace hostler

@@ -1,0 +1,30 @@
+// The host's twin of the device's products in integers: the same bits (see integers.h), so
+// that where a product is computed does not show.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/compute/backend.h"
+#include "engine/compute/cuda/integers.h"
+
+namespace hostler {
+
+// Rows of inputs as integers. cols is a multiple of kIntegerBlock.
+struct HostIntegerInputs {
+  HostIntegerInputs() = default;
+  explicit HostIntegerInputs(Mat x) { Set(x); }
+  void Set(Mat x);  // keeps its memory
+
+  int64_t rows = 0, cols = 0;
+  std::vector<int16_t> q;     // [rows, cols]
+  std::vector<int32_t> sums;  // [rows, cols / 16], of q
+  std::vector<float> scales;  // [rows, groups of kIntegerGroup columns, the last maybe shorter]
+};
+
+// y[t * y_stride + r] = x[t] · row r of w. Any number of threads may compute parts of w
+// (rows of their own) at a time. REQUIRES: HasIntegers(w.dtype), rows not interleaved, in
+// memory of the host
+void HostIntegerMatMul(const Weight& w, const HostIntegerInputs& x, float* y, int64_t y_stride);
+
+}  // namespace hostler
