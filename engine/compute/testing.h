@@ -131,7 +131,7 @@ inline std::unique_ptr<Backend> NewBackend(int threads, std::string_view isa) {
 #if defined(HOSTLER_CUDA)
   if (isa == "cuda" || isa == "cuda_f32") {
     absl::StatusOr<std::unique_ptr<Backend>> device =
-        NewCudaBackend(0, isa == "cuda" ? "" : "f32");
+        NewCudaBackend(0, {.kernels = isa == "cuda" ? "" : "f32"});
     EXPECT_TRUE(device.ok()) << device.status();
     return std::make_unique<StagedBackend>(*std::move(device));
   }
@@ -227,8 +227,8 @@ inline std::vector<std::string> SupportedProducts() {
   return isas;
 }
 
-#define HOSTLER_FOR_ALL_PRODUCTS(Suite)                                                 \
-  INSTANTIATE_TEST_SUITE_P(Isa, Suite,                                                  \
+#define HOSTLER_FOR_ALL_PRODUCTS(Suite)                                                  \
+  INSTANTIATE_TEST_SUITE_P(Isa, Suite,                                                   \
                            ::testing::ValuesIn(::hostler::testing::SupportedProducts()), \
                            [](const auto& info) { return info.param; })
 

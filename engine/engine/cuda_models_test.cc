@@ -15,11 +15,13 @@ class CudaModelTest : public ReferenceModelTest {
     if (!NewCudaBackend().ok()) GTEST_SKIP() << "no GPU";
     ReferenceModelTest::SetUp();
     new_backend_ = [] { return NewCudaBackend(); };
+    f32_backend_ = [] { return NewCudaBackend(0, {.kernels = "f32"}); };
 #if defined(HOSTLER_CUDA_EMULATED)
     // Nothing of the engine may touch the device's memory.
     cuda_emulation::GuardDeviceMemory(true);
 #endif
   }
+  decltype(new_backend_) f32_backend_;
 #if defined(HOSTLER_CUDA_EMULATED)
   void TearDown() override {
     for (const std::string& race : cuda_emulation::TakeRaces()) ADD_FAILURE() << race;
@@ -28,9 +30,35 @@ class CudaModelTest : public ReferenceModelTest {
 };
 
 TEST_P(CudaModelTest, GivesTheLogitsAndTheTokens) {
+  new_backend_ = f32_backend_;
   auto engine = Load(/*few_experts=*/true);
   ASSERT_NE(engine, nullptr);
   ExpectGoldenLogits(*engine);
+  ExpectGreedy(*engine, 1);
+}
+
+// Of weights whose products are in integers: inputs of 16 bits. The tokens are the same.
+using CudaIntegerModelTest = CudaModelTest;
+
+TEST_P(CudaIntegerModelTest, IsAsGoodAsInputsOf16Bits) {
+  auto engine = Load(/*few_experts=*/true);
+  ASSERT_NE(engine, nullptr);
+  for (const char* name : {"short", "long"}) {
+    const auto logits = engine->Logits(Prompt(name));
+    ASSERT_TRUE(logits.ok()) << logits.status();
+    const std::vector<float> expected =
+        ReadNpy(GetParam().golden /
+                (name == std::string("short") ? "logits_short.npy" : "logits_long_last.npy"));
+    const float* got = logits->data() + logits->size() - expected.size();
+    double squares = 0, error_squares = 0;
+    for (size_t i = 0; i < expected.size(); ++i) {
+      const double error = double(got[i]) - expected[i];
+      squares += double(expected[i]) * expected[i];
+      error_squares += error * error;
+    }
+    EXPECT_LE(std::sqrt(error_squares / squares), 3e-4) << name;
+    EXPECT_GT(error_squares, 0) << name;
+  }
   ExpectGreedy(*engine, 1);
 }
 
@@ -96,6 +124,18 @@ std::vector<ReferenceModel> Stored() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, CudaModelTest, ::testing::ValuesIn(Stored()),
+                         [](const auto& info) { return info.param.name; });
+
+std::vector<ReferenceModel> Quantised() {
+  std::vector<ReferenceModel> models = Stored();
+  std::erase_if(models, [](const ReferenceModel& m) {
+    return m.name != "gpt_oss_mxfp4" && m.name != "mixtral_Q8_0_gguf" &&
+           m.name != "qwen3_moe_Q8_0_gguf" && m.name != "missing";
+  });
+  return models;
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, CudaIntegerModelTest, ::testing::ValuesIn(Quantised()),
                          [](const auto& info) { return info.param.name; });
 
 #if defined(HOSTLER_CUDA_EMULATED)

@@ -329,10 +329,10 @@ void CudaBackend::SelectExperts(const GateSpec& spec, Mat logits, ExpertSelectio
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device, std::string_view kernels) {
-  if (!kernels.empty() && kernels != "f32") {
+absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device, const CudaOptions& options) {
+  if (!options.kernels.empty() && options.kernels != "f32") {
     return absl::InvalidArgumentError(
-        fmt::format("no kernels \"{}\" for a GPU; it has f32", kernels));
+        fmt::format("no kernels \"{}\" for a GPU; it has f32", options.kernels));
   }
   int devices = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&devices); error != cudaSuccess) {
@@ -341,7 +341,7 @@ absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device, std::string_
   if (device < 0 || device >= devices) {
     return absl::NotFoundError(fmt::format("CUDA device {}: there are {}", device, devices));
   }
-  auto backend = std::make_unique<CudaBackend>(device, kernels.empty());
+  auto backend = std::make_unique<CudaBackend>(device, options.kernels.empty());
   HOSTLER_RETURN_IF_ERROR(backend->Start());
   return backend;
 }

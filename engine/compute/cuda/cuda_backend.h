@@ -4,17 +4,22 @@
 #pragma once
 
 #include <memory>
-#include <string_view>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "engine/compute/backend.h"
 
 namespace hostler {
 
-// Products with quantised weights are in integers (integers.h); with `kernels` "f32", as
-// NewCpuBackend has it, all are f32. Errors: NotFound when there is no such device;
-// InvalidArgument for other kernels; ResourceExhausted.
+struct CudaOptions {
+  // As NewCpuBackend's isa: "f32" keeps all inputs of products f32; with "" those of
+  // quantised weights are integers (integers.h).
+  std::string kernels;
+};
+
+// Errors: NotFound when there is no such device; InvalidArgument for other kernels;
+// ResourceExhausted.
 absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device = 0,
-                                                        std::string_view kernels = "");
+                                                        const CudaOptions& options = {});
 
 }  // namespace hostler

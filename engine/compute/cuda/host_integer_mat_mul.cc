@@ -116,7 +116,8 @@ void HostIntegerInputs::Set(Mat x) {
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t at = r * cols + g * kIntegerGroup;
       const int64_t n = std::min<int64_t>(kIntegerGroup, cols - g * kIntegerGroup);
-      ToGroup(x.data + at, n, q.data() + at, sums.data() + at / 16, &scales[size_t(r * groups + g)]);
+      ToGroup(x.data + at, n, q.data() + at, sums.data() + at / 16,
+              &scales[size_t(r * groups + g)]);
     }
   }
 }

@@ -68,8 +68,7 @@ __global__ void __launch_bounds__(kInputWarps* kWarpLanes) QuantizeInputsKernel(
 }  // namespace
 
 void LaunchQuantizeInputs(Launcher& launcher, const float* x, int64_t x_rows,
-                          const int32_t* in_rows, const float* in_scales,
-                          const IntegerInputs& to) {
+                          const int32_t* in_rows, const float* in_scales, const IntegerInputs& to) {
   InputTask task;
   task.x = x;
   task.in_rows = in_rows;

@@ -156,8 +156,8 @@ __global__ void __launch_bounds__(kFewWarps* kWarpLanes)
   for (int segment = warp % split; segment < segments; segment += split) {
     const int left = all_blocks - segment * kSegmentBlocks;
     const int blocks = left < kSegmentBlocks ? left : kSegmentBlocks;
-    const int bytes = static_cast<int>(int64_t{blocks} * kIntegerBlock /
-                                       Integers<type>::kElements * Integers<type>::kBytes);
+    const int bytes = static_cast<int>(int64_t{blocks} * kIntegerBlock / Integers<type>::kElements *
+                                       Integers<type>::kBytes);
     // All loads are under way before the first is waited for.
     constexpr int kEach = (Few::kChunks + kWarpLanes - 1) / kWarpLanes;
     uint4 held[kFewRows][kEach];
@@ -190,8 +190,7 @@ __global__ void __launch_bounds__(kFewWarps* kWarpLanes)
       uint32_t q[kFewRows][8];
 #pragma unroll
       for (int r = 0; r < kFewRows; ++r) {
-        const auto* row =
-            reinterpret_cast<const uint8_t*>(staged + r * Few::kChunks) + apart[r];
+        const auto* row = reinterpret_cast<const uint8_t*>(staged + r * Few::kChunks) + apart[r];
         IntegerBlock decoded;
         Integers<type>::template Decode<DeviceBytes>(row, lane, &decoded);
 #pragma unroll
@@ -242,8 +241,7 @@ __global__ void __launch_bounds__(kFewWarps* kWarpLanes)
       const int t = i / kSegmentGroups / kFewRows;
       const int first = g * kGroupBlocks;
       if (first >= blocks) continue;
-      const float* sums =
-          InputOf(task, group, x, t).sums + 2 * (segment * kSegmentBlocks + first);
+      const float* sums = InputOf(task, group, x, t).sums + 2 * (segment * kSegmentBlocks + first);
       float part = 0;
       for (int b = 0; b < kGroupBlocks && first + b < blocks; ++b) {
         float value[kParts], scale[kCount];
@@ -390,8 +388,8 @@ __global__ void __launch_bounds__(kTensorWarps* kWarpLanes)
 #pragma unroll
       for (int b = 0; b < kGroupBlocks; ++b) {
         if (b >= blocks) continue;
-        const int at = (tile * kMmaTokens + mma_row) * kBytesPitch + b * kIntegerBlock +
-                       4 * mma_column;
+        const int at =
+            (tile * kMmaTokens + mma_row) * kBytesPitch + b * kIntegerBlock + 4 * mma_column;
         uint32_t high[2], low[2];
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
@@ -445,19 +443,19 @@ void LaunchIntegersOf(Launcher& launcher, const MatMulTask& task, const IntegerI
   const auto row_bytes = static_cast<int64_t>(RowBytes(type, task.cols));
   const auto run = [&](Shape shape, auto kernel, const auto&... arguments) {
     shape.grid.z = static_cast<unsigned>(task.heads);
-    launcher.Run(shape,
-                 {{{task.w, task.w_bytes}, {x.data, x.bytes()},
-                   RangeOf(task.groups, task.group_count)},
-                  {RangeOf(task.y, task.y_rows * task.y_stride)},
-                  slots},
-                 kernel, arguments...);
+    launcher.Run(
+        shape,
+        {{{task.w, task.w_bytes}, {x.data, x.bytes()}, RangeOf(task.groups, task.group_count)},
+         {RangeOf(task.y, task.y_rows * task.y_stride)},
+         slots},
+        kernel, arguments...);
   };
 
   using Few = FewShape<type>;
   const bool one = task.groups == nullptr ? task.tokens == 1 : task.single;
   const int tokens = one ? 1 : kFewTokens;
-  const int64_t segments = (task.cols + kSegmentBlocks * kIntegerBlock - 1) /
-                           (kSegmentBlocks * kIntegerBlock);
+  const int64_t segments =
+      (task.cols + kSegmentBlocks * kIntegerBlock - 1) / (kSegmentBlocks * kIntegerBlock);
   const int split = segments >= 4 ? 4 : segments >= 2 ? 2 : 1;
   const int64_t shared =
       4 * (kFewWarps * Few::WarpFloats(tokens) + Few::PartFloats(split, tokens, task.cols));

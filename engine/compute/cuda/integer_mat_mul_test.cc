@@ -104,8 +104,9 @@ TEST_F(IntegerMatMulTest, WeightsAreWhatTheirValuesAre) {
 
 TEST_F(IntegerMatMulTest, ExtremeInputsAndScales) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  const float extremes[] = {0.0f,  -0.0f,     1e-45f,     1e-31f, 3e-30f, -3e38f, 3e38f,
-                            kInfinity, -kInfinity, std::numeric_limits<float>::quiet_NaN()};
+  const float extremes[] = {
+      0.0f,   -0.0f, 1e-45f,    1e-31f,     3e-30f,
+      -3e38f, 3e38f, kInfinity, -kInfinity, std::numeric_limits<float>::quiet_NaN()};
   OwnedMat x(10, 256, 2);
   for (int64_t r = 0; r < 10; ++r) {
     for (int64_t c = 0; c < 256; c += 3) x.mat.row(r)[c] = extremes[r];
@@ -165,7 +166,8 @@ TEST_F(IntegerMatMulTest, F32KernelsTakeInputsAsTheyAre) {
   backend_->MatMul(w.weight, x.mat, integers.mat);
   EXPECT_EQ(y.values, expected.values);
   EXPECT_NE(integers.values, expected.values);
-  EXPECT_EQ(NewCudaBackend(0, "avx2").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(NewCudaBackend(0, {.kernels = "avx2"}).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

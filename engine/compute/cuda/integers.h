@@ -381,8 +381,7 @@ constexpr bool HasIntegers(DType type) { return type >= DType::kQ8_0 && type <= 
 // which minus zero is zero.
 inline constexpr int8_t kIQ4Table[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                          1,    13,   25,  38,  53,  69,  89,  113};
-inline constexpr int8_t kMxfp4Table[16] = {0, 1,  2,  3,  4,  6,  8,  12,
-                                           0, -1, -2, -3, -4, -6, -8, -12};
+inline constexpr int8_t kMxfp4Table[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 template <DType type>
 constexpr int8_t TableEntry(int i) {
   return type == DType::kMXFP4 ? kMxfp4Table[i] : kIQ4Table[i];

@@ -63,8 +63,7 @@ struct IntegerInputs {
 // Writes `to` from rows of x [.., to.cols], contiguous: to.rows of them, or with in_rows
 // row in_rows[e] for entry e, times in_scales[e]. x_rows: how many x has.
 void LaunchQuantizeInputs(Launcher& launcher, const float* x, int64_t x_rows,
-                          const int32_t* in_rows, const float* in_scales,
-                          const IntegerInputs& to);
+                          const int32_t* in_rows, const float* in_scales, const IntegerInputs& to);
 
 // The same as LaunchMatMul, of task.x's rows as integers (with heads, row * heads + head);
 // in_scales are not used. All groups are of at most kFewTokens if task.few, else
