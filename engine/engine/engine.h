@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "cache/expert_cache.h"
+#include "cache/hybrid.h"
 #include "cache/latency.h"
 #include "cache/miss_ratio.h"
 #include "cache/reader.h"
@@ -43,7 +44,9 @@ struct EngineOptions {
   // With a backend of its own memory: DRAM for experts beneath its tier, beyond
   // memory_bytes; 0: none.
   uint64_t host_expert_memory_bytes = 0;
-  uint64_t kv_memory_bytes = 0;      // 0: chosen from what is left
+  // With those: whether the host computes experts that the tier lacks.
+  Hybrid hybrid = Hybrid::kAuto;
+  uint64_t kv_memory_bytes = 0;  // 0: chosen from what is left
   // Where neither of the two is given, the split between KV and experts moves
   // while serving.
   bool move_memory = true;

@@ -10,7 +10,8 @@
 
 namespace hostler {
 
-// Errors: NotFound when there is no such device; ResourceExhausted.
-absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device = 0);
+// `host_threads` compute the experts that are the host's share; 0: as many as there are
+// cores to use. Errors: NotFound when there is no such device; ResourceExhausted.
+absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device = 0, int host_threads = 0);
 
 }  // namespace hostler

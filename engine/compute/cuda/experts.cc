@@ -43,6 +43,7 @@ bool CudaExperts::Group(const ExpertLayout& layout, std::span<const ExpertTask> 
   bool scaled = false, single = true;
   for (const ExpertTask& task : tasks) scaled = scaled || !task.in_scales.empty();
   for (const ExpertTask& task : tasks) {
+    if (task.on_host) continue;
     const std::byte* slot = task.slot;
     const int32_t begin = static_cast<int32_t>(in_rows_.size());
     const int32_t rows = static_cast<int32_t>(task.in_rows.size());
