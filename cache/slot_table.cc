@@ -42,6 +42,7 @@ absl::StatusOr<SlotTable> SlotTable::Create(const ExpertStore& store, uint64_t b
   }
   table.keys_.resize(slot);
   table.set_budget(budget_bytes);
+  if (absl::Status status = table.tier_->Reserve(table.budget_); !status.ok()) return status;
   return table;
 }
 

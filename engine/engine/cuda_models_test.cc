@@ -84,6 +84,53 @@ TEST_P(CudaBudgetTest, GivesTheSameTokensWhateverIsInHbm) {
   }
 }
 
+// Three tiers, and experts that the host computes: of all of it the tokens show nothing.
+TEST_P(CudaBudgetTest, GivesTheSameTokensWhateverIsInDramAndWhoeverComputes) {
+  const uint64_t all = LoadWith(0)->memory().all_experts;
+  uint64_t copies = 0, read_again = 0, from_dram = 0, on_host = 0, promotions = 0;
+  for (const int hbm : {100, 25, 0}) {
+    for (const int dram : {100, 40, 0}) {
+      for (const Hybrid hybrid : {Hybrid::kAuto, Hybrid::kOff, Hybrid::kAlways}) {
+        if ((dram == 0 || hbm == 100) && hybrid != Hybrid::kAuto) continue;
+        adjust_ = [&](EngineOptions* options) {
+          options->host_expert_memory_bytes =
+              dram == 0 ? 0 : std::max<uint64_t>(all * dram / 100, 40 << 10);
+          options->hybrid = hybrid;
+          options->new_backend = [] { return NewCudaBackend(0, {.host_threads = 2}); };
+        };
+        auto engine = hbm == 0 ? Load(/*few_experts=*/true) : LoadWith(all * hbm / 100);
+        ASSERT_NE(engine, nullptr);
+        cuda_emulation::SetFaults({.copy_delay_ms = dram == 40 && hbm == 25 ? 1 : 0});
+        SCOPED_TRACE(::testing::Message() << hbm << "% " << dram << "% " << int(hybrid));
+        ExpectGreedy(*engine, 1);
+        cuda_emulation::SetFaults({});
+        const ExpertCacheStats stats = engine->stats().experts;
+        EXPECT_EQ(stats.host.capacity_bytes > 0, dram > 0);
+        EXPECT_EQ(stats.read_errors, 0u);
+        if (dram == 100) {
+          EXPECT_LE(stats.read_bytes, stats.model_bytes) << "nothing is read twice";
+        }
+        if (hybrid == Hybrid::kOff) {
+          EXPECT_EQ(stats.host_experts, 0u);
+        }
+        if (hybrid == Hybrid::kAlways) {
+          EXPECT_GT(stats.host_experts, 0u);
+        }
+        copies += stats.copies;
+        from_dram += stats.host.hits;
+        read_again += dram == 0 && hbm < 100 ? stats.reads : 0;
+        on_host += stats.host_experts;
+        promotions += stats.promotions;
+      }
+    }
+  }
+  EXPECT_GT(copies, 0u);
+  EXPECT_GT(from_dram, 0u);
+  EXPECT_GT(read_again, 0u);
+  EXPECT_GT(on_host, 0u);
+  EXPECT_GT(promotions, 0u);
+}
+
 TEST_P(CudaBudgetTest, AFailedCopyEndsARequestAndNeverChangesItsTokens) {
   auto engine = Load(/*few_experts=*/true);
   ASSERT_NE(engine, nullptr);

@@ -6,11 +6,13 @@
 #include <utility>
 #include <vector>
 
+#include "engine/base/cores.h"
 #include "engine/base/status.h"
 #include "engine/compute/convert_weight.h"
 #include "engine/compute/cuda/device_memory.h"
 #include "engine/compute/cuda/experts.h"
 #include "engine/compute/cuda/hbm_tier.h"
+#include "engine/compute/cuda/host_share.h"
 #include "engine/compute/cuda/integers.h"
 #include "engine/compute/cuda/kernels.h"
 #include "engine/compute/cuda/launch.h"
@@ -34,7 +36,10 @@ class CudaBuffer : public Buffer {
 
 class CudaBackend : public Backend {
  public:
-  CudaBackend(int device, bool integers) : device_(device), integers_(integers) {}
+  CudaBackend(int device, bool integers, int host_threads)
+      : device_(device),
+        integers_(integers),
+        host_share_(&launcher_, &parameters_, integers, host_threads) {}
   ~CudaBackend() override {
     if (stream_ != nullptr) cudaStreamSynchronize(stream_.get());
   }
@@ -69,6 +74,10 @@ class CudaBackend : public Backend {
   absl::StatusOr<std::unique_ptr<Tier>> NewTier(std::span<const SlotClass> classes) override {
     Enter();
     return NewHbmTier(classes, device_, slot_use_);
+  }
+
+  absl::StatusOr<std::unique_ptr<Tier>> NewHostTier(std::span<const SlotClass> classes) override {
+    return NewPinnedTier(classes, device_);
   }
 
   void Embed(const Weight& table, std::span<const int32_t> ids, Mat out) override {
@@ -150,9 +159,11 @@ class CudaBackend : public Backend {
   void SelectExperts(const GateSpec& spec, Mat logits, ExpertSelection* selection) override;
   void ExpertFfn(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x,
                  Mat out) override {
+    host_share_.Begin(tasks, x);
     experts_.Run(layout, tasks, x, out);
     // Also after an error: what was queued before it uses slots.
     launcher_.Check(slot_use_->Record(stream_.get()));
+    host_share_.End(layout, tasks, x, out);
   }
   size_t ExpertScratchBytes(const ExpertLayout& layout, int64_t entries, int64_t) const override {
     return experts_.ScratchBytes(layout, entries);
@@ -241,6 +252,7 @@ class CudaBackend : public Backend {
   Launcher launcher_;
   Parameters parameters_{&launcher_};
   CudaExperts experts_{&launcher_, &parameters_, integers_};
+  HostShare host_share_;
   std::shared_ptr<SlotUse> slot_use_;
   Growing<DevicePtr> convolved_, chosen_, inputs_;
   Growing<PinnedPtr> read_;
@@ -341,7 +353,8 @@ absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device, const CudaOp
   if (device < 0 || device >= devices) {
     return absl::NotFoundError(fmt::format("CUDA device {}: there are {}", device, devices));
   }
-  auto backend = std::make_unique<CudaBackend>(device, options.kernels.empty());
+  const int host_threads = options.host_threads > 0 ? options.host_threads : UsableCores();
+  auto backend = std::make_unique<CudaBackend>(device, options.kernels.empty(), host_threads);
   HOSTLER_RETURN_IF_ERROR(backend->Start());
   return backend;
 }

@@ -14,7 +14,10 @@ namespace hostler {
 struct CudaOptions {
   // As NewCpuBackend's isa: "f32" keeps all inputs of products f32; with "" those of
   // quantised weights are integers (integers.h).
-  std::string kernels;
+  std::string kernels = {};
+  // So many threads compute the experts that are the host's share; 0: as many as there are
+  // cores to use.
+  int host_threads = 0;
 };
 
 // Errors: NotFound when there is no such device; InvalidArgument for other kernels;

@@ -39,7 +39,7 @@ void CudaExperts::Gather(const ExpertLayout& layout, std::span<const ExpertTask>
   bool scaled = false;
   for (const ExpertTask& task : tasks) scaled = scaled || !task.in_scales.empty();
   for (const ExpertTask& task : tasks) {
-    if (task.in_rows.empty()) continue;
+    if (task.on_host || task.in_rows.empty()) continue;
     spans_.push_back({task.slot, static_cast<int32_t>(in_rows_.size()),
                       static_cast<int32_t>(task.in_rows.size())});
     slots_.push_back({task.slot, layout.bytes});

@@ -13,12 +13,16 @@ namespace hostler {
 // Rows of inputs as integers. cols is a multiple of kIntegerBlock.
 struct HostIntegerInputs {
   HostIntegerInputs() = default;
-  explicit HostIntegerInputs(Mat x) { Set(x); }
-  void Set(Mat x);  // keeps its memory
+  explicit HostIntegerInputs(Mat x);
+
+  void Resize(int64_t new_rows, int64_t new_cols);  // keeps its memory
+  // x[i] * scale of a row. Any number of threads may set rows of their own at a time.
+  void Set(int64_t row, const float* x, float scale);
+  int64_t groups() const { return (cols + kIntegerGroup - 1) / kIntegerGroup; }
 
   int64_t rows = 0, cols = 0;
   std::vector<int16_t> q;     // [rows, cols]
-  std::vector<int32_t> sums;  // [rows, cols / 16], of q
+  std::vector<float> sums;    // [rows, cols / 16], of q
   std::vector<float> scales;  // [rows, groups of kIntegerGroup columns, the last maybe shorter]
 };
 
@@ -26,5 +30,15 @@ struct HostIntegerInputs {
 // (rows of their own) at a time. REQUIRES: HasIntegers(w.dtype), rows not interleaved, in
 // memory of the host
 void HostIntegerMatMul(const Weight& w, const HostIntegerInputs& x, float* y, int64_t y_stride);
+
+// Sums of one row of weights with rows of input: sums[t]. By instructions that the CPU has.
+struct HostIntegerRow {
+  const int16_t* w = nullptr;     // [cols]
+  const float* scales = nullptr;  // [blocks, 4]: two scales, two minima
+  bool halves = false, mins = false;
+  const HostIntegerInputs* x = nullptr;
+};
+void SumHostIntegersPortable(const HostIntegerRow& row, float* sums);
+void SumHostIntegersAvx2(const HostIntegerRow& row, float* sums);  // REQUIRES: AVX2 and FMA
 
 }  // namespace hostler

@@ -141,6 +141,23 @@ TEST_F(IntegerMatMulTest, GivesTheBitsOfAmx) {
   }
 }
 
+TEST_F(IntegerMatMulTest, InstructionSetsAgree) {
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) GTEST_SKIP();
+  std::mt19937 random(3);
+  std::vector<int16_t> w(416);
+  for (int16_t& q : w) q = static_cast<int8_t>(random());
+  const std::vector<float> scales = testing::RandomValues(4 * 13, 4);
+  const HostIntegerInputs x(OwnedMat(5, 416, 5).mat);
+  for (bool halves : {false, true}) {
+    for (bool mins : {false, true}) {
+      std::vector<float> portable(5), avx2(5);
+      SumHostIntegersPortable({w.data(), scales.data(), halves, mins, &x}, portable.data());
+      SumHostIntegersAvx2({w.data(), scales.data(), halves, mins, &x}, avx2.data());
+      EXPECT_EQ(portable, avx2);
+    }
+  }
+}
+
 TEST_F(IntegerMatMulTest, RowsOfAMatrixMayBeComputedApart) {
   const OwnedWeight w(DType::kQ5_K, 30, 512, 1);
   const OwnedMat x(11, 512, 2);

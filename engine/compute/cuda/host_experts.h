@@ -1,0 +1,31 @@
+// Experts of a step that the host computes, from slots in its own memory, with the bits
+// that the device would give.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/compute/backend.h"
+#include "engine/compute/cpu/thread_pool.h"
+#include "engine/compute/cuda/host_mat_mul.h"
+
+namespace hostler {
+
+// One thread.
+class HostExperts {
+ public:
+  // integers: products with types that have integers are in them, as the device's.
+  HostExperts(int threads, bool integers) : pool_(threads), mat_mul_(&pool_, integers) {}
+
+  // One task's part of Backend::ExpertFfn, of the same x; row i of out [in_rows, dim] is
+  // for out_rows[i].
+  void Run(const ExpertLayout& layout, const ExpertTask& task, const float* x, float* out);
+
+ private:
+  ThreadPool pool_;
+  HostMatMul mat_mul_;
+  HostInput input_, hidden_;
+  std::vector<float> gate_, up_;  // [rows, ffn]
+};
+
+}  // namespace hostler
