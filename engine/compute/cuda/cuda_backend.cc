@@ -48,8 +48,7 @@ class CudaBackend : public Backend {
     Enter();
     HOSTLER_ASSIGN_OR_RETURN(stream_, NewStream(/*priority=*/0));
     launcher_.stream = stream_.get();
-    HOSTLER_ASSIGN_OR_RETURN(EventPtr used, NewEvent());
-    slot_use_ = std::make_shared<SlotUse>(std::move(used));
+    HOSTLER_ASSIGN_OR_RETURN(slot_use_, SlotUse::Create());
     int major = 0, minor = 0;
     launcher_.Check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_));
     launcher_.Check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_));
@@ -162,7 +161,9 @@ class CudaBackend : public Backend {
     host_share_.Begin(tasks, x);
     experts_.Run(layout, tasks, x, out);
     // Also after an error: what was queued before it uses slots.
-    launcher_.Check(slot_use_->Record(stream_.get()));
+    used_slots_.clear();
+    for (const ExpertTask& task : tasks) used_slots_.push_back(task.slot);
+    launcher_.Check(slot_use_->Record(stream_.get(), used_slots_));
     host_share_.End(layout, tasks, x, out);
   }
   size_t ExpertScratchBytes(const ExpertLayout& layout, int64_t entries, int64_t) const override {
@@ -254,6 +255,7 @@ class CudaBackend : public Backend {
   CudaExperts experts_{&launcher_, &parameters_, integers_};
   HostShare host_share_;
   std::shared_ptr<SlotUse> slot_use_;
+  std::vector<const std::byte*> used_slots_;
   Growing<DevicePtr> convolved_, chosen_, inputs_;
   Growing<PinnedPtr> read_;
   Growing<PinnedPtr> staging_[2];

@@ -72,12 +72,12 @@ class HbmTier : public Tier {
       order_.Wait(demanded);
       if (demanded) break;
       const size_t count = std::min(bytes.size() - done, kPieceBytes);
-      error = Copy(others_.get(), slot.data() + done, bytes.subspan(done, count), copied.get());
+      error = Copy(others_.get(), slot, done, bytes.subspan(done, count), copied.get());
       done += count;
     }
     if (done < bytes.size() && error == cudaSuccess) {
       order_.BeginDemanded();
-      error = Copy(demanded_.get(), slot.data() + done, bytes.subspan(done), copied.get());
+      error = Copy(demanded_.get(), slot, done, bytes.subspan(done), copied.get());
       order_.EndDemanded();
     }
     if (error != cudaSuccess) return CudaStatus(error, "copying an expert to the device");
@@ -87,12 +87,13 @@ class HbmTier : public Tier {
   }
 
  private:
-  // And waits for it.
-  cudaError_t Copy(cudaStream_t stream, std::byte* to, std::span<const std::byte> bytes,
-                   cudaEvent_t copied) {
-    cudaError_t error = use_->MakeWait(stream);
+  // To `offset` within the slot; waits for it.
+  cudaError_t Copy(cudaStream_t stream, std::span<std::byte> slot, size_t offset,
+                   std::span<const std::byte> bytes, cudaEvent_t copied) {
+    cudaError_t error = use_->MakeWait(stream, slot.data());
     if (error == cudaSuccess) {
-      error = cudaMemcpyAsync(to, bytes.data(), bytes.size(), cudaMemcpyHostToDevice, stream);
+      error = cudaMemcpyAsync(slot.data() + offset, bytes.data(), bytes.size(),
+                              cudaMemcpyHostToDevice, stream);
     }
     if (error == cudaSuccess) error = cudaEventRecord(copied, stream);
     if (error == cudaSuccess) error = cudaEventSynchronize(copied);

@@ -1,6 +1,7 @@
 // Experts in device memory: what computes with them sees what was filled in, whatever
 // fails or takes its time.
 #include <algorithm>
+#include <chrono>
 #include <numeric>
 #include <thread>
 #include <vector>
@@ -201,6 +202,21 @@ TEST_F(HbmTierTest, AFillWaitsForWhatComputesWithTheSlot) {
   worker.join();
   EXPECT_EQ(Result(), five);
   Compute(0);
+  EXPECT_EQ(Result(), six);
+}
+
+// But for no kernels that use others.
+TEST_F(HbmTierTest, AFillWaitsForNoOtherSlot) {
+  const std::vector<float> five = Alone(5), six = Alone(6);
+  ASSERT_TRUE(Fill(0, 5).ok());
+  cuda_emulation::SetFaults({.copy_delay_ms = 30});
+  Compute(0);  // several copies of indices, one after another
+  const auto start = std::chrono::steady_clock::now();
+  ASSERT_TRUE(Fill(1, 6).ok());
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(4 * 30));
+  EXPECT_EQ(Result(), five);
+  cuda_emulation::SetFaults({});
+  Compute(1);
   EXPECT_EQ(Result(), six);
 }
 
