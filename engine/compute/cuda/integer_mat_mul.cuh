@@ -283,7 +283,7 @@ __global__ void __launch_bounds__(kFewWarps* kWarpLanes)
 // the inputs' bytes; of each block of 32 columns a warp has the tensor cores multiply
 // 16 rows by 8 tokens, once by the high and once by the low bytes.
 
-inline constexpr int kTensorWarps = 4, kTensorRows = 16, kMmaTokens = 8;
+inline constexpr int kTensorWarps = 8, kTensorRows = 16, kMmaTokens = 8;
 inline constexpr int kBytesPitch = kIntegerGroup + 16;  // so that rows lie in other banks
 inline constexpr int kSumsPitch = 2 * kGroupBlocks + 1;
 

@@ -75,10 +75,10 @@ TEST_F(IntegerMatMulTest, WhateverTheNumberOfRows) {
   }
 }
 
-// Enough rows that blocks take 16 and 64 of them, and more columns than few rows' kernel
+// Enough rows that blocks take 16, 32, 64 and 128 of them, and more columns than few rows' kernel
 // has shared memory for.
 TEST_F(IntegerMatMulTest, WhateverTheShapeOfTheWeights) {
-  for (int64_t rows : {17, 2 * 264 * 16, 64 * 264 + 5}) {
+  for (int64_t rows : {17, 264 * 32, 264 * 64 + 5, 264 * 128}) {
     const OwnedMat x(6, 32, 2);
     ExpectTwins(DType::kQ8_0, rows, 32, x);
   }
