@@ -68,7 +68,8 @@ void CudaExperts::Run(const ExpertLayout& layout, std::span<const ExpertTask> ta
   const bool single = Group(layout, tasks);
   const int64_t entries = static_cast<int64_t>(in_rows_.size());
   if (entries == 0 || !launcher_.ok()) return;
-  if (!ReserveHidden(static_cast<size_t>(2 * entries * layout.ffn))) return;
+  // For all the entries there may ever be: which of them are the device's changes.
+  if (!ReserveHidden(static_cast<size_t>(2 * out.rows * layout.ffn))) return;
   const int32_t* in_rows = parameters_.Put(std::span<const int32_t>(in_rows_));
   const int32_t* out_rows = parameters_.Put(std::span<const int32_t>(out_rows_));
   const float* in_scales = parameters_.Put(std::span<const float>(in_scales_));

@@ -23,42 +23,40 @@ SumRow BestSumRow() {
 
 }  // namespace
 
-void HostInput::Resize(int64_t rows, int64_t cols) {
-  rows_ = rows;
-  cols_ = cols;
-  values_.resize(static_cast<size_t>(rows * blocks() * kBlock));
-}
-
-void HostInput::Set(int64_t row, const float* x, float scale) {
-  float* out = values_.data() + row * blocks() * kBlock;
-  for (int64_t first = 0; first < cols_; first += kBlock) {
-    for (int64_t at = 0; at < kBlock; ++at) {
-      const int64_t column = first + at;
-      out[first + at % kGroup * kLanes + at / kGroup] = column < cols_ ? x[column] * scale : 0;
+void HostInput::Set(Mat x) {
+  rows_ = x.rows;
+  cols_ = x.cols;
+  values_.assign(static_cast<size_t>(rows_ * blocks() * kBlock), 0.0f);
+  for (int64_t row = 0; row < rows_; ++row) {
+    const float* in = x.row(row);
+    float* out = values_.data() + row * blocks() * kBlock;
+    for (int64_t column = 0; column < cols_; ++column) {
+      const int64_t at = column % kBlock;
+      out[column - at + at % kGroup * kLanes + at / kGroup] = in[column];
     }
   }
 }
 
-void HostMatMul::Run(DType type, const std::byte* w, const std::byte* bias, int64_t rows,
-                     const HostInput& x, float* y, int64_t y_stride) {
+void HostMatMul::Run(const Weight& w, const std::byte* bias, Mat x, Mat y) {
   static const SumRow sum_row = BestSumRow();
-  const ToF32Function to_f32 = GetToF32(type);
-  const size_t row_bytes = RowBytes(type, x.cols());
-  const int64_t padded = x.blocks() * HostInput::kBlock;
+  const ToF32Function to_f32 = GetToF32(w.dtype);
+  const size_t row_bytes = RowBytes(w.dtype, w.cols);
+  input_.Set(x);
+  const int64_t padded = input_.blocks() * HostInput::kBlock;
   for (std::vector<float>& values : scratch_) values.assign(static_cast<size_t>(padded), 0.0f);
-  pool_.ParallelFor((rows + kRowsAtOnce - 1) / kRowsAtOnce, [&](int64_t chunk, int thread) {
+  pool_.ParallelFor((w.rows + kRowsAtOnce - 1) / kRowsAtOnce, [&](int64_t chunk, int thread) {
     float* const values = scratch_[thread].data();
     float sums[kTokensAtOnce];
-    const int64_t end = std::min(rows, (chunk + 1) * kRowsAtOnce);
+    const int64_t end = std::min(w.rows, (chunk + 1) * kRowsAtOnce);
     for (int64_t r = chunk * kRowsAtOnce; r < end; ++r) {
-      to_f32(w + static_cast<size_t>(r) * row_bytes, x.cols(), values);
+      to_f32(w.data + static_cast<size_t>(r) * row_bytes, w.cols, values);
       float added = 0;
       if (bias != nullptr) std::memcpy(&added, bias + 4 * r, sizeof added);
-      for (int64_t first = 0; first < x.rows(); first += kTokensAtOnce) {
-        const int64_t tokens = std::min(kTokensAtOnce, x.rows() - first);
-        sum_row({values, x.row(first), x.cols(), tokens, padded}, sums);
+      for (int64_t first = 0; first < x.rows; first += kTokensAtOnce) {
+        const int64_t tokens = std::min(kTokensAtOnce, x.rows - first);
+        sum_row({values, input_.row(first), w.cols, tokens, padded}, sums);
         for (int64_t t = 0; t < tokens; ++t) {
-          y[(first + t) * y_stride + r] = bias == nullptr ? sums[t] : sums[t] + added;
+          y.row(first + t)[r] = bias == nullptr ? sums[t] : sums[t] + added;
         }
       }
     }

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/base/dtype.h"
+#include "engine/compute/backend.h"
 #include "engine/compute/cpu/thread_pool.h"
 
 namespace hostler {
@@ -17,9 +17,7 @@ class HostInput {
  public:
   static constexpr int kLanes = 32, kGroup = 8, kBlock = kLanes * kGroup;
 
-  void Resize(int64_t rows, int64_t cols);
-  // x[i] * scale of a row.
-  void Set(int64_t row, const float* x, float scale);
+  void Set(Mat x);  // keeps its memory
 
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
@@ -37,13 +35,13 @@ class HostMatMul {
   // `pool` must outlive it.
   explicit HostMatMul(ThreadPool* pool) : pool_(*pool), scratch_(pool->threads()) {}
 
-  // y[t, r] = x[t] · w[r] + bias[r] for every row of x and w; w [rows, x.cols()] of a
-  // weight type, bias in f32 of any alignment or null.
-  void Run(DType type, const std::byte* w, const std::byte* bias, int64_t rows, const HostInput& x,
-           float* y, int64_t y_stride);
+  // y = x · wᵀ + bias for x [tokens, w.cols] and y [tokens, w.rows]; bias in f32 of any
+  // alignment, or null. REQUIRES: rows not interleaved
+  void Run(const Weight& w, const std::byte* bias, Mat x, Mat y);
 
  private:
   ThreadPool& pool_;
+  HostInput input_;
   std::vector<std::vector<float>> scratch_;  // of each thread: a row of weights
 };
 
