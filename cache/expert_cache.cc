@@ -27,7 +27,7 @@ absl::StatusOr<std::unique_ptr<HostLevel>> NewHostLevel(
                     SlotStride(sizes.slot_bytes)));
   }
   absl::StatusOr<SlotTable> table =
-      SlotTable::Create(*store, options.host_bytes, options.new_host_tier);
+      SlotTable::Create(*store, options.host_bytes, options.new_host_tier, options.one_slot_size);
   if (!table.ok()) return std::move(table).status();
   if (policy == nullptr) policy = NewLruPolicy();
   const int depth = reader->depth() + kCopiesUnderWay;
@@ -59,7 +59,7 @@ absl::StatusOr<std::unique_ptr<ExpertCache>> ExpertCache::Create(
                     options.capacity_bytes, SlotStride(sizes->slot_bytes)));
   }
   absl::StatusOr<SlotTable> table =
-      SlotTable::Create(*store, options.capacity_bytes, options.new_tier);
+      SlotTable::Create(*store, options.capacity_bytes, options.new_tier, options.one_slot_size);
   if (!table.ok()) return std::move(table).status();
   const Reader* const opened = reader.get();
   int workers = options.workers;

@@ -111,6 +111,10 @@ class ExpertCache {
     // The tier whose slots hold the experts.
     TierFactory new_tier = NewDramTier;
 
+    // That tier, and those of new_host_tier, reserve their memory: slots are of one size
+    // where little is lost so.
+    bool one_slot_size = false;
+
     // Where that tier is not on the host: slots of `new_host_tier` for so many bytes lie
     // beneath it, with a policy of their own; 0: what is missing is read each time, through
     // buffers of `new_host_tier`. Its Fill takes what is in such a tier.

@@ -189,7 +189,8 @@ ExpertCacheStats ExpertCache::Impl::stats() const {
 std::vector<uint64_t> ExpertCache::Impl::ResidentBytes() const {
   std::vector<uint64_t> bytes;
   for (size_t layer = 0; layer < counters_.resident.size(); ++layer) {
-    bytes.push_back(counters_.resident[layer] * parts_.table.Stride(static_cast<int>(layer)));
+    const size_t each = parts_.store->slot_bytes(static_cast<int>(layer));
+    bytes.push_back(counters_.resident[layer] * SlotStride(each));
   }
   return bytes;
 }

@@ -171,7 +171,8 @@ void CollectReads(std::span<const EngineSnapshot> engines, std::vector<MetricFam
   Family reads("expert_cache_reads_total", kCounter, "Expert reads begun, by who asked for them.");
   Family bytes("expert_cache_read_bytes_total", kCounter,
                "Expert bytes read, by who asked for them.");
-  Family in_flight("expert_cache_reads_in_flight", kGauge, "Expert reads at the disk.");
+  Family in_flight("expert_cache_reads_in_flight", kGauge,
+                   "Expert reads under way; a device's copies too.");
   Family queued("expert_cache_reads_queued", kGauge, "Expert reads not begun.");
   for (const EngineSnapshot& engine : engines) {
     for (const ExpertReads& one : ReadsByClass(engine.stats.experts)) {

@@ -102,6 +102,7 @@ absl::Status ServedExperts::Start(const MemoryPlan& plan, Backend* backend) {
   cache.new_tier = [backend](std::span<const SlotClass> classes) {
     return backend->NewTier(classes);
   };
+  cache.one_slot_size = !backend->SharesHostMemory();
   cache.host_bytes = plan.host_experts;
   cache.new_host_tier = [backend](std::span<const SlotClass> classes) {
     return backend->NewHostTier(classes);

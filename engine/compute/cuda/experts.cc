@@ -94,7 +94,8 @@ void CudaExperts::Run(const ExpertLayout& layout, std::span<const ExpertTask> ta
   Gather(layout, tasks);
   const int64_t entries = static_cast<int64_t>(in_rows_.size());
   if (entries == 0 || !launcher_.ok()) return;
-  const size_t hidden_bytes = static_cast<size_t>(2 * entries * layout.ffn) * sizeof(float);
+  // For all the entries there may ever be: which of them are the device's changes.
+  const size_t hidden_bytes = static_cast<size_t>(2 * out.rows * layout.ffn) * sizeof(float);
   auto* const hidden = reinterpret_cast<float*>(Reserve(hidden_, hidden_bytes));
   if (hidden == nullptr) return;
   const Mat gate = {hidden, entries, layout.ffn};
@@ -118,7 +119,8 @@ void CudaExperts::Run(const ExpertLayout& layout, std::span<const ExpertTask> ta
     // A row of integers for each entry where rows are scaled, or where those are fewer.
     if (!in_scales_.empty() || entries < x.rows) gather = task.in_rows;
     inputs = {nullptr, gather == nullptr ? x.rows : entries, layout.dim};
-    inputs.data = Reserve(inputs_, inputs.bytes());
+    const size_t row_bytes = IntegerInputs::RowBytes(layout.dim);
+    inputs.data = Reserve(inputs_, static_cast<size_t>(std::max(x.rows, out.rows)) * row_bytes);
     LaunchQuantizeInputs(launcher_, x.data, x.rows, gather, task.in_scales, inputs);
   }
   const int32_t* in_rows = gather == nullptr ? task.in_rows : nullptr;
@@ -149,7 +151,8 @@ void CudaExperts::Run(const ExpertLayout& layout, std::span<const ExpertTask> ta
   task.y_rows = out.rows;
   if (UsesIntegers(layout.down_type)) {
     inputs = {nullptr, entries, layout.ffn};
-    inputs.data = Reserve(inputs_, inputs.bytes());
+    const size_t row_bytes = IntegerInputs::RowBytes(layout.ffn);
+    inputs.data = Reserve(inputs_, static_cast<size_t>(out.rows) * row_bytes);
     LaunchQuantizeInputs(launcher_, gate.data, entries, nullptr, nullptr, inputs);
   }
   const Matrix down = {layout.down_offset, layout.down_bias};

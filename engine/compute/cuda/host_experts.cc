@@ -11,34 +11,30 @@ const std::byte* BiasAt(const std::byte* slot, size_t offset) {
 
 }  // namespace
 
-void HostExperts::Run(const ExpertLayout& layout, const ExpertTask& task, const float* x,
-                      float* out) {
+void HostExperts::Run(const ExpertLayout& layout, const ExpertTask& task, Mat x, Mat out) {
   const int64_t rows = static_cast<int64_t>(task.in_rows.size());
-  const int64_t dim = layout.dim, ffn = layout.ffn;
-  const std::byte* const slot = task.slot;
-  input_.Resize(rows, dim, mat_mul_.FormsFor(layout.gate_type, layout.up_type));
-  hidden_.Resize(rows, ffn, mat_mul_.FormsFor(layout.down_type, layout.down_type));
-  gate_.resize(static_cast<size_t>(rows * ffn));
-  up_.resize(static_cast<size_t>(rows * ffn));
+  const auto matrix = [rows](std::vector<float>& values, int64_t cols) {
+    values.resize(static_cast<size_t>(rows * cols));
+    return Mat{values.data(), rows, cols};
+  };
+  const Mat input = matrix(input_, layout.dim);
+  const Mat gate = matrix(gate_, layout.ffn), up = matrix(up_, layout.ffn);
   for (int64_t r = 0; r < rows; ++r) {
-    input_.Set(r, x + task.in_rows[size_t(r)] * dim,
-               task.in_scales.empty() ? 1.0f : task.in_scales[size_t(r)]);
+    const float scale = task.in_scales.empty() ? 1.0f : task.in_scales[size_t(r)];
+    const float* from = x.row(task.in_rows[size_t(r)]);
+    for (int64_t i = 0; i < layout.dim; ++i) input.row(r)[i] = from[i] * scale;
   }
-  mat_mul_.Run(layout.gate_type, slot + layout.gate_offset, BiasAt(slot, layout.gate_bias), ffn,
-               input_, gate_.data(), ffn);
-  mat_mul_.Run(layout.up_type, slot + layout.up_offset, BiasAt(slot, layout.up_bias), ffn, input_,
-               up_.data(), ffn);
+  const std::byte* const slot = task.slot;
+  mat_mul_.Run(layout.gate(slot), BiasAt(slot, layout.gate_bias), input, gate);
+  mat_mul_.Run(layout.up(slot), BiasAt(slot, layout.up_bias), input, up);
   const ActivationSpec& activation = layout.activation;
   pool_.ParallelFor(rows, [&](int64_t r, int) {
-    float* const gate = gate_.data() + r * ffn;
-    const float* const up = up_.data() + r * ffn;
-    for (int64_t i = 0; i < ffn; ++i) {
-      gate[i] = ExactActivation(activation.kind, activation.limit, gate[i], up[i]);
+    float* const row = gate.row(r);
+    for (int64_t i = 0; i < layout.ffn; ++i) {
+      row[i] = ExactActivation(activation.kind, activation.limit, row[i], up.row(r)[i]);
     }
-    hidden_.Set(r, gate, 1.0f);
   });
-  mat_mul_.Run(layout.down_type, slot + layout.down_offset, BiasAt(slot, layout.down_bias), dim,
-               hidden_, out, dim);
+  mat_mul_.Run(layout.down(slot), BiasAt(slot, layout.down_bias), gate, out);
 }
 
 }  // namespace hostler

@@ -17,15 +17,13 @@ class HostExperts {
   // integers: products with types that have integers are in them, as the device's.
   HostExperts(int threads, bool integers) : pool_(threads), mat_mul_(&pool_, integers) {}
 
-  // One task's part of Backend::ExpertFfn, of the same x; row i of out [in_rows, dim] is
-  // for out_rows[i].
-  void Run(const ExpertLayout& layout, const ExpertTask& task, const float* x, float* out);
+  // One task's part of Backend::ExpertFfn, of the same x; row i of out is for out_rows[i].
+  void Run(const ExpertLayout& layout, const ExpertTask& task, Mat x, Mat out);
 
  private:
   ThreadPool pool_;
   HostMatMul mat_mul_;
-  HostInput input_, hidden_;
-  std::vector<float> gate_, up_;  // [rows, ffn]
+  std::vector<float> input_, gate_, up_;  // [rows, dim], [rows, ffn], [rows, ffn]
 };
 
 }  // namespace hostler

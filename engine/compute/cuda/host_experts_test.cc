@@ -82,18 +82,15 @@ TEST_P(HostExpertsTest, ProductsHaveTheDevicesBits) {
          {block == 1 ? int64_t{37} : block, int64_t{768}, block + 512 / block * block}) {
       for (const int64_t rows : {1, 11}) {
         const OwnedWeight w(type, 19, cols, 3);
-        const OwnedMat x(rows, cols, 4), bias(1, 19, 5);
+        const OwnedMat x(rows, cols, 4);
         Weight weight = w.weight;
         weight.data = OnDevice(w.bytes.data(), w.bytes.size());
         const Mat y = OnDevice(OwnedMat(rows, 19, 6));
         backend_->MatMul(weight, OnDevice(x), y);
-        HostInput input;
-        input.Resize(rows, cols, host.FormsFor(type, type));
-        for (int64_t r = 0; r < rows; ++r) input.Set(r, x.mat.row(r), 1.0f);
-        std::vector<float> got(static_cast<size_t>(rows * 19));
-        host.Run(type, w.bytes.data(), nullptr, 19, input, got.data(), 19);
+        OwnedMat got(rows, 19);
+        host.Run(w.weight, nullptr, x.mat, got.mat);
         SCOPED_TRACE(std::string(GetDTypeInfo(type).name) + " " + std::to_string(cols));
-        ExpectSameBits(got, Read(y));
+        ExpectSameBits(got.values, Read(y));
         buffers_.clear();
       }
     }
@@ -104,9 +101,8 @@ TEST_P(HostExpertsTest, InstructionSetsAgree) {
   if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) GTEST_SKIP();
   for (const int64_t cols : {5, 256, 700}) {
     HostInput x;
-    x.Resize(17, cols, {});
     const OwnedMat values(17, cols, 1), weights(1, cols, 2);
-    for (int64_t r = 0; r < 17; ++r) x.Set(r, values.mat.row(r), 0.7f);
+    x.Set(values.mat);
     std::vector<float> w(static_cast<size_t>(x.blocks() * HostInput::kBlock));
     std::copy(weights.values.begin(), weights.values.end(), w.begin());
     const HostRow row = {w.data(), x.row(0), cols, 17, x.blocks() * HostInput::kBlock};

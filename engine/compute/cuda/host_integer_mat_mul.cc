@@ -63,7 +63,7 @@ void Multiply(const Weight& w, const HostIntegerInputs& x, float* y, int64_t y_s
 
 HostIntegerInputs::HostIntegerInputs(Mat x) {
   Resize(x.rows, x.cols);
-  for (int64_t r = 0; r < rows; ++r) Set(r, x.row(r), 1.0f);
+  for (int64_t r = 0; r < rows; ++r) Set(r, x.row(r));
 }
 
 void HostIntegerInputs::Resize(int64_t new_rows, int64_t new_cols) {
@@ -74,13 +74,12 @@ void HostIntegerInputs::Resize(int64_t new_rows, int64_t new_cols) {
   scales.resize(static_cast<size_t>(rows * groups()));
 }
 
-void HostIntegerInputs::Set(int64_t row, const float* x, float scale) {
+void HostIntegerInputs::Set(int64_t row, const float* x) {
   for (int64_t g = 0; g < groups(); ++g) {
     const int64_t first = g * kIntegerGroup, n = std::min<int64_t>(kIntegerGroup, cols - first);
-    float values[kIntegerGroup];
+    const float* values = x + first;
     uint32_t most = 0;  // as bits: NaN is above infinity
     for (int64_t i = 0; i < n; ++i) {
-      values[i] = x[first + i] * scale;
       most = std::max(most, std::bit_cast<uint32_t>(values[i]) & 0x7fffffffu);
     }
     const float largest = std::bit_cast<float>(most);

@@ -16,8 +16,8 @@ struct HostIntegerInputs {
   explicit HostIntegerInputs(Mat x);
 
   void Resize(int64_t new_rows, int64_t new_cols);  // keeps its memory
-  // x[i] * scale of a row. Any number of threads may set rows of their own at a time.
-  void Set(int64_t row, const float* x, float scale);
+  // Any number of threads may set rows of their own at a time.
+  void Set(int64_t row, const float* x);
   int64_t groups() const { return (cols + kIntegerGroup - 1) / kIntegerGroup; }
 
   int64_t rows = 0, cols = 0;

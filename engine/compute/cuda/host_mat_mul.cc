@@ -23,53 +23,57 @@ SumRow BestSumRow() {
 
 }  // namespace
 
-void HostInput::Resize(int64_t rows, int64_t cols, Forms forms) {
-  rows_ = rows;
-  cols_ = cols;
-  forms_ = forms;
-  if (forms.floats) values_.resize(static_cast<size_t>(rows * blocks() * kBlock));
-  if (forms.integers) integers_.Resize(rows, cols);
-}
-
-void HostInput::Set(int64_t row, const float* x, float scale) {
-  if (forms_.integers) integers_.Set(row, x, scale);
-  if (!forms_.floats) return;
-  float* out = values_.data() + row * blocks() * kBlock;
-  for (int64_t first = 0; first < cols_; first += kBlock) {
-    for (int64_t at = 0; at < kBlock; ++at) {
-      const int64_t column = first + at;
-      out[first + at % kGroup * kLanes + at / kGroup] = column < cols_ ? x[column] * scale : 0;
+void HostInput::Set(Mat x) {
+  rows_ = x.rows;
+  cols_ = x.cols;
+  values_.assign(static_cast<size_t>(rows_ * blocks() * kBlock), 0.0f);
+  for (int64_t row = 0; row < rows_; ++row) {
+    const float* in = x.row(row);
+    float* out = values_.data() + row * blocks() * kBlock;
+    for (int64_t column = 0; column < cols_; ++column) {
+      const int64_t at = column % kBlock;
+      out[column - at + at % kGroup * kLanes + at / kGroup] = in[column];
     }
   }
 }
 
-void HostMatMul::Run(DType type, const std::byte* w, const std::byte* bias, int64_t rows,
-                     const HostInput& x, float* y, int64_t y_stride) {
-  static const SumRow sum_row = BestSumRow();
-  const ToF32Function to_f32 = GetToF32(type);
-  const size_t row_bytes = RowBytes(type, x.cols());
-  const int64_t padded = x.blocks() * HostInput::kBlock;
-  for (std::vector<float>& values : scratch_) values.assign(static_cast<size_t>(padded), 0.0f);
-  const bool integers = UsesIntegers(type);
-  pool_.ParallelFor((rows + kRowsAtOnce - 1) / kRowsAtOnce, [&](int64_t chunk, int thread) {
-    const int64_t begin = chunk * kRowsAtOnce, end = std::min(rows, begin + kRowsAtOnce);
-    if (integers) {
-      const Weight part = {type, end - begin, x.cols(), w + static_cast<size_t>(begin) * row_bytes};
-      HostIntegerMatMul(part, x.integers(), y + begin, y_stride);
+void HostMatMul::RunIntegers(const Weight& w, const std::byte* bias, Mat x, Mat y) {
+  integer_inputs_.Resize(x.rows, x.cols);
+  pool_.ParallelFor(x.rows, [&](int64_t t, int) { integer_inputs_.Set(t, x.row(t)); });
+  pool_.ParallelFor((w.rows + kRowsAtOnce - 1) / kRowsAtOnce, [&](int64_t chunk, int) {
+    const int64_t first = chunk * kRowsAtOnce, rows = std::min(kRowsAtOnce, w.rows - first);
+    const Weight part = {w.dtype, rows, w.cols,
+                         w.data + static_cast<size_t>(first) * RowBytes(w.dtype, w.cols)};
+    HostIntegerMatMul(part, integer_inputs_, y.data + first, y.cols);
+    for (int64_t r = first; bias != nullptr && r < first + rows; ++r) {
+      float added = 0;
+      std::memcpy(&added, bias + 4 * r, sizeof added);
+      for (int64_t t = 0; t < y.rows; ++t) y.row(t)[r] += added;
     }
+  });
+}
+
+void HostMatMul::Run(const Weight& w, const std::byte* bias, Mat x, Mat y) {
+  if (integers_ && HasIntegers(w.dtype)) return RunIntegers(w, bias, x, y);
+  static const SumRow sum_row = BestSumRow();
+  const ToF32Function to_f32 = GetToF32(w.dtype);
+  const size_t row_bytes = RowBytes(w.dtype, w.cols);
+  input_.Set(x);
+  const int64_t padded = input_.blocks() * HostInput::kBlock;
+  for (std::vector<float>& values : scratch_) values.assign(static_cast<size_t>(padded), 0.0f);
+  pool_.ParallelFor((w.rows + kRowsAtOnce - 1) / kRowsAtOnce, [&](int64_t chunk, int thread) {
     float* const values = scratch_[thread].data();
     float sums[kTokensAtOnce];
-    for (int64_t r = begin; r < end; ++r) {
+    const int64_t end = std::min(w.rows, (chunk + 1) * kRowsAtOnce);
+    for (int64_t r = chunk * kRowsAtOnce; r < end; ++r) {
+      to_f32(w.data + static_cast<size_t>(r) * row_bytes, w.cols, values);
       float added = 0;
       if (bias != nullptr) std::memcpy(&added, bias + 4 * r, sizeof added);
-      if (!integers) to_f32(w + static_cast<size_t>(r) * row_bytes, x.cols(), values);
-      for (int64_t first = 0; first < x.rows(); first += kTokensAtOnce) {
-        const int64_t tokens = std::min(kTokensAtOnce, x.rows() - first);
-        if (!integers) sum_row({values, x.row(first), x.cols(), tokens, padded}, sums);
+      for (int64_t first = 0; first < x.rows; first += kTokensAtOnce) {
+        const int64_t tokens = std::min(kTokensAtOnce, x.rows - first);
+        sum_row({values, input_.row(first), w.cols, tokens, padded}, sums);
         for (int64_t t = 0; t < tokens; ++t) {
-          float& out = y[(first + t) * y_stride + r];
-          if (!integers) out = sums[t];
-          if (bias != nullptr) out += added;
+          y.row(first + t)[r] = bias == nullptr ? sums[t] : sums[t] + added;
         }
       }
     }

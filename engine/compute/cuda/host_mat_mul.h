@@ -1,13 +1,13 @@
 // Products on the host that give the bits of the device's (mat_mul.cuh): the same values
-// of the weights, and for each result the same multiply-adds summed in the same order. Those
-// in integers are host_integer_mat_mul.h's.
+// of the weights, and for each result the same multiply-adds summed in the same order.
+// Those in integers are host_integer_mat_mul.h's.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "engine/base/dtype.h"
+#include "engine/compute/backend.h"
 #include "engine/compute/cpu/thread_pool.h"
 #include "engine/compute/cuda/host_integer_mat_mul.h"
 
@@ -19,50 +19,36 @@ class HostInput {
  public:
   static constexpr int kLanes = 32, kGroup = 8, kBlock = kLanes * kGroup;
 
-  // What products take: floats, integers or both.
-  struct Forms {
-    bool floats = true, integers = false;
-  };
-
-  void Resize(int64_t rows, int64_t cols, Forms forms);
-  // x[i] * scale of a row.
-  void Set(int64_t row, const float* x, float scale);
+  void Set(Mat x);  // keeps its memory
 
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
   int64_t blocks() const { return (cols_ + kBlock - 1) / kBlock; }
-  const HostIntegerInputs& integers() const { return integers_; }
   const float* row(int64_t i) const { return values_.data() + i * blocks() * kBlock; }
 
  private:
   int64_t rows_ = 0, cols_ = 0;
-  Forms forms_;
   std::vector<float> values_;
-  HostIntegerInputs integers_;
 };
 
 // Multiplies by matrices, with the threads of a pool. One thread at a time calls it.
 class HostMatMul {
  public:
-  // `pool` must outlive it. `integers`: products with types that have integers are in them.
+  // `pool` must outlive it. integers: products with types that have integers are in them.
   HostMatMul(ThreadPool* pool, bool integers)
       : pool_(*pool), integers_(integers), scratch_(pool->threads()) {}
 
-  // What products with weights of two types take.
-  HostInput::Forms FormsFor(DType a, DType b) const {
-    return {!UsesIntegers(a) || !UsesIntegers(b), UsesIntegers(a) || UsesIntegers(b)};
-  }
-
-  // y[t, r] = x[t] · w[r] + bias[r] for every row of x and w; w [rows, x.cols()] of a
-  // weight type, bias in f32 of any alignment or null.
-  void Run(DType type, const std::byte* w, const std::byte* bias, int64_t rows, const HostInput& x,
-           float* y, int64_t y_stride);
+  // y = x · wᵀ + bias for x [tokens, w.cols] and y [tokens, w.rows]; bias in f32 of any
+  // alignment, or null. REQUIRES: rows not interleaved
+  void Run(const Weight& w, const std::byte* bias, Mat x, Mat y);
 
  private:
-  bool UsesIntegers(DType type) const { return integers_ && HasIntegers(type); }
+  void RunIntegers(const Weight& w, const std::byte* bias, Mat x, Mat y);
 
   ThreadPool& pool_;
   const bool integers_;
+  HostInput input_;
+  HostIntegerInputs integer_inputs_;
   std::vector<std::vector<float>> scratch_;  // of each thread: a row of weights
 };
 

@@ -51,18 +51,21 @@ void HostShare::End(const ExpertLayout& layout, std::span<const ExpertTask> task
   // What took the last results may still be queued.
   if (!launcher_.Check(cudaEventSynchronize(up_.get()))) return;
   const Mat results = {nullptr, static_cast<int64_t>(out_rows_.size()), layout.dim};
-  if (!Reserve(&results_, &result_bytes_, RangeOf(results).bytes)) return;
+  // As much as it may ever be.
+  if (!Reserve(&results_, &result_bytes_, RangeOf(out).bytes)) return;
   if (!launcher_.Check(cudaEventSynchronize(down_.get()))) return;
   CheckHostRead(x_.get(), RangeOf(x).bytes);
   CheckHostWrite(results_.get(), RangeOf(results).bytes);
   if (experts_ == nullptr) experts_ = std::make_unique<HostExperts>(threads_, integers_);
+  const Mat input = {reinterpret_cast<float*>(x_.get()), x.rows, x.cols};
   float* const first = reinterpret_cast<float*>(results_.get());
   float* next = first;
   for (const ExpertTask& task : tasks) {
     if (!task.on_host) continue;
     const Clock::time_point start = Clock::now();
-    experts_->Run(layout, task, reinterpret_cast<const float*>(x_.get()), next);
-    next += task.in_rows.size() * static_cast<size_t>(layout.dim);
+    const Mat part = {next, static_cast<int64_t>(task.in_rows.size()), layout.dim};
+    experts_->Run(layout, task, input, part);
+    next += part.rows * part.cols;
     if (task.seconds != nullptr) {
       *task.seconds = std::chrono::duration<double>(Clock::now() - start).count();
     }
