@@ -19,6 +19,11 @@ ExpertCacheStats CacheCounters::Read() const {
   stats.speculative_useful_bytes = speculative_useful_bytes;
   stats.preload_reads = preload_reads;
   stats.preload_bytes = preload_bytes;
+  stats.copies = copies;
+  stats.copied_bytes = copied_bytes;
+  stats.promotions = promotions;
+  stats.host_experts = host_experts;
+  stats.host_rows = host_rows;
   stats.hits = demand_hits + stats.speculative_hits;
   stats.misses = demand_misses + stats.speculative_late;
   stats.reads = demand_reads + stats.speculative_reads + stats.preload_reads;

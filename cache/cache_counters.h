@@ -20,6 +20,8 @@ struct CacheCounters {
   std::atomic<uint64_t> speculative_hits{0}, speculative_late{0};
   std::atomic<uint64_t> speculative_wasted{0}, speculative_wasted_bytes{0};
   std::atomic<uint64_t> speculative_useful_bytes{0}, preload_reads{0}, preload_bytes{0};
+  std::atomic<uint64_t> copies{0}, copied_bytes{0}, promotions{0};
+  std::atomic<uint64_t> host_experts{0}, host_rows{0};
   std::atomic<int64_t> stall_ns{0};
   LatencyRecorder demand_latency;
   std::atomic<uint64_t> capacity_bytes{0};
@@ -36,7 +38,7 @@ struct CacheCounters {
   uint64_t misses() const { return demand_misses + speculative_late; }
   uint64_t read_bytes() const { return demand_bytes + speculative_bytes + preload_bytes; }
 
-  // All but what slots say: resident_bytes, model_bytes, locked.
+  // All but what slots say, here and beneath.
   ExpertCacheStats Read() const;
 };
 

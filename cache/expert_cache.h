@@ -23,6 +23,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cache/expert_store.h"
+#include "cache/host_level.h"
+#include "cache/hybrid.h"
 #include "cache/latency.h"
 #include "cache/miss_ratio.h"
 #include "cache/policy.h"
@@ -35,9 +37,12 @@ namespace hostler {
 
 struct AcquiredExpert {
   int expert = 0;
-  // slot_bytes(layer) bytes in the tier's memory; null when the expert could not be read.
+  // slot_bytes(layer) bytes in the tier's memory, or the host's; null when the expert could not be
+  // read.
   const std::byte* data = nullptr;
-  absl::Status status;  // why `data` is null
+  // It is in the host's memory beneath the tier, to be computed by the host.
+  bool on_host = false;
+  absl::Status status = {};  // why `data` is null
 };
 
 // Counters only grow, and so do the differences that are of a kind: hits without
@@ -63,6 +68,14 @@ struct ExpertCacheStats {
   int reads_in_flight = 0, reads_queued = 0;
   int speculative_in_flight = 0, speculative_queued = 0;  // of them
   int preloads_in_flight = 0;                             // likewise
+
+  // Of a tier that is not on the host: what was copied to it, from a level of slots in
+  // DRAM or, where there is none, from what was read.
+  uint64_t copies = 0, copied_bytes = 0;
+  uint64_t promotions = 0;                   // copies begun of what the host had computed
+  uint64_t host_experts = 0, host_rows = 0;  // computed by the host: experts, their rows
+  HostLevelStats host;                       // the level in DRAM; capacity 0: there is none
+  bool on_device = false;                    // slots are not the host's memory
 
   uint64_t resident_bytes = 0;  // slots that hold an expert
   uint64_t capacity_bytes = 0;  // what slots may take
@@ -97,15 +110,28 @@ class ExpertCache {
     uint64_t least_bytes = 0;
     // The tier whose slots hold the experts.
     TierFactory new_tier = NewDramTier;
+
+    // That tier, and those of new_host_tier, reserve their memory: slots are of one size
+    // where little is lost so.
+    bool one_slot_size = false;
+
+    // Where that tier is not on the host: slots of `new_host_tier` for so many bytes lie
+    // beneath it, with a policy of their own; 0: what is missing is read each time, through
+    // buffers of `new_host_tier`. Its Fill takes what is in such a tier.
+    uint64_t host_bytes = 0;
+    TierFactory new_host_tier = NewDramTier;
+    // With those: whether experts are computed there rather than copied.
+    Hybrid hybrid = Hybrid::kOff;
   };
 
   // `store` must outlive the cache. With a `predictor` the cache guesses by
-  // itself. Starts its threads. Errors: InvalidArgument
-  // when the capacity is below one slot, ResourceExhausted when the memory
-  // cannot be had.
+  // itself. `host_policy`: of the slots for host_bytes; null: LRU. Starts its threads. Errors:
+  // InvalidArgument when the capacity is below one slot, ResourceExhausted when the memory cannot
+  // be had.
   static absl::StatusOr<std::unique_ptr<ExpertCache>> Create(
       const Options& options, const ExpertStore* store, std::unique_ptr<Reader> reader,
-      std::unique_ptr<EvictionPolicy> policy, std::unique_ptr<ExpertPredictor> predictor = nullptr);
+      std::unique_ptr<EvictionPolicy> policy, std::unique_ptr<ExpertPredictor> predictor = nullptr,
+      std::unique_ptr<EvictionPolicy> host_policy = nullptr);
   ~ExpertCache();
 
   class Acquisition {
@@ -145,6 +171,10 @@ class ExpertCache {
   // A step has ended: what the governor judges by. Returns what was counted
   // since the step before. The acquirer's thread.
   ExpertCacheStep EndStep(const StepCost& cost);
+
+  // The host has computed an expert (AcquiredExpert::on_host) for so many rows. The
+  // acquirer's thread.
+  void OnHostWork(int layer, int rows, double seconds);
 
   // Fills the cache in the background, in order, while no one waits for the
   // disk: first `pinned`, for which others leave, then `popular` as far as

@@ -7,12 +7,33 @@
 
 namespace hostler {
 
+namespace {
+
+// What may be lost to slots that are larger than their experts.
+constexpr double kMostLost = 1.0 / 8;
+
+// The largest expert, if slots of that size lose little and memory is short; else 0.
+size_t OneSize(const ExpertStore& store, uint64_t budget_bytes) {
+  size_t largest = 0;
+  uint64_t all = 0, experts = 0;
+  for (int layer = 0; layer < store.num_layers(); ++layer) {
+    largest = std::max(largest, store.slot_bytes(layer));
+    all += SlotStride(store.slot_bytes(layer)) * store.num_experts(layer);
+    experts += store.num_experts(layer);
+  }
+  const double taken = static_cast<double>(SlotStride(largest)) * static_cast<double>(experts);
+  return budget_bytes < all && static_cast<double>(all) >= taken * (1 - kMostLost) ? largest : 0;
+}
+
+}  // namespace
+
 absl::StatusOr<SlotTable> SlotTable::Create(const ExpertStore& store, uint64_t budget_bytes,
-                                            const TierFactory& new_tier) {
+                                            const TierFactory& new_tier, bool one_size) {
   SlotTable table;
   std::vector<SlotClass> sizes;
+  const size_t largest = one_size ? OneSize(store, budget_bytes) : 0;
   for (int layer = 0; layer < store.num_layers(); ++layer) {
-    const size_t bytes = store.slot_bytes(layer);
+    const size_t bytes = largest > 0 ? largest : store.slot_bytes(layer);
     auto found = std::find_if(sizes.begin(), sizes.end(),
                               [bytes](const SlotClass& size) { return size.bytes == bytes; });
     if (found == sizes.end()) found = sizes.insert(sizes.end(), {bytes, 0});
@@ -42,6 +63,7 @@ absl::StatusOr<SlotTable> SlotTable::Create(const ExpertStore& store, uint64_t b
   }
   table.keys_.resize(slot);
   table.set_budget(budget_bytes);
+  if (absl::Status status = table.tier_->Reserve(table.budget_); !status.ok()) return status;
   return table;
 }
 

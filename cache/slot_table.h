@@ -22,10 +22,11 @@ class SlotTable {
  public:
   static constexpr int kNone = -1;
 
-  // Slots for all experts of `store`, of which `budget_bytes` may be in use.
-  // Errors: ResourceExhausted.
+  // Slots for all experts of `store`, of which `budget_bytes` may be in use. `one_size`:
+  // for a tier that reserves its memory, where not all experts fit and little is lost,
+  // every slot has room for the largest. Errors: ResourceExhausted.
   static absl::StatusOr<SlotTable> Create(const ExpertStore& store, uint64_t budget_bytes,
-                                          const TierFactory& new_tier);
+                                          const TierFactory& new_tier, bool one_size = false);
 
   // Where `key` is, kNone if it is nowhere.
   int Find(ExpertKey key) const { return slot_of_[key.layer][key.expert]; }

@@ -40,7 +40,8 @@ class DramTier : public Tier {
 
   bool on_host() const override { return true; }
 
-  absl::Status Fill(int index, std::span<const std::byte> bytes) override {
+  absl::Status Fill(int index, std::span<const std::byte> bytes,
+                    const std::atomic<bool>&) override {
     std::copy(bytes.begin(), bytes.end(), slot(index).begin());
     return absl::OkStatus();
   }

@@ -25,13 +25,20 @@ using Family = MetricFamilyBuilder;
 using Labels = MetricFamilyBuilder::Labels;
 
 Labels LabelsOf(const EngineSnapshot& engine) {
-  return {{"model_name", engine.model}, {"tier", "dram"}};
+  return {{"model_name", engine.model}, {"tier", engine.stats.experts.on_device ? "hbm" : "dram"}};
 }
+
+enum class Of {
+  kSlots,    // the cache's, in whichever tier
+  kBeneath,  // those in DRAM beneath a device's
+  kDevice,   // the cache's, where that is a device's
+};
 
 // A number of ExpertCacheStats, by class where `name` is said.
 struct Number {
   const char* read_class;  // null: of all
   double (*read)(const ExpertCacheStats& stats);
+  Of of = Of::kSlots;
 };
 
 struct NumberFamily {
@@ -48,17 +55,40 @@ const std::vector<NumberFamily>& NumberFamilies() {
        kCounter,
        "Experts that were resident when a step asked for them; speculative: a guess had read them.",
        {{"demand", [](S s) { return double(s.hits - s.speculative_hits); }},
-        {"speculative", [](S s) { return double(s.speculative_hits); }}}},
+        {"speculative", [](S s) { return double(s.speculative_hits); }},
+        {nullptr, [](S s) { return double(s.host.hits); }, Of::kBeneath}}},
       {"misses_total",
        kCounter,
        "Experts that were not resident when a step asked for them; speculative: a guess's read was "
        "under way.",
        {{"demand", [](S s) { return double(s.misses - s.speculative_late); }},
-        {"speculative", [](S s) { return double(s.speculative_late); }}}},
+        {"speculative", [](S s) { return double(s.speculative_late); }},
+        {nullptr, [](S s) { return double(s.host.misses); }, Of::kBeneath}}},
       {"evictions_total",
        kCounter,
        "Experts evicted.",
-       {{nullptr, [](S s) { return double(s.evictions); }}}},
+       {{nullptr, [](S s) { return double(s.evictions); }},
+        {nullptr, [](S s) { return double(s.host.evictions); }, Of::kBeneath}}},
+      {"copies_total",
+       kCounter,
+       "Experts copied to the device.",
+       {{nullptr, [](S s) { return double(s.copies); }, Of::kDevice}}},
+      {"copied_bytes_total",
+       kCounter,
+       "Expert bytes copied to the device.",
+       {{nullptr, [](S s) { return double(s.copied_bytes); }, Of::kDevice}}},
+      {"promotions_total",
+       kCounter,
+       "Copies begun of experts that the host had computed.",
+       {{nullptr, [](S s) { return double(s.promotions); }, Of::kDevice}}},
+      {"host_experts_total",
+       kCounter,
+       "Experts that the host computed for the device.",
+       {{nullptr, [](S s) { return double(s.host_experts); }, Of::kDevice}}},
+      {"host_rows_total",
+       kCounter,
+       "Rows of those.",
+       {{nullptr, [](S s) { return double(s.host_rows); }, Of::kDevice}}},
       {"useful_bytes_total",
        kCounter,
        "Bytes read on a guess that came true.",
@@ -86,11 +116,13 @@ const std::vector<NumberFamily>& NumberFamilies() {
       {"resident_bytes",
        kGauge,
        "Expert bytes in slots.",
-       {{nullptr, [](S s) { return double(s.resident_bytes); }}}},
+       {{nullptr, [](S s) { return double(s.resident_bytes); }},
+        {nullptr, [](S s) { return double(s.host.resident_bytes); }, Of::kBeneath}}},
       {"capacity_bytes",
        kGauge,
        "Bytes that slots may take.",
-       {{nullptr, [](S s) { return double(s.capacity_bytes); }}}},
+       {{nullptr, [](S s) { return double(s.capacity_bytes); }},
+        {nullptr, [](S s) { return double(s.host.capacity_bytes); }, Of::kBeneath}}},
       {"model_bytes",
        kGauge,
        "Bytes that all experts of the model would take.",
@@ -120,9 +152,15 @@ void CollectNumbers(std::span<const EngineSnapshot> engines, std::vector<MetricF
     Family family(std::string("expert_cache_") + numbers.name, numbers.type, numbers.help);
     for (const EngineSnapshot& engine : engines) {
       for (const Number& number : numbers.numbers) {
+        const ExpertCacheStats& stats = engine.stats.experts;
+        if (number.of == Of::kDevice && !stats.on_device) continue;
+        if (number.of == Of::kBeneath && stats.host.capacity_bytes == 0) continue;
         Labels labels;
         if (number.read_class != nullptr) labels.push_back({"class", number.read_class});
-        family.Add(LabelsOf(engine), number.read(engine.stats.experts), std::move(labels));
+        const Labels whose = number.of == Of::kBeneath
+                                 ? Labels{{"model_name", engine.model}, {"tier", "dram"}}
+                                 : LabelsOf(engine);
+        family.Add(whose, number.read(stats), std::move(labels));
       }
     }
     families->push_back(family.Take());
@@ -133,7 +171,8 @@ void CollectReads(std::span<const EngineSnapshot> engines, std::vector<MetricFam
   Family reads("expert_cache_reads_total", kCounter, "Expert reads begun, by who asked for them.");
   Family bytes("expert_cache_read_bytes_total", kCounter,
                "Expert bytes read, by who asked for them.");
-  Family in_flight("expert_cache_reads_in_flight", kGauge, "Expert reads at the disk.");
+  Family in_flight("expert_cache_reads_in_flight", kGauge,
+                   "Expert reads under way; a device's copies too.");
   Family queued("expert_cache_reads_queued", kGauge, "Expert reads not begun.");
   for (const EngineSnapshot& engine : engines) {
     for (const ExpertReads& one : ReadsByClass(engine.stats.experts)) {

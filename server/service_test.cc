@@ -336,6 +336,41 @@ TEST(MetricsTest, TellsExpertReadsByClassAndResidencyByLayer) {
   }
 }
 
+TEST(MetricsTest, TellsTheTiersApart) {
+  Router router;
+  auto owned = std::make_unique<TestEngine>();
+  TestEngine* engine = owned.get();
+  ASSERT_TRUE(router.AddTarget(NewLocalTarget("m", {}, std::move(owned))).ok());
+  Metrics metrics(&router);
+  ExpertCacheStats& experts = engine->reported.experts;
+  engine->expert_report = ExpertReport();
+  experts.hits = 11;
+  EXPECT_THAT(metrics.Expose(), Not(HasSubstr("hostler:expert_cache_copies_total{")));
+  experts.on_device = true;
+  experts.copies = 7;
+  experts.copied_bytes = 700;
+  experts.promotions = 1;
+  experts.host_experts = 5;
+  experts.host_rows = 6;
+  EXPECT_THAT(metrics.Expose(), Not(HasSubstr("tier=\"dram\""))) << "none is beneath";
+  experts.host = {
+      .hits = 4, .misses = 3, .evictions = 2, .resident_bytes = 80, .capacity_bytes = 90};
+  const std::string text = metrics.Expose();
+  for (const std::string line : {"hits_total{model_name=\"m\",tier=\"hbm\",class=\"demand\"} 11",
+                                 "hits_total{model_name=\"m\",tier=\"dram\"} 4",
+                                 "misses_total{model_name=\"m\",tier=\"dram\"} 3",
+                                 "evictions_total{model_name=\"m\",tier=\"dram\"} 2",
+                                 "resident_bytes{model_name=\"m\",tier=\"dram\"} 80",
+                                 "capacity_bytes{model_name=\"m\",tier=\"dram\"} 90",
+                                 "copies_total{model_name=\"m\",tier=\"hbm\"} 7",
+                                 "copied_bytes_total{model_name=\"m\",tier=\"hbm\"} 700",
+                                 "promotions_total{model_name=\"m\",tier=\"hbm\"} 1",
+                                 "host_experts_total{model_name=\"m\",tier=\"hbm\"} 5",
+                                 "host_rows_total{model_name=\"m\",tier=\"hbm\"} 6"}) {
+    EXPECT_THAT(text, HasSubstr("hostler:expert_cache_" + line + "\n"));
+  }
+}
+
 TEST(MetricsTest, SpreadsAStepsTimeOverItsTokens) {
   Metrics metrics(nullptr);
   metrics.ObserveInterToken("m", 3.0, 3);

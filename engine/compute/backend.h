@@ -212,12 +212,16 @@ struct ExpertLayout {
 
 // One expert's work in a step.
 struct ExpertTask {
-  const std::byte* slot = nullptr;    // of the backend's tier
+  const std::byte* slot = nullptr;    // of the backend's tier, or on_host of its host tier
   std::span<const int32_t> in_rows;   // rows of x that chose it
   std::span<const int32_t> out_rows;  // where each result goes, same length
   // Same length or empty: multiplies each input row (Llama 4 weighs the
   // expert's input, not its output).
   std::span<const float> in_scales = {};
+  // Where the tier is not the host's: the host computes it, with the same result, while
+  // the device does what else there is. Not null: gets what that took.
+  bool on_host = false;
+  double* seconds = nullptr;
 };
 
 // Used by one thread (the engine loop's). Operations are done when they return
@@ -247,6 +251,12 @@ class Backend {
 
   // A tier whose slots ExpertFfn computes with where they are. Errors: ResourceExhausted.
   virtual absl::StatusOr<std::unique_ptr<Tier>> NewTier(std::span<const SlotClass> classes) = 0;
+
+  // A tier on the host: where NewTier's is not, what that is filled from, and what
+  // ExpertFfn computes on the host.
+  virtual absl::StatusOr<std::unique_ptr<Tier>> NewHostTier(std::span<const SlotClass> classes) {
+    return NewDramTier(classes);
+  }
 
   // out[i, :] = table[ids[i], :]. REQUIRES: 0 <= ids[i] < table.rows
   virtual void Embed(const Weight& table, std::span<const int32_t> ids, Mat out) = 0;

@@ -183,7 +183,7 @@ TEST_P(MatMulTest, NoRowsAreNoWork) {
   one_->MatMul(w.weight, {nullptr, 0, 16}, {nullptr, 0, 4});
 }
 
-HOSTLER_FOR_EVERY_ISA(MatMulTest);
+HOSTLER_FOR_ALL_PRODUCTS(MatMulTest);
 
 bool Supports(std::string_view isa) {
   const std::vector<std::string> isas = testing::SupportedIsas();

@@ -20,6 +20,7 @@
 #include "gtest/gtest.h"
 #if defined(HOSTLER_CUDA)
 #include "engine/compute/cuda/cuda_backend.h"
+#include "engine/compute/cuda/integers.h"
 #include "engine/compute/cuda/staged_backend.h"
 #endif
 #if defined(HOSTLER_CUDA_EMULATED)
@@ -125,11 +126,12 @@ struct OwnedWeight {
   Weight weight;
 };
 
-// isa: the CPU's, or "cuda".
+// isa: the CPU's, or "cuda", or "cuda_f32" for all its products in f32.
 inline std::unique_ptr<Backend> NewBackend(int threads, std::string_view isa) {
 #if defined(HOSTLER_CUDA)
-  if (isa == "cuda") {
-    absl::StatusOr<std::unique_ptr<Backend>> device = NewCudaBackend();
+  if (isa == "cuda" || isa == "cuda_f32") {
+    absl::StatusOr<std::unique_ptr<Backend>> device =
+        NewCudaBackend(0, {.kernels = isa == "cuda" ? "" : "f32"});
     EXPECT_TRUE(device.ok()) << device.status();
     return std::make_unique<StagedBackend>(*std::move(device));
   }
@@ -140,8 +142,11 @@ inline std::unique_ptr<Backend> NewBackend(int threads, std::string_view isa) {
 }
 
 // The largest magnitude of an input's integer where an instruction set's kernels
-// multiply weights of a type in integers (cpu/integer.h); 0 where they do not.
+// multiply weights of a type in integers (cpu/integer.h, cuda/integers.h); 0 where they do not.
 inline int MostQuant(std::string_view isa, DType type) {
+#if defined(HOSTLER_CUDA)
+  if (isa == "cuda") return HasIntegers(type) ? kMostQuant : 0;
+#endif
   const bool integers = [&] {
     for (const KernelTable* table : SupportedKernels()) {
       if (table->isa == isa) return table->integers != nullptr && table->integers->has(type);
@@ -214,6 +219,18 @@ inline std::vector<std::string> SupportedIsas() {
 #endif
   return isas;
 }
+
+// Also the device's kernels that have all products in f32.
+inline std::vector<std::string> SupportedProducts() {
+  std::vector<std::string> isas = SupportedIsas();
+  if (isas.back() == "cuda") isas.emplace_back("cuda_f32");
+  return isas;
+}
+
+#define HOSTLER_FOR_ALL_PRODUCTS(Suite)                                                  \
+  INSTANTIATE_TEST_SUITE_P(Isa, Suite,                                                   \
+                           ::testing::ValuesIn(::hostler::testing::SupportedProducts()), \
+                           [](const auto& info) { return info.param; })
 
 #define HOSTLER_FOR_EVERY_ISA(Suite)                                                             \
   INSTANTIATE_TEST_SUITE_P(Isa, Suite, ::testing::ValuesIn(::hostler::testing::SupportedIsas()), \

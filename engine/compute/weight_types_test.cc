@@ -143,7 +143,7 @@ TEST_P(WeightTypesTest, ExpertsMayMixThem) {
   }
 }
 
-HOSTLER_FOR_EVERY_ISA(WeightTypesTest);
+HOSTLER_FOR_ALL_PRODUCTS(WeightTypesTest);
 
 }  // namespace
 }  // namespace hostler

@@ -104,6 +104,7 @@ class ReferenceModelTest : public ::testing::TestWithParam<ReferenceModel> {
     options.memory_bytes = uint64_t{256} << 20;
     options.expert_memory_bytes = expert_bytes;
     options.new_backend = new_backend_;
+    if (adjust_) adjust_(&options);
     auto engine = Engine::Load(GetParam().model.string(), options);
     EXPECT_TRUE(engine.ok()) << engine.status();
     return engine.ok() ? *std::move(engine) : nullptr;
@@ -157,6 +158,7 @@ class ReferenceModelTest : public ::testing::TestWithParam<ReferenceModel> {
   }
 
   std::function<absl::StatusOr<std::unique_ptr<Backend>>()> new_backend_;  // null: the CPU's
+  std::function<void(EngineOptions*)> adjust_;                             // null: nothing
   nlohmann::json golden_;
 };
 

@@ -66,7 +66,8 @@ void ServedExperts::AddNeeds(MemoryNeeds* needs) const {
   }
 }
 
-absl::Status ServedExperts::Start(uint64_t bytes, Backend* backend) {
+absl::Status ServedExperts::Start(const MemoryPlan& plan, Backend* backend) {
+  const uint64_t bytes = plan.experts;
   if (!pins_.empty() && bytes < least_bytes()) {
     return absl::ResourceExhaustedError(
         fmt::format("{} for experts; the {} pinned ones and a slot more take {}",
@@ -101,10 +102,21 @@ absl::Status ServedExperts::Start(uint64_t bytes, Backend* backend) {
   cache.new_tier = [backend](std::span<const SlotClass> classes) {
     return backend->NewTier(classes);
   };
+  cache.one_slot_size = !backend->SharesHostMemory();
+  cache.host_bytes = plan.host_experts;
+  cache.new_host_tier = [backend](std::span<const SlotClass> classes) {
+    return backend->NewHostTier(classes);
+  };
+  std::unique_ptr<EvictionPolicy> host_policy;
+  if (plan.host_experts > 0) {
+    HOSTLER_ASSIGN_OR_RETURN(host_policy, NewPolicy(plan.host_experts, /*pinned=*/0));
+  }
+  cache.hybrid = options_.hybrid;
   if (options_.expert_prefetch == Prefetch::kOff) cache.speculative_reads = 0;
   cache.govern_prefetch = options_.expert_prefetch == Prefetch::kAuto;
-  HOSTLER_ASSIGN_OR_RETURN(cache_, ExpertCache::Create(cache, &store_, std::move(reader),
-                                                       std::move(policy), std::move(predictor)));
+  HOSTLER_ASSIGN_OR_RETURN(cache_,
+                           ExpertCache::Create(cache, &store_, std::move(reader), std::move(policy),
+                                               std::move(predictor), std::move(host_policy)));
   cache_->Preload(pins_, MostPopular(popularity));
   if (warm_start_ != nullptr) {
     warm_start_->KeepSaving([this] { return cache_->ExportPopularity(); });
@@ -122,12 +134,18 @@ absl::StatusOr<std::unique_ptr<Reader>> ServedExperts::OpenReader() const {
 }
 
 absl::StatusOr<std::unique_ptr<EvictionPolicy>> ServedExperts::MakePolicy(uint64_t bytes) const {
+  HOSTLER_ASSIGN_OR_RETURN(auto policy, NewPolicy(bytes, pinned_bytes_));
+  return pins_.empty() ? std::move(policy) : NewPinningPolicy(std::move(policy), pins_);
+}
+
+absl::StatusOr<std::unique_ptr<EvictionPolicy>> ServedExperts::NewPolicy(uint64_t bytes,
+                                                                         uint64_t pinned) const {
   // Pinned experts are no part of what a policy decides.
   const int64_t cycle = int64_t{shape_.layers} * model_.info().experts_per_token;
-  const ExpertCounts counts{cycle, sizes_.experts - int64_t(pins_.size())};
+  const ExpertCounts counts{cycle, sizes_.experts - int64_t(pinned > 0 ? pins_.size() : 0)};
   const int64_t slots = bytes >= sizes_.all_slots_bytes
                             ? counts.all
-                            : int64_t((bytes - pinned_bytes_) / SlotStride(sizes_.slot_bytes));
+                            : int64_t((bytes - pinned) / SlotStride(sizes_.slot_bytes));
   const std::string& asked = options_.expert_policy;
   std::string_view name = asked;
   if (asked == "default" || asked == "lru") name = PolicyForBudget(asked, slots, counts);
@@ -137,8 +155,7 @@ absl::StatusOr<std::unique_ptr<EvictionPolicy>> ServedExperts::MakePolicy(uint64
                     "token asks for {} experts",
                     name, slots, cycle));
   }
-  HOSTLER_ASSIGN_OR_RETURN(auto policy, NewEvictionPolicy(name, shape_));
-  return pins_.empty() ? std::move(policy) : NewPinningPolicy(std::move(policy), pins_);
+  return NewEvictionPolicy(name, shape_);
 }
 
 std::string ServedExperts::PopularityFile() const {

@@ -37,12 +37,11 @@ class ServedExperts {
   // Adds what slots, reads on their way to them, and a trace take.
   void AddNeeds(MemoryNeeds* needs) const;
 
-  // Makes the cache, of `bytes` in the tier of `backend`, which must outlive it, and begins
-  // to fill it. Errors: the reader's and
-  // the cache's; ResourceExhausted when the pinned experts do not fit;
-  // Unavailable when the trace cannot be written; Unimplemented for an
-  // expert_io or expert_direct_io that there is not.
-  absl::Status Start(uint64_t bytes, Backend* backend);
+  // Makes the cache, of plan.experts in the tier of `backend`, which must outlive it, and
+  // plan.host_experts beneath that, and begins to fill it. Errors: the reader's and the cache's;
+  // ResourceExhausted when the pinned experts do not fit; Unavailable when the trace cannot be
+  // written; Unimplemented for an expert_io or expert_direct_io that there is not.
+  absl::Status Start(const MemoryPlan& plan, Backend* backend);
 
   // Saves which experts were used most, if that is asked for. Any thread, after
   // Start().
@@ -65,6 +64,8 @@ class ServedExperts {
   }
   absl::StatusOr<std::unique_ptr<Reader>> OpenReader() const;
   absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakePolicy(uint64_t bytes) const;
+  // For slots of so many bytes, of which `pinned` are none of its business.
+  absl::StatusOr<std::unique_ptr<EvictionPolicy>> NewPolicy(uint64_t bytes, uint64_t pinned) const;
   // "": popularity is not kept.
   std::string PopularityFile() const;
   void Warn(const std::string& text) const;

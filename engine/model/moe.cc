@@ -18,6 +18,7 @@ class ExpertGroups {
     scales_.reserve(entries);
     wanted_.reserve(experts);
     tasks_.reserve(experts);
+    seconds_.resize(experts);
     selection.offsets.reserve(rows + 1);
     selection.experts.reserve(entries);
     selection.weights.reserve(entries);
@@ -41,6 +42,8 @@ class ExpertGroups {
     return task;
   }
   std::vector<ExpertTask>& tasks() { return tasks_; }
+  // [experts] What the host took for each.
+  double& seconds(int expert) { return seconds_[expert]; }
 
   // Moves the entries of experts from `first` on to `weightless`.
   void SplitWeightless(int first);
@@ -55,6 +58,7 @@ class ExpertGroups {
   std::vector<float> scales_;
   std::vector<int> wanted_;
   std::vector<ExpertTask> tasks_;
+  std::vector<double> seconds_;
 };
 
 void ExpertGroups::Group(int rows, int experts) {
@@ -219,6 +223,8 @@ void MoeLayer::ForwardExperts(const StepContext& step, Mat x) {
     for (const AcquiredExpert& expert : ready) {
       if (expert.data != nullptr) {
         tasks.push_back(groups_.TaskOf(expert.expert, expert.data, config_.weigh_input));
+        tasks.back().on_host = expert.on_host;
+        tasks.back().seconds = &(groups_.seconds(expert.expert) = 0);
         continue;
       }
       for (const int32_t row : groups_.rows_of(expert.expert)) {
@@ -226,6 +232,11 @@ void MoeLayer::ForwardExperts(const StepContext& step, Mat x) {
       }
     }
     step.backend.ExpertFfn(layout_, tasks, x, expert_outputs_);
+    for (const AcquiredExpert& expert : ready) {
+      if (!expert.on_host) continue;
+      step.cache->OnHostWork(index_, static_cast<int>(groups_.rows_of(expert.expert).size()),
+                             groups_.seconds(expert.expert));
+    }
   }
 }
 

@@ -6,11 +6,14 @@
 #include <utility>
 #include <vector>
 
+#include "engine/base/cores.h"
 #include "engine/base/status.h"
 #include "engine/compute/convert_weight.h"
 #include "engine/compute/cuda/device_memory.h"
 #include "engine/compute/cuda/experts.h"
 #include "engine/compute/cuda/hbm_tier.h"
+#include "engine/compute/cuda/host_share.h"
+#include "engine/compute/cuda/integers.h"
 #include "engine/compute/cuda/kernels.h"
 #include "engine/compute/cuda/launch.h"
 #include "engine/compute/cuda/parameters.h"
@@ -31,28 +34,12 @@ class CudaBuffer : public Buffer {
   size_t bytes_;
 };
 
-// Memory that grows to the largest size asked for.
-template <typename Pointer>
-struct Growing {
-  Pointer memory;
-  size_t bytes = 0;
-
-  // Null when it cannot be had.
-  std::byte* Reserve(size_t wanted, absl::StatusOr<Pointer> (*allocate)(size_t)) {
-    if (bytes >= wanted) return memory.get();
-    memory.reset();
-    bytes = 0;
-    absl::StatusOr<Pointer> made = allocate(wanted);
-    if (!made.ok()) return nullptr;
-    memory = *std::move(made);
-    bytes = wanted;
-    return memory.get();
-  }
-};
-
 class CudaBackend : public Backend {
  public:
-  explicit CudaBackend(int device) : device_(device) {}
+  CudaBackend(int device, bool integers, int host_threads)
+      : device_(device),
+        integers_(integers),
+        host_share_(&launcher_, &parameters_, integers, host_threads) {}
   ~CudaBackend() override {
     if (stream_ != nullptr) cudaStreamSynchronize(stream_.get());
   }
@@ -61,8 +48,7 @@ class CudaBackend : public Backend {
     Enter();
     HOSTLER_ASSIGN_OR_RETURN(stream_, NewStream(/*priority=*/0));
     launcher_.stream = stream_.get();
-    HOSTLER_ASSIGN_OR_RETURN(EventPtr used, NewEvent());
-    slot_use_ = std::make_shared<SlotUse>(std::move(used));
+    HOSTLER_ASSIGN_OR_RETURN(slot_use_, SlotUse::Create());
     int major = 0, minor = 0;
     launcher_.Check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_));
     launcher_.Check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device_));
@@ -89,6 +75,10 @@ class CudaBackend : public Backend {
     return NewHbmTier(classes, device_, slot_use_);
   }
 
+  absl::StatusOr<std::unique_ptr<Tier>> NewHostTier(std::span<const SlotClass> classes) override {
+    return NewPinnedTier(classes, device_);
+  }
+
   void Embed(const Weight& table, std::span<const int32_t> ids, Mat out) override {
     Enter();
     LaunchEmbed(launcher_, table, parameters_.Put(ids), out);
@@ -113,7 +103,11 @@ class CudaBackend : public Backend {
     task.y_stride = y.cols;
     task.tokens = task.x_rows = task.y_rows = x.rows;
     task.heads = heads;
-    LaunchMatMul(launcher_, task);
+    if (!integers_ || !HasIntegers(w.dtype)) return LaunchMatMul(launcher_, task);
+    IntegerInputs inputs = {nullptr, x.rows * heads, w.cols};
+    inputs.data = reinterpret_cast<std::byte*>(DeviceFloats(inputs_, inputs.bytes()));
+    LaunchQuantizeInputs(launcher_, x.data, inputs.rows, nullptr, nullptr, inputs);
+    LaunchIntegerMatMul(launcher_, task, inputs);
   }
   bool HasMatMulBf16() const override { return false; }
   void MatMulBf16(const Bf16Tiles&, const float*, Mat, Mat) override { std::abort(); }
@@ -164,9 +158,13 @@ class CudaBackend : public Backend {
   void SelectExperts(const GateSpec& spec, Mat logits, ExpertSelection* selection) override;
   void ExpertFfn(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x,
                  Mat out) override {
+    host_share_.Begin(tasks, x);
     experts_.Run(layout, tasks, x, out);
     // Also after an error: what was queued before it uses slots.
-    launcher_.Check(slot_use_->Record(stream_.get()));
+    used_slots_.clear();
+    for (const ExpertTask& task : tasks) used_slots_.push_back(task.slot);
+    launcher_.Check(slot_use_->Record(stream_.get(), used_slots_));
+    host_share_.End(layout, tasks, x, out);
   }
   size_t ExpertScratchBytes(const ExpertLayout& layout, int64_t entries, int64_t) const override {
     return experts_.ScratchBytes(layout, entries);
@@ -249,13 +247,16 @@ class CudaBackend : public Backend {
   }
 
   const int device_;
+  const bool integers_;
   std::string name_;
   StreamPtr stream_;
   Launcher launcher_;
   Parameters parameters_{&launcher_};
-  CudaExperts experts_{&launcher_, &parameters_};
+  CudaExperts experts_{&launcher_, &parameters_, integers_};
+  HostShare host_share_;
   std::shared_ptr<SlotUse> slot_use_;
-  Growing<DevicePtr> convolved_, chosen_;
+  std::vector<const std::byte*> used_slots_;
+  Growing<DevicePtr> convolved_, chosen_, inputs_;
   Growing<PinnedPtr> read_;
   Growing<PinnedPtr> staging_[2];
   EventPtr staged_[2];
@@ -342,7 +343,11 @@ void CudaBackend::SelectExperts(const GateSpec& spec, Mat logits, ExpertSelectio
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device) {
+absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device, const CudaOptions& options) {
+  if (!options.kernels.empty() && options.kernels != "f32") {
+    return absl::InvalidArgumentError(
+        fmt::format("no kernels \"{}\" for a GPU; it has f32", options.kernels));
+  }
   int devices = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&devices); error != cudaSuccess) {
     return absl::NotFoundError(std::string(CudaStatus(error, "no usable device").message()));
@@ -350,7 +355,8 @@ absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device) {
   if (device < 0 || device >= devices) {
     return absl::NotFoundError(fmt::format("CUDA device {}: there are {}", device, devices));
   }
-  auto backend = std::make_unique<CudaBackend>(device);
+  const int host_threads = options.host_threads > 0 ? options.host_threads : UsableCores();
+  auto backend = std::make_unique<CudaBackend>(device, options.kernels.empty(), host_threads);
   HOSTLER_RETURN_IF_ERROR(backend->Start());
   return backend;
 }

@@ -4,13 +4,25 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "engine/compute/backend.h"
 
 namespace hostler {
 
-// Errors: NotFound when there is no such device; ResourceExhausted.
-absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device = 0);
+struct CudaOptions {
+  // As NewCpuBackend's isa: "f32" keeps all inputs of products f32; with "" those of
+  // quantised weights are integers (integers.h).
+  std::string kernels = {};
+  // So many threads compute the experts that are the host's share; 0: as many as there are
+  // cores to use.
+  int host_threads = 0;
+};
+
+// Errors: NotFound when there is no such device; InvalidArgument for other kernels;
+// ResourceExhausted.
+absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device = 0,
+                                                        const CudaOptions& options = {});
 
 }  // namespace hostler

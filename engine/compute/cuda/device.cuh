@@ -16,7 +16,7 @@ __device__ inline float Fma(float a, float b, float c) { return __fmaf_rn(a, b, 
 // The launch's dynamic shared memory.
 __device__ inline float* SharedFloats() {
 #if defined(__CUDACC__)
-  extern __shared__ float shared_floats[];
+  extern __shared__ __align__(16) float shared_floats[];
   return shared_floats;
 #else
   return reinterpret_cast<float*>(cuda_emulation::SharedMemory());

@@ -39,8 +39,11 @@ absl::StatusOr<EventPtr> NewEvent() {
 }
 
 absl::StatusOr<DevicePtr> NewDeviceMemory(size_t bytes) {
+  // Kernels load 16 bytes of which they may need one.
+  constexpr size_t kLoad = 16;
   void* memory = nullptr;
-  const cudaError_t error = cudaMalloc(&memory, std::max<size_t>(bytes, 1));
+  const cudaError_t error =
+      cudaMalloc(&memory, std::max<size_t>((bytes + kLoad - 1) / kLoad * kLoad, kLoad));
   if (error != cudaSuccess) {
     return CudaStatus(error, fmt::format("cannot allocate {} on the device", FormatBytes(bytes)));
   }

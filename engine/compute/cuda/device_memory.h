@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <memory>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -37,6 +38,25 @@ absl::StatusOr<StreamPtr> NewStream(int priority);
 absl::StatusOr<EventPtr> NewEvent();
 absl::StatusOr<DevicePtr> NewDeviceMemory(size_t bytes);
 absl::StatusOr<PinnedPtr> NewPinnedMemory(size_t bytes);
+
+// Memory that grows to the largest size asked for.
+template <typename Pointer>
+struct Growing {
+  Pointer memory;
+  size_t bytes = 0;
+
+  // Null when it cannot be had.
+  std::byte* Reserve(size_t wanted, absl::StatusOr<Pointer> (*allocate)(size_t)) {
+    if (bytes >= wanted) return memory.get();
+    memory.reset();
+    bytes = 0;
+    absl::StatusOr<Pointer> made = allocate(wanted);
+    if (!made.ok()) return nullptr;
+    memory = *std::move(made);
+    bytes = wanted;
+    return memory.get();
+  }
+};
 
 // Before the host reads or writes pinned memory that copies use: the emulation checks
 // that they have ended. Nothing elsewhere.

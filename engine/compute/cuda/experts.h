@@ -6,6 +6,7 @@
 
 #include "engine/compute/backend.h"
 #include "engine/compute/cuda/device_memory.h"
+#include "engine/compute/cuda/integers.h"
 #include "engine/compute/cuda/kernels.h"
 #include "engine/compute/cuda/parameters.h"
 
@@ -14,25 +15,45 @@ namespace hostler {
 // One thread.
 class CudaExperts {
  public:
-  CudaExperts(Launcher* launcher, Parameters* parameters)
-      : launcher_(*launcher), parameters_(*parameters) {}
+  // integers: products with types that have integers are in them.
+  CudaExperts(Launcher* launcher, Parameters* parameters, bool integers)
+      : launcher_(*launcher), parameters_(*parameters), integers_(integers) {}
 
   void Run(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x, Mat out);
   size_t ScratchBytes(const ExpertLayout& layout, int64_t entries) const;
 
  private:
-  // Returns whether each task has one row.
-  bool Group(const ExpertLayout& layout, std::span<const ExpertTask> tasks);
-  bool ReserveHidden(size_t floats);
+  // One of the matrices of every expert, and its results' first row.
+  struct Matrix {
+    size_t offset, bias;
+    int32_t out = 0;
+  };
+  // A task's entries.
+  struct Span {
+    const std::byte* slot;
+    int32_t first, rows;
+  };
+
+  bool UsesIntegers(DType type) const { return integers_ && HasIntegers(type); }
+  void Gather(const ExpertLayout& layout, std::span<const ExpertTask> tasks);
+  // Groups of tasks with more than `above` rows, and no more than `most`.
+  void GroupSpans(std::span<const Matrix> matrices, int32_t above, int32_t most, int32_t tile);
+  // With inputs as integers where the type has them; entry e's are row in_rows[e] of these.
+  void Multiply(MatMulTask task, std::span<const Matrix> matrices, const IntegerInputs& inputs,
+                const int32_t* in_rows);
+  // Null, and an error, when there is no memory.
+  std::byte* Reserve(Growing<DevicePtr>& memory, size_t bytes);
 
   Launcher& launcher_;
   Parameters& parameters_;
-  DevicePtr hidden_;
-  size_t hidden_floats_ = 0;
+  const bool integers_;
+  Growing<DevicePtr> hidden_, inputs_;
   // Of the tasks at hand.
   std::vector<int32_t> in_rows_, out_rows_;
   std::vector<float> in_scales_;
-  std::vector<MatMulGroup> gates_, ups_, downs_;
+  std::vector<Span> spans_;
+  std::vector<MatMulGroup> groups_;
+  bool single_ = false;  // no group has more than one entry
   std::vector<DeviceRange> slots_;
 };
 

@@ -1,7 +1,11 @@
-// Slots in a GPU's memory. Each takes its memory when it is first filled and gives it
-// back when it is discarded; a slot that passes from expert to expert keeps it. What
-// fills a slot goes through pinned memory and a stream of its own, which waits for the
-// kernels that use slots; resident experts are computed meanwhile.
+// Slots in a GPU's memory, and slots in pinned memory of the host from which they are
+// filled. Slots of one size have their memory from the start; of several, each takes its
+// own when it is first filled and gives it back when it is discarded. A fill waits for
+// the kernels that use slots; resident experts are computed meanwhile.
+//
+// Copies that someone waits for and others go through a stream each. Streams' priorities
+// do not order copies, so the others go in pieces, each when no copy waits that is
+// demanded.
 #pragma once
 
 #include <memory>
@@ -13,8 +17,11 @@
 
 namespace hostler {
 
-// `use` is told of by the backend that computes with the slots, on `device`.
+// `use` is told of by the backend that computes with the slots, on `device`. Fill takes
+// what lies in a tier of NewPinnedTier.
 absl::StatusOr<std::unique_ptr<Tier>> NewHbmTier(std::span<const SlotClass> classes, int device,
                                                  std::shared_ptr<SlotUse> use);
+
+std::unique_ptr<Tier> NewPinnedTier(std::span<const SlotClass> classes, int device);
 
 }  // namespace hostler

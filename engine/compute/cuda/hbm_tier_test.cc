@@ -1,5 +1,7 @@
 // Experts in device memory: what computes with them sees what was filled in, whatever
 // fails or takes its time.
+#include <algorithm>
+#include <chrono>
 #include <numeric>
 #include <thread>
 #include <vector>
@@ -23,6 +25,9 @@ class HbmTierTest : public ::testing::Test {
   HbmTierTest() : backend_(*NewCudaBackend()) {
     const SlotClass slots = {layout_.bytes, kSlots};
     tier_ = *backend_->NewTier({&slots, 1});
+    const SlotClass passages = {layout_.bytes, 2 * kSlots};
+    host_ = *backend_->NewHostTier({&passages, 1});
+    if (!host_->Reserve(kSlots * SlotStride(layout_.bytes)).ok()) std::abort();
     memory_ = *backend_->Allocate(2 * kRows * kDim * sizeof(float));
     x_ = {reinterpret_cast<float*>(memory_->data()), kRows, kDim};
     out_ = {x_.row(kRows), kRows, kDim};
@@ -35,15 +40,21 @@ class HbmTierTest : public ::testing::Test {
   ~HbmTierTest() override {
     backend_->ReadBack({}, nullptr).IgnoreError();
     tier_.reset();
+    host_.reset();
     memory_.reset();
     backend_.reset();
     cuda_emulation::Reset();
     for (const std::string& race : cuda_emulation::TakeRaces()) ADD_FAILURE() << race;
   }
 
-  absl::Status Fill(int slot, uint32_t seed) {
-    std::vector<std::byte> bytes = OwnedWeight(DType::kQ8_0, 3 * kFfn, kDim, seed).bytes;
-    const absl::Status status = tier_->Fill(slot, bytes);
+  // From a place of its own for each slot; what was there is overwritten when it returns.
+  absl::Status Fill(int slot, uint32_t seed, bool demanded = true) {
+    const std::span<std::byte> bytes = host_->slot(slot).first(layout_.bytes);
+    CheckHostWrite(bytes.data(), bytes.size());
+    std::ranges::copy(OwnedWeight(DType::kQ8_0, 3 * kFfn, kDim, seed).bytes, bytes.begin());
+    const std::atomic<bool> wanted = demanded;
+    const absl::Status status = tier_->Fill(slot, bytes, wanted);
+    CheckHostWrite(bytes.data(), bytes.size());
     std::fill(bytes.begin(), bytes.end(), std::byte{0xff});
     return status;
   }
@@ -67,7 +78,7 @@ class HbmTierTest : public ::testing::Test {
   const ExpertLayout layout_ =
       ExpertLayout::Packed(kDim, kFfn, DType::kQ8_0, DType::kQ8_0, DType::kQ8_0);
   std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Tier> tier_;
+  std::unique_ptr<Tier> tier_, host_;
   std::unique_ptr<Buffer> memory_;
   Mat x_, out_;
   std::vector<int32_t> rows_ = std::vector<int32_t>(kRows);
@@ -95,6 +106,92 @@ TEST_F(HbmTierTest, MemoryIsTakenByTheFirstFillUntilDiscarded) {
   EXPECT_TRUE(tier_->slot(1).empty());
 }
 
+TEST_F(HbmTierTest, ReservedSlotsOfOneSizeTakeNoMemoryLater) {
+  const SlotClass slots = {layout_.bytes, kSlots};
+  const size_t stride = SlotStride(layout_.bytes);
+  for (const bool host : {false, true}) {
+    const std::unique_ptr<Tier> tier =
+        host ? *backend_->NewHostTier({&slots, 1}) : *backend_->NewTier({&slots, 1});
+    ASSERT_TRUE(tier->Reserve(2 * stride + 100).ok());
+    const auto before = cuda_emulation::CountsSoFar();
+    EXPECT_EQ(tier->slot(1).size(), stride);
+    EXPECT_EQ(tier->slot(0).data() + stride, tier->slot(1).data());
+    tier->Discard(1);
+    EXPECT_EQ(tier->slot(1).size(), stride);
+    EXPECT_EQ(cuda_emulation::CountsSoFar().allocations, before.allocations);
+    EXPECT_EQ(tier->slot(2).size(), host ? stride : 0) << "beyond what was reserved";
+  }
+  cuda_emulation::SetFaults({.allocation = 1});
+  const std::unique_ptr<Tier> tier = *backend_->NewTier({&slots, 1});
+  EXPECT_EQ(tier->Reserve(stride).code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(HbmTierTest, SlotsOfTheHostThatCannotBeHadAreEmpty) {
+  cuda_emulation::SetFaults({.allocation = 1});
+  EXPECT_TRUE(host_->slot(kSlots).empty());
+  EXPECT_FALSE(host_->slot(kSlots).empty());
+}
+
+TEST_F(HbmTierTest, TheSameFillsAgainAllocateNothing) {
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(Fill(i, 5, /*demanded=*/i == 0).ok());
+  const auto before = cuda_emulation::CountsSoFar();
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(Fill(i, 6, /*demanded=*/i == 0).ok());
+  EXPECT_EQ(cuda_emulation::CountsSoFar().allocations, before.allocations);
+}
+
+// Slots of three pieces and some.
+class LargeSlotTest : public HbmTierTest {
+ protected:
+  static constexpr size_t kBytes = (size_t{3} << 20) + 1000;
+
+  LargeSlotTest() {
+    const SlotClass slots = {kBytes, kSlots};
+    large_ = *backend_->NewTier({&slots, 1});
+    large_host_ = *backend_->NewHostTier({&slots, 1});
+    if (!large_->Reserve(kSlots * SlotStride(kBytes)).ok()) std::abort();
+  }
+  ~LargeSlotTest() override {
+    large_.reset();
+    large_host_.reset();
+  }
+  std::thread Start(int slot, const std::atomic<bool>& demanded) {
+    return std::thread([this, slot, &demanded] {
+      const std::span<std::byte> bytes = large_host_->slot(slot).first(kBytes);
+      EXPECT_TRUE(large_->Fill(slot, bytes, demanded).ok());
+    });
+  }
+  static void WaitForCopies(uint64_t count) {
+    while (cuda_emulation::CountsSoFar().copies < count) std::this_thread::yield();
+  }
+  static uint64_t copies() { return cuda_emulation::CountsSoFar().copies; }
+
+  std::unique_ptr<Tier> large_, large_host_;
+};
+
+TEST_F(LargeSlotTest, WhatNobodyWaitsForGoesInPiecesAndLetsOthersPass) {
+  const std::atomic<bool> no{false}, yes{true};
+  cuda_emulation::SetFaults({.copy_delay_ms = 20});
+  const uint64_t before = copies();
+  std::thread idle = Start(0, no);
+  WaitForCopies(before + 1);
+  std::thread wanted = Start(1, yes);  // begins while the first piece is on its way
+  wanted.join();
+  EXPECT_LE(copies(), before + 3) << "the rest of the pieces waits for it";
+  idle.join();
+  EXPECT_EQ(copies(), before + 5);
+}
+
+TEST_F(LargeSlotTest, WhatSomeoneComesToWaitForGoesOnAtOnce) {
+  std::atomic<bool> demanded{false};
+  cuda_emulation::SetFaults({.copy_delay_ms = 10});
+  const uint64_t before = copies();
+  std::thread fill = Start(0, demanded);
+  WaitForCopies(before + 1);
+  demanded = true;
+  fill.join();
+  EXPECT_EQ(copies(), before + 2) << "the rest in one";
+}
+
 // A slot that was released is filled while the kernels that use it are still queued.
 TEST_F(HbmTierTest, AFillWaitsForWhatComputesWithTheSlot) {
   const std::vector<float> five = Alone(5), six = Alone(6);
@@ -108,10 +205,25 @@ TEST_F(HbmTierTest, AFillWaitsForWhatComputesWithTheSlot) {
   EXPECT_EQ(Result(), six);
 }
 
+// But for no kernels that use others.
+TEST_F(HbmTierTest, AFillWaitsForNoOtherSlot) {
+  const std::vector<float> five = Alone(5), six = Alone(6);
+  ASSERT_TRUE(Fill(0, 5).ok());
+  cuda_emulation::SetFaults({.copy_delay_ms = 30});
+  Compute(0);  // several copies of indices, one after another
+  const auto start = std::chrono::steady_clock::now();
+  ASSERT_TRUE(Fill(1, 6).ok());
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(4 * 30));
+  EXPECT_EQ(Result(), five);
+  cuda_emulation::SetFaults({});
+  Compute(1);
+  EXPECT_EQ(Result(), six);
+}
+
 // The indices of the last product cannot be copied: those before it are queued.
 TEST_F(HbmTierTest, AFillWaitsForWhatAFailedStepHadQueued) {
   ASSERT_TRUE(Fill(0, 5).ok());
-  cuda_emulation::SetFaults({.copy = 5});
+  cuda_emulation::SetFaults({.copy = 4});
   Compute(0);
   cuda_emulation::SetFaults({});
   ASSERT_TRUE(Fill(0, 6).ok());

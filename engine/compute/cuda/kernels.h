@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "engine/compute/backend.h"
+#include "engine/compute/cuda/integers.h"
 #include "engine/compute/cuda/launch.h"
 
 namespace hostler {
@@ -15,13 +16,14 @@ struct MatMulGroup {
   const uint8_t* w = nullptr;
   const uint8_t* bias = nullptr;  // f32, of any alignment; null: none
   int32_t first = 0, count = 0;   // entries
+  int32_t out = 0;                // what is added to an entry's row of y
 };
 
 inline constexpr int kTileTokens = 8;
 
 // Products y = x · wᵀ. Of one matrix, or `heads` as Backend::HeadMatMul has them; or,
 // with `groups`, of many: entry e of a group reads row in_rows[e] of x, times in_scales[e],
-// and writes row out_rows[e] of y. Null: e itself, and 1.
+// and writes row out_rows[e] of y, or `out` rows further. Null: e itself, and 1.
 struct MatMulTask {
   DType type = DType::kF32;
   const uint8_t* w = nullptr;
@@ -31,7 +33,7 @@ struct MatMulTask {
   int64_t x_stride = 0, x_rows = 0;
   float* y = nullptr;
   int64_t y_stride = 0, y_rows = 0;
-  int64_t tokens = 0;
+  int64_t tokens = 0, first_token = 0;
   int heads = 1;
 
   const MatMulGroup* groups = nullptr;
@@ -40,10 +42,34 @@ struct MatMulTask {
   const float* in_scales = nullptr;
   const int32_t* out_rows = nullptr;
   bool single = false;  // no group has more than one entry
+  bool few = false;     // see LaunchIntegerMatMul
 };
 // `slots`: all that the groups' matrices lie in.
 void LaunchMatMul(Launcher& launcher, const MatMulTask& task,
                   std::span<const DeviceRange> slots = {});
+
+// Inputs as integers (integers.h), a record a row: the bytes `high` of its columns, the
+// bytes `low`, the sums of every 16 columns' q as f32, the groups' scales.
+struct IntegerInputs {
+  const std::byte* data = nullptr;  // 16-byte aligned
+  int64_t rows = 0, cols = 0;
+
+  static constexpr size_t RowBytes(int64_t cols) {
+    const int64_t groups = (cols + kIntegerGroup - 1) / kIntegerGroup;
+    return static_cast<size_t>(cols * 2 + cols / 16 * 4 + groups * 4 + 15) / 16 * 16;
+  }
+  size_t bytes() const { return RowBytes(cols) * static_cast<size_t>(rows); }
+};
+// Writes `to` from rows of x [.., to.cols], contiguous: to.rows of them, or with in_rows
+// row in_rows[e] for entry e, times in_scales[e]. x_rows: how many x has.
+void LaunchQuantizeInputs(Launcher& launcher, const float* x, int64_t x_rows,
+                          const int32_t* in_rows, const float* in_scales, const IntegerInputs& to);
+
+// The same as LaunchMatMul, of task.x's rows as integers (with heads, row * heads + head);
+// in_scales are not used. All groups are of at most kFewTokens if task.few, else
+// kTensorTokens. REQUIRES: HasIntegers(task.type)
+void LaunchIntegerMatMul(Launcher& launcher, const MatMulTask& task, const IntegerInputs& x,
+                         std::span<const DeviceRange> slots = {});
 
 void LaunchEmbed(Launcher& launcher, const Weight& table, const int32_t* ids, Mat out);
 void LaunchRmsNorm(Launcher& launcher, Mat x, const Weight& gain, float eps, Mat out);

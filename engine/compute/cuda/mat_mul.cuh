@@ -34,6 +34,26 @@ __device__ __forceinline__ float SumTransposed(float* values) {
   }
 }
 
+// The block's group; of a single matrix so many rows of input from the block's on.
+__device__ inline MatMulGroup GroupAt(const MatMulTask& task, int64_t row_bytes, int tokens) {
+  if (task.groups != nullptr) return task.groups[blockIdx.y];
+  MatMulGroup group;
+  group.w = task.w + int64_t{blockIdx.z} * task.rows * row_bytes;
+  group.first = static_cast<int32_t>(task.first_token + int64_t{blockIdx.y} * tokens);
+  group.count = static_cast<int32_t>(task.tokens - group.first);
+  if (group.count > tokens) group.count = tokens;
+  return group;
+}
+
+// Writes the sum of a row of the block's matrix and entry t of its group.
+__device__ inline void PutSum(const MatMulTask& task, const MatMulGroup& group, int t, int64_t row,
+                              float sum) {
+  const int entry = group.first + t;
+  const int64_t out_row = group.out + (task.out_rows == nullptr ? entry : task.out_rows[entry]);
+  const int64_t at = out_row * task.y_stride + int64_t{blockIdx.z} * task.rows + row;
+  task.y[at] = group.bias == nullptr ? sum : sum + LoadF32(group.bias + 4 * row);
+}
+
 template <DType type, int kTokens>
 __global__ void __launch_bounds__(kMatMulWarps* kWarpLanes)
     MatMulKernel(MatMulTask task, int64_t row_bytes) {
@@ -42,15 +62,7 @@ __global__ void __launch_bounds__(kMatMulWarps* kWarpLanes)
   const int64_t first_row = (int64_t{blockIdx.x} * kMatMulWarps + threadIdx.x / kWarpLanes) * kRows;
   if (first_row >= task.rows) return;
   const int64_t head = blockIdx.z;
-  MatMulGroup group;
-  if (task.groups != nullptr) {
-    group = task.groups[blockIdx.y];
-  } else {
-    group.w = task.w + head * task.rows * row_bytes;
-    group.first = static_cast<int32_t>(blockIdx.y) * kTokens;
-    group.count = static_cast<int32_t>(task.tokens - group.first);
-    if (group.count > kTokens) group.count = kTokens;
-  }
+  const MatMulGroup group = GroupAt(task, row_bytes, kTokens);
 
   const uint8_t* w[kRows];
 #pragma unroll
@@ -98,23 +110,15 @@ __global__ void __launch_bounds__(kMatMulWarps* kWarpLanes)
   const int index = lane / kLanesEach, t = index % kTokens;
   const int64_t row = first_row + index / kTokens;
   if (lane % kLanesEach != 0 || t >= group.count || row >= task.rows) return;
-  const int entry = group.first + t;
-  const int64_t out_row = task.out_rows == nullptr ? entry : task.out_rows[entry];
-  const float bias = group.bias == nullptr ? 0.0f : LoadF32(group.bias + 4 * row);
-  task.y[out_row * task.y_stride + head * task.rows + row] =
-      group.bias == nullptr ? sum : sum + bias;
+  PutSum(task, group, t, row, sum);
 }
 
-template <DType type>
-void LaunchMatMulOf(Launcher& launcher, const MatMulTask& task,
-                    std::span<const DeviceRange> slots) {
-  const size_t row_bytes = RowBytes(type, task.cols);
-  const bool one = task.groups == nullptr ? task.tokens == 1 : task.single;
+// Calls launch(part, tiles) for the task's tiles of so many tokens, in parts: a grid's second
+// dimension is short.
+template <typename F>
+void ForTileParts(const MatMulTask& task, int tokens, F launch) {
   const int64_t tiles =
-      task.groups != nullptr ? task.group_count : (task.tokens + kTileTokens - 1) / kTileTokens;
-  constexpr int64_t kBlockRows = kMatMulWarps * kMatMulRows;
-  const int64_t blocks = (task.rows + kBlockRows - 1) / kBlockRows;
-  // The grid's second dimension is short.
+      task.groups != nullptr ? task.group_count : (task.tokens + tokens - 1) / tokens;
   constexpr int64_t kMostTiles = 65535;
   MatMulTask part = task;
   for (int64_t first = 0; first < tiles; first += kMostTiles) {
@@ -122,11 +126,21 @@ void LaunchMatMulOf(Launcher& launcher, const MatMulTask& task,
     if (task.groups != nullptr) {
       part.groups = task.groups + first;
     } else {
-      part.x = task.x + first * kTileTokens * task.x_stride;
-      part.y = task.y + first * kTileTokens * task.y_stride;
-      part.tokens = task.tokens - first * kTileTokens;
+      part.first_token = first * tokens;
     }
-    const Shape shape = {dim3(unsigned(blocks), unsigned(count), unsigned(task.heads)),
+    launch(part, static_cast<unsigned>(count));
+  }
+}
+
+template <DType type>
+void LaunchMatMulOf(Launcher& launcher, const MatMulTask& task,
+                    std::span<const DeviceRange> slots) {
+  const size_t row_bytes = RowBytes(type, task.cols);
+  const bool one = task.groups == nullptr ? task.tokens == 1 : task.single;
+  constexpr int64_t kBlockRows = kMatMulWarps * kMatMulRows;
+  const int64_t blocks = (task.rows + kBlockRows - 1) / kBlockRows;
+  ForTileParts(task, kTileTokens, [&](const MatMulTask& part, unsigned tiles) {
+    const Shape shape = {dim3(unsigned(blocks), tiles, unsigned(task.heads)),
                          dim3(kMatMulWarps * kWarpLanes)};
     launcher.Run(shape,
                  {{{task.w, task.w_bytes},
@@ -136,7 +150,7 @@ void LaunchMatMulOf(Launcher& launcher, const MatMulTask& task,
                   slots},
                  one ? &MatMulKernel<type, 1> : &MatMulKernel<type, kTileTokens>, part,
                  static_cast<int64_t>(row_bytes));
-  }
+  });
 }
 
 }  // namespace hostler

@@ -1,5 +1,6 @@
 // Operations on rows: norms, elementwise functions, copies, rotary positions.
 #include "engine/compute/cuda/dequantize.cuh"
+#include "engine/compute/cuda/exact_math.h"
 #include "engine/compute/cuda/kernels.h"
 
 namespace hostler {
@@ -143,16 +144,7 @@ struct Activated {
   const float* gate;
   const float* up;
   __device__ float operator()(int64_t i) const {
-    const float g = gate[i], u = up[i];
-    if (kind == Activation::kSilu) return SiluOf(g) * u;
-    if (kind == Activation::kGeluTanh) {
-      // (1 + tanh(s)) / 2 is sigmoid(2 s); 1.5957691 is 2 sqrt(2 / pi).
-      const float slope = g * Fma(1.5957691216f * 0.044715f, g * g, 1.5957691216f);
-      return g * Sigmoid(slope) * u;
-    }
-    const float below = g > limit ? limit : g;
-    const float within = u < -limit ? -limit : u > limit ? limit : u;
-    return below * Sigmoid(1.702f * below) * (within + 1.0f);
+    return ExactActivation(kind, limit, gate[i], up[i]);
   }
 };
 

@@ -30,6 +30,9 @@ class StagedBackend : public Backend {
   absl::StatusOr<std::unique_ptr<Tier>> NewTier(std::span<const SlotClass> classes) override {
     return backend_->NewTier(classes);
   }
+  absl::StatusOr<std::unique_ptr<Tier>> NewHostTier(std::span<const SlotClass> classes) override {
+    return backend_->NewHostTier(classes);
+  }
   void Embed(const Weight& table, std::span<const int32_t> ids, Mat out) override {
     Stage s(*this);
     backend_->Embed(s.In(table), ids, s.Out(out));
@@ -121,6 +124,7 @@ class StagedBackend : public Backend {
     Stage s(*this);
     std::vector<ExpertTask> staged(tasks.begin(), tasks.end());
     for (ExpertTask& task : staged) {
+      if (task.on_host) continue;
       task.slot = s.Bytes(const_cast<std::byte*>(task.slot), layout.bytes, false);
     }
     backend_->ExpertFfn(layout, staged, s.In(x), s.Out(out));

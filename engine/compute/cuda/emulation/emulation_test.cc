@@ -11,6 +11,7 @@
 #include "engine/compute/cuda/device.cuh"
 #include "engine/compute/cuda/device_memory.h"
 #include "engine/compute/cuda/launch.h"
+#include "engine/compute/cuda/mma.cuh"
 #include "gtest/gtest.h"
 
 namespace hostler {
@@ -106,6 +107,82 @@ TEST_F(EmulationTest, ThreadsOfABlockWaitForOneAnother) {
     const float all = kThreads * (block * kThreads + (kThreads - 1) / 2.0f);
     EXPECT_EQ(pinned()[w], warp + all) << w;
   }
+}
+
+// d = a · b + c of bytes, fragments filled as the PTX manual's formulas have it for element
+// i of a, b and c.
+template <int k>
+__global__ void Multiply(const int8_t* a, const int8_t* b, const int* c, int* d) {
+  const int group = static_cast<int>(threadIdx.x) >> 2,
+            in_group = static_cast<int>(threadIdx.x) % 4;
+  uint32_t a_words[4] = {}, b_words[2] = {};
+  int c_words[4], d_words[4];
+  for (int i = 0; i < k / 2; ++i) {
+    // k 16 has elements 0-3 in row `group` and 4-7 in the row 8 further.
+    const bool first = k == 16 ? i < 4 : i < 4 || (i >= 8 && i < 12);
+    const int row = first ? group : group + 8;
+    const int column = in_group * 4 + (i & 3) + (i < 8 ? 0 : 16);
+    a_words[i / 4] |= uint32_t{static_cast<uint8_t>(a[row * k + column])} << 8 * (i % 4);
+  }
+  for (int i = 0; i < k / 4; ++i) {
+    const int row = in_group * 4 + (i & 3) + (i < 4 ? 0 : 16), column = group;
+    b_words[i / 4] |= uint32_t{static_cast<uint8_t>(b[row * 8 + column])} << 8 * (i % 4);
+  }
+  for (int i = 0; i < 4; ++i) {
+    c_words[i] = c[(i < 2 ? group : group + 8) * 8 + in_group * 2 + (i & 1)];
+  }
+  MmaS8<k>(d_words, a_words, b_words, c_words);
+  MmaS8<k>(d_words, a_words, b_words, d_words);
+  for (int i = 0; i < 4; ++i) {
+    d[(i < 2 ? group : group + 8) * 8 + in_group * 2 + (i & 1)] = d_words[i];
+  }
+}
+
+template <int k>
+void ExpectProduct(Launcher& launcher, std::byte* device, std::byte* pinned) {
+  auto* const a = reinterpret_cast<int8_t*>(pinned);
+  int8_t* const b = a + 16 * k;
+  auto* const c = reinterpret_cast<int*>(b + 8 * k);
+  int* const d = c + 16 * 8;
+  for (int i = 0; i < 24 * k; ++i) a[i] = static_cast<int8_t>(i * 37 % 251 - 128);
+  for (int i = 0; i < 16 * 8; ++i) c[i] = i * 1000003;
+  const size_t bytes = 24 * k + 2 * 16 * 8 * sizeof(int);
+  ASSERT_EQ(cudaMemcpyAsync(device, pinned, bytes, cudaMemcpyHostToDevice, launcher.stream),
+            cudaSuccess);
+  const auto at = [&](auto* p) {
+    return reinterpret_cast<decltype(p)>(device + (reinterpret_cast<std::byte*>(p) - pinned));
+  };
+  launcher.Run({dim3(1), dim3(32)}, {{{device, bytes}}, {{device, bytes}}}, &Multiply<k>,
+               const_cast<const int8_t*>(at(a)), const_cast<const int8_t*>(at(b)),
+               const_cast<const int*>(at(c)), at(d));
+  ASSERT_EQ(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, launcher.stream),
+            cudaSuccess);
+  ASSERT_EQ(cudaStreamSynchronize(launcher.stream), cudaSuccess);
+  for (int row = 0; row < 16; ++row) {
+    for (int column = 0; column < 8; ++column) {
+      int sum = c[row * 8 + column];
+      for (int i = 0; i < k; ++i) sum += 2 * a[row * k + i] * b[i * 8 + column];
+      ASSERT_EQ(d[row * 8 + column], sum) << k << ": " << row << "," << column;
+    }
+  }
+}
+
+TEST_F(EmulationTest, AWarpMultipliesFragmentsThatLieAsPtxHasThem) {
+  auto* const memory = reinterpret_cast<std::byte*>(pinned());
+  ExpectProduct<16>(a_, device_.get(), memory);
+  ExpectProduct<32>(a_, device_.get(), memory);
+}
+
+TEST_F(EmulationTest, IntrinsicsAreTheDevices) {
+  EXPECT_EQ(__dp4a(0x7f80ff02, 0x7f800203, 5), 127 * 127 + 128 * 128 - 2 + 6 + 5);
+  EXPECT_EQ(__byte_perm(0x33221100, 0x77665544, 0x7042), 0x77004422u);
+  EXPECT_EQ(__byte_perm(0x33221100, 0x77665544, 0xf8ca), 0x77004422u);
+  EXPECT_EQ(__funnelshift_r(0x44332211, 0x88776655, 8), 0x55443322u);
+  EXPECT_EQ(__funnelshift_r(0x44332211, 0x88776655, 0), 0x44332211u);
+  EXPECT_EQ(__float2int_rn(2.5f), 2);
+  EXPECT_EQ(__float2int_rn(-3.5f), -4);
+  EXPECT_EQ(__float2int_rn(3e9f), 2147483647);
+  EXPECT_EQ(__float2int_rn(NAN), 0);
 }
 
 TEST_F(EmulationTest, CopiesDoNotMakeTheHostWait) {

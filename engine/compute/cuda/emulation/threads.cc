@@ -104,6 +104,7 @@ struct Lane {
 struct Warp {
   uint32_t alive = 0, ready = 0, waiting = 0, at_block_barrier = 0;
   uint64_t exchange[2][kWarp];
+  uint32_t fragments[2][kWarp * kFragmentWords];
 };
 
 // The block at hand. One for each thread of the host that runs blocks: its fibers
@@ -162,6 +163,11 @@ class Block {
   uint64_t* ExchangePlace() {
     Lane& lane = *current_;
     return warps_[lane.index / kWarp].exchange[lane.exchanges++ % 2];
+  }
+
+  uint32_t* FragmentPlace() {
+    Lane& lane = *current_;
+    return warps_[lane.index / kWarp].fragments[lane.exchanges++ % 2];
   }
 
   bool running() const { return current_ != nullptr; }
@@ -293,6 +299,7 @@ void WarpBarrier() {
 }
 
 uint64_t* ExchangePlace() { return block.ExchangePlace(); }
+uint32_t* FragmentPlace() { return block.FragmentPlace(); }
 
 void RunGrid(const Launch& launch, const std::function<void()>& kernel) {
   // What a block finds there is not zeros on a device either.
