@@ -92,7 +92,7 @@ absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLa
     HOSTLER_ASSIGN_OR_RETURN(state_, model_.backend->Allocate(bytes * options.max_sequences));
   }
   if (dense) return absl::OkStatus();
-  HOSTLER_RETURN_IF_ERROR(experts_->Start(memory.plan.experts, model_.backend.get()));
+  HOSTLER_RETURN_IF_ERROR(experts_->Start(plan_, model_.backend.get()));
   const bool automatic =
       options.move_memory && options.expert_memory_bytes == 0 && options.kv_memory_bytes == 0;
   split_ = std::make_unique<MemorySplit>(limits,
@@ -121,6 +121,7 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
                            DivideMemory(NeedsOf(*model_.model, experts_.get(), options), options,
                                         model().max_positions));
   plan_ = memory.plan;
+  if (model_.backend->SharesHostMemory()) plan_.host_experts = 0;
   block_tokens_ = layout.block_tokens;
   kv_block_bytes_ = layout.block_bytes();
   longest_context_ = memory.max_context;

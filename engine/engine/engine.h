@@ -40,6 +40,9 @@ struct EngineOptions {
   // process may use.
   uint64_t memory_bytes = 0;
   uint64_t expert_memory_bytes = 0;  // 0: what KV leaves, at most all experts
+  // With a backend of its own memory: DRAM for experts beneath its tier, beyond
+  // memory_bytes; 0: none.
+  uint64_t host_expert_memory_bytes = 0;
   uint64_t kv_memory_bytes = 0;      // 0: chosen from what is left
   // Where neither of the two is given, the split between KV and experts moves
   // while serving.
@@ -138,6 +141,7 @@ struct MemoryPlan {
   uint64_t work_space = 0;  // activations of one step, staging
   uint64_t kv = 0;
   uint64_t experts = 0;          // slots
+  uint64_t host_experts = 0;     // slots in DRAM beneath those, where a backend has its own memory
   uint64_t all_experts = 0;      // what would hold every expert
   uint64_t slot = 0;             // one expert; 0: a dense model
   int layer_experts = 0;         // most that a step may ask of one layer

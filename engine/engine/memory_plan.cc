@@ -32,6 +32,10 @@ std::string MemoryPlan::ToString() const {
   if (all_experts == 0) return text;
   text += fmt::format(", experts {} ({:.0f}% of all)", FormatBytes(experts),
                       100.0 * experts / all_experts);
+  if (host_experts > 0) {
+    text += fmt::format(", beneath them in DRAM {} ({:.0f}%)", FormatBytes(host_experts),
+                        100.0 * host_experts / all_experts);
+  }
   const uint64_t slots = experts / slot;
   if (slots < uint64_t(layer_experts)) {
     text += fmt::format(
@@ -54,6 +58,7 @@ absl::StatusOr<DividedMemory> DivideMemory(const MemoryNeeds& needs, const Engin
   plan.all_experts = needs.all_experts;
   plan.slot = needs.slot;
   plan.layer_experts = needs.layer_experts;
+  plan.host_experts = std::min(options.host_expert_memory_bytes, needs.all_experts);
 
   const auto kv_bytes = [&](uint64_t tokens) {
     return (tokens + needs.block_tokens - 1) / needs.block_tokens * needs.kv_block;

@@ -66,7 +66,8 @@ void ServedExperts::AddNeeds(MemoryNeeds* needs) const {
   }
 }
 
-absl::Status ServedExperts::Start(uint64_t bytes, Backend* backend) {
+absl::Status ServedExperts::Start(const MemoryPlan& plan, Backend* backend) {
+  const uint64_t bytes = plan.experts;
   if (!pins_.empty() && bytes < least_bytes()) {
     return absl::ResourceExhaustedError(
         fmt::format("{} for experts; the {} pinned ones and a slot more take {}",
