@@ -25,7 +25,7 @@ using Family = MetricFamilyBuilder;
 using Labels = MetricFamilyBuilder::Labels;
 
 Labels LabelsOf(const EngineSnapshot& engine) {
-  return {{"model_name", engine.model}, {"tier", "dram"}};
+  return {{"model_name", engine.model}, {"tier", engine.memory.device.empty() ? "dram" : "hbm"}};
 }
 
 // A number of ExpertCacheStats, by class where `name` is said.

@@ -7,6 +7,7 @@
 
 #include "cache/policy.h"
 #include "engine/base/bytes.h"
+#include "engine/base/device_name.h"
 #include "engine/base/status.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -106,6 +107,14 @@ std::function<absl::Status(const std::string&)> SetValue(T* to, std::vector<Choi
   };
 }
 
+std::function<absl::Status(const std::string&)> SetDevice(std::string* to) {
+  return [to](const std::string& text) -> absl::Status {
+    HOSTLER_RETURN_IF_ERROR(ParseDeviceName(text).status());
+    *to = text;
+    return absl::OkStatus();
+  };
+}
+
 }  // namespace
 
 std::vector<Setting> ModelSettings(EngineOptions* options) {
@@ -135,6 +144,18 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
       {"memory", "SIZE",
        "Memory for weights, KV, experts and work space together (default: 80% of what there is)",
        "", SetBytes(&options->memory_bytes)},
+      {"device", "cpu|cuda|cuda:N|auto",
+       "What computes: the CPU, a GPU, or auto: the GPU with the most memory free if the model can "
+       "be served there, else the CPU",
+       defaults.device, SetDevice(&options->device)},
+      {"device_memory", "SIZE",
+       "On a GPU: its memory for weights, KV, experts and work space together; `memory` is then "
+       "what lies on the host (default: 90% of what is free)",
+       "", SetBytes(&options->device_memory_bytes)},
+      {"host_expert_memory", "SIZE",
+       "With a GPU: the host's memory for experts beneath those there (default: what is left of "
+       "`memory`, at most all)",
+       "", SetBytes(&options->host_expert_memory_bytes)},
       {"expert_memory", "SIZE", "Memory for expert slots (default: what is left, at most all)", "",
        SetBytes(&options->expert_memory_bytes)},
       {"expert_prefetch", "auto|gate|transitions|off",

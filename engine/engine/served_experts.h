@@ -38,9 +38,9 @@ class ServedExperts {
   void AddNeeds(MemoryNeeds* needs) const;
 
   // Makes the cache, of plan.experts in the tier of `backend`, which must outlive it, and
-  // plan.host_experts beneath that, and begins to fill it. Errors: the reader's and the cache's; ResourceExhausted when the pinned experts do not fit;
-  // Unavailable when the trace cannot be written; Unimplemented for an
-  // expert_io or expert_direct_io that there is not.
+  // plan.host_experts beneath that, and begins to fill it. Errors: the reader's and the cache's;
+  // ResourceExhausted when the pinned experts do not fit; Unavailable when the trace cannot be
+  // written; Unimplemented for an expert_io or expert_direct_io that there is not.
   absl::Status Start(const MemoryPlan& plan, Backend* backend);
 
   // Saves which experts were used most, if that is asked for. Any thread, after
