@@ -143,6 +143,7 @@ def machine(_):
 def build(options, gpus):
     preset = "cuda-emulated" if options.dry_run else "cuda"
     flags = [] if have("ccache") else ["-DCMAKE_CXX_COMPILER_LAUNCHER="]
+    flags += [] if have("ninja") else ["-G", "Unix Makefiles"]
     if gpus:
         flags.append(f"-DCMAKE_CUDA_ARCHITECTURES={gpus[0]['compute_cap'].replace('.', '')}-real")
 
@@ -289,11 +290,9 @@ def measure(report, options, device, model):
             missed_s = done["missed_bytes"] / max(done["tokens"], 1) / link
             bound = 1 / max(compute_s.get(1, 0), missed_s) if compute_s.get(1, 0) or missed_s else None
             report.finding(f"decode, {what}", done["tokens_per_second"], "tokens/s", bound)
-    if full:
-        # What would copy every expert of every layer for each token.
-        work = full["work"]
-        everything = work["moe_layers"] * work["experts"] * work["slot_bytes"] / link
-        report.data["copying_every_expert_tokens_per_second"] = 1 / everything if everything else None
+    if full and (everything := full["work"]["moe_layers"] * full["work"]["experts"] * full["work"]["slot_bytes"]):
+        report.finding("copying every expert of every layer for each token (arithmetic)", link / everything,
+                       "tokens/s")  # fmt: skip
     report.write()
 
 
