@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <utility>
 
 #include "engine/base/bytes.h"
 #include "engine/base/status.h"
+#include "engine/engine/device.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 
@@ -40,12 +42,13 @@ uint64_t Fraction(uint64_t total, uint64_t part, uint64_t whole) {
                                static_cast<double>(std::max<uint64_t>(whole, 1)));
 }
 
-// Divides `total` over the models that do not name their own share.
+// Divides `total` over those of the models in `sharers` that do not name their own share.
 absl::Status Divide(const ServeConfig& config, const std::vector<ModelInfo>& infos,
-                    const SharedSize& size, uint64_t total, std::vector<ModelDeployment>* models) {
+                    const SharedSize& size, uint64_t total, const std::vector<size_t>& sharers,
+                    std::vector<ModelDeployment>* models) {
   uint64_t named = 0, weights = 0;
   bool any_shares = false;
-  for (size_t i = 0; i < models->size(); ++i) {
+  for (const size_t i : sharers) {
     if (config.models[i].settings.contains(size.key)) {
       named += (*models)[i].options.*size.bytes;
     } else {
@@ -58,11 +61,43 @@ absl::Status Divide(const ServeConfig& config, const std::vector<ModelInfo>& inf
         fmt::format("models name {} of {} for themselves, but all models together have {}",
                     FormatBytes(named), size.key, FormatBytes(total)));
   }
-  for (size_t i = 0; i < models->size(); ++i) {
+  for (const size_t i : sharers) {
     if (config.models[i].settings.contains(size.key)) continue;
     (*models)[i].options.*size.bytes =
-        models->size() == 1 ? total : Fraction(total - named, size.weight(infos[i]), weights);
+        sharers.size() == 1 ? total : Fraction(total - named, size.weight(infos[i]), weights);
   }
+  return absl::OkStatus();
+}
+
+// The GPU's memory between the models on each.
+absl::Status DivideDevices(const ServeConfig& config, const std::vector<ModelInfo>& infos,
+                           std::vector<ModelDeployment>* models) {
+  constexpr SharedSize kDeviceMemory = {"device_memory", &EngineOptions::device_memory_bytes,
+                                        FileBytes};
+  std::map<int, std::vector<size_t>> by_gpu;
+  for (size_t i = 0; i < models->size(); ++i) {
+    HOSTLER_ASSIGN_OR_RETURN(const DeviceName name, ParseDeviceName((*models)[i].options.device));
+    if (name.kind != DeviceName::Kind::kCpu) by_gpu[name.index].push_back(i);
+  }
+  for (const auto& [index, sharers] : by_gpu) {
+    uint64_t total = config.engine.device_memory_bytes;
+    if (total == 0) {
+      // Left to the engine, which asks again.
+      if (sharers.size() == 1) continue;
+      HOSTLER_ASSIGN_OR_RETURN(const std::optional<Gpu> gpu,
+                               FindGpu((*models)[sharers[0]].options.device));
+      total = gpu->free_bytes / 10 * 9;
+    }
+    HOSTLER_RETURN_IF_ERROR(Divide(config, infos, kDeviceMemory, total, sharers, models));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SettleDevice(ModelDeployment* model) {
+  HOSTLER_RETURN_IF_ERROR(CheckDevice(model->options.device));
+  HOSTLER_ASSIGN_OR_RETURN(DeviceChoice choice, ChooseDevice(model->path, model->options));
+  model->options.device = std::move(choice.device);
+  model->device_why = std::move(choice.why);
   return absl::OkStatus();
 }
 
@@ -157,6 +192,10 @@ absl::StatusOr<Deployment> PlanDeployment(const ServeConfig& config,
     deployment.models.push_back(std::move(model));
   }
   HOSTLER_RETURN_IF_ERROR(CheckFiles(deployment.models, infos));
+  for (ModelDeployment& model : deployment.models) HOSTLER_RETURN_IF_ERROR(SettleDevice(&model));
+  HOSTLER_RETURN_IF_ERROR(DivideDevices(config, infos, &deployment.models));
+  std::vector<size_t> all(deployment.models.size());
+  std::iota(all.begin(), all.end(), size_t{0});
   for (const SharedSize& size : kSharedSizes) {
     uint64_t total = config.engine.*size.bytes;
     if (total == 0 && size.bytes == &EngineOptions::memory_bytes) {
@@ -164,7 +203,7 @@ absl::StatusOr<Deployment> PlanDeployment(const ServeConfig& config,
     }
     // Left to each engine, within its share of the memory.
     if (total == 0) continue;
-    HOSTLER_RETURN_IF_ERROR(Divide(config, infos, size, total, &deployment.models));
+    HOSTLER_RETURN_IF_ERROR(Divide(config, infos, size, total, all, &deployment.models));
   }
   const std::vector<PricedModel> candidates = PricedModels(config, deployment.models);
   if (config.virtual_models.has_value()) {

@@ -1,8 +1,9 @@
 // From a configuration and the models' headers to what each engine is given.
-// Pure: nothing is loaded.
+// Nothing is loaded.
 #pragma once
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -15,7 +16,8 @@ namespace hostler {
 struct ModelDeployment {
   std::string name;
   std::string path;
-  EngineOptions options;  // with this model's share of the memory
+  EngineOptions options;   // with this model's share of the memory, and never "auto" as device
+  std::string device_why;  // what settled "auto"; "" where nothing had to be
   Price price;
 };
 
@@ -27,7 +29,8 @@ struct Deployment {
 // The memory budget (memory, or 80% of what there is) is the whole daemon's.
 // What models name for themselves comes off first; the rest is divided in
 // proportion to the files' sizes; kv_memory is as well, expert_memory in
-// proportion to the experts' sizes.
+// proportion to the experts' sizes. device_memory (or 90% of what is free) likewise,
+// for the models on one GPU.
 //
 // A model without a price costs 0.1 USD a million tokens for each billion of
 // its active parameters. With several models and no virtual_models configured
@@ -37,7 +40,7 @@ struct Deployment {
 //
 // `infos` are those of config.models, in order. Errors: InvalidArgument when
 // models ask for more than the budget or would write one file; Unimplemented for
-// a model that cannot be served, with the reasons.
+// a model that cannot be served, with the reasons; CheckDevice's and ChooseDevice's.
 absl::StatusOr<Deployment> PlanDeployment(const ServeConfig& config,
                                           const std::vector<ModelInfo>& infos);
 

@@ -1,5 +1,6 @@
 #include "server/deployment.h"
 
+#include "engine/engine/device.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -54,6 +55,39 @@ TEST(DeploymentTest, DividesMemoryByFileSize) {
   EXPECT_EQ(deployment->models[1].options.memory_bytes, 2 * kGiB);
   EXPECT_EQ(deployment->models[0].options.kv_memory_bytes, 3 * kGiB);
   EXPECT_EQ(deployment->models[0].options.expert_memory_bytes, 0u);
+}
+
+TEST(DeploymentTest, TheCpuComputesUnlessAGpuIsAskedFor) {
+  ServeConfig config;
+  config.models = {Model("a"), Model("b", {{"device", "cuda:77"}})};
+  const auto refused = PlanDeployment(config, {Info(100), Info(100)});
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("device cuda:77"));
+  config.models.pop_back();
+  const auto deployment = PlanDeployment(config, {Info(100)});
+  ASSERT_TRUE(deployment.ok()) << deployment.status();
+  EXPECT_EQ(deployment->models[0].options.device, "cpu");
+}
+
+TEST(DeploymentTest, ModelsOnAGpuShareItsMemory) {
+  if (!CheckDevice("cuda-emulated").ok()) GTEST_SKIP() << "no emulation";
+  ServeConfig config;
+  config.engine.device = "cuda-emulated";
+  config.models = {Model("a"), Model("b"), Model("host", {{"device", "cpu"}}),
+                   Model("own", {{"device_memory", "2GiB"}})};
+  const std::vector<ModelInfo> infos = {Info(3000), Info(1000), Info(5000), Info(9000)};
+  config.engine.device_memory_bytes = 10 * kGiB;
+  const auto given = PlanDeployment(config, infos);
+  ASSERT_TRUE(given.ok()) << given.status();
+  EXPECT_EQ(given->models[0].options.device_memory_bytes, 6 * kGiB);
+  EXPECT_EQ(given->models[1].options.device_memory_bytes, 2 * kGiB);
+  EXPECT_EQ(given->models[3].options.device_memory_bytes, 2 * kGiB);
+  config.engine.device_memory_bytes = 0;
+  const auto free = PlanDeployment(config, infos);
+  ASSERT_TRUE(free.ok()) << free.status();
+  const uint64_t gpu = (*FindGpu("cuda-emulated"))->free_bytes / 10 * 9;
+  EXPECT_EQ(free->models[0].options.device_memory_bytes / 1000, (gpu - 2 * kGiB) / 4 * 3 / 1000);
+  config.engine.device_memory_bytes = kGiB;
+  EXPECT_EQ(PlanDeployment(config, infos).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(DeploymentTest, OnlyModelsWithExpertsShareExpertMemory) {

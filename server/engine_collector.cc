@@ -85,21 +85,52 @@ ClientMetric Sample(MetricType type, double value, std::vector<ClientMetric::Lab
   return sample;
 }
 
+using Parts = std::vector<std::pair<const char*, uint64_t>>;
+
+void AddParts(const std::string& model, const Parts& parts, MetricFamily* family) {
+  for (const auto& [part, bytes] : parts) {
+    family->metric.push_back(
+        Sample(kGauge, double(bytes), {{"model_name", model}, {"part", part}}));
+  }
+}
+
 void CollectMemory(std::span<const EngineSnapshot> engines, std::vector<MetricFamily>* families) {
-  MetricFamily parts{"hostler:memory_bytes", "Memory given to each part of the model.", kGauge, {}};
+  MetricFamily parts{"hostler:memory_bytes",
+                     "Memory given to each part of the model, of the GPU where one computes.",
+                     kGauge,
+                     {}};
   MetricFamily budgets{"hostler:memory_budget_bytes", "Memory that the parts divide.", kGauge, {}};
+  MetricFamily host_parts{"hostler:host_memory_bytes",
+                          "Of models on a GPU: memory of the host given to each part.",
+                          kGauge,
+                          {}};
+  MetricFamily host_budgets{"hostler:host_memory_budget_bytes",
+                            "Of models on a GPU: memory that those parts divide.",
+                            kGauge,
+                            {}};
+  MetricFamily devices{"hostler:device", "1: what computes the model.", kGauge, {}};
   for (const EngineSnapshot& engine : engines) {
     const MemoryPlan& memory = engine.memory;
-    for (const auto& [part, bytes] :
-         {std::pair("weights", memory.weights), std::pair("work_space", memory.work_space),
-          std::pair("kv", memory.kv), std::pair("experts", memory.experts)}) {
-      parts.metric.push_back(
-          Sample(kGauge, double(bytes), {{"model_name", engine.model}, {"part", part}}));
-    }
+    AddParts(engine.model,
+             {{"weights", memory.weights},
+              {"work_space", memory.work_space},
+              {"kv", memory.kv},
+              {"experts", memory.experts}},
+             &parts);
     budgets.metric.push_back(Sample(kGauge, double(memory.budget), {{"model_name", engine.model}}));
+    const bool on_gpu = !memory.device.empty();
+    devices.metric.push_back(Sample(
+        kGauge, 1, {{"model_name", engine.model}, {"device", on_gpu ? memory.device : "cpu"}}));
+    if (!on_gpu) continue;
+    AddParts(engine.model,
+             {{"work_space", memory.host_work_space}, {"experts", memory.host_experts}},
+             &host_parts);
+    host_budgets.metric.push_back(
+        Sample(kGauge, double(memory.host_budget), {{"model_name", engine.model}}));
   }
-  families->push_back(std::move(parts));
-  families->push_back(std::move(budgets));
+  for (MetricFamily* family : {&parts, &budgets, &host_parts, &host_budgets, &devices}) {
+    families->push_back(std::move(*family));
+  }
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "cache/policy.h"
 #include "engine/base/bytes.h"
+#include "engine/base/device_name.h"
 #include "engine/base/status.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
@@ -49,6 +50,13 @@ std::function<absl::Status(const std::string&)> SetNumber(double* to, double low
 std::function<absl::Status(const std::string&)> SetBytes(uint64_t* to) {
   return [=](const std::string& text) -> absl::Status {
     HOSTLER_ASSIGN_OR_RETURN(*to, ParseBytes(text));
+    return absl::OkStatus();
+  };
+}
+
+std::function<absl::Status(const std::string&)> SetBytes(std::optional<uint64_t>* to) {
+  return [=](const std::string& text) -> absl::Status {
+    HOSTLER_ASSIGN_OR_RETURN(to->emplace(), ParseBytes(text));
     return absl::OkStatus();
   };
 }
@@ -106,11 +114,22 @@ std::function<absl::Status(const std::string&)> SetValue(T* to, std::vector<Choi
   };
 }
 
+std::function<absl::Status(const std::string&)> SetDevice(std::string* to) {
+  return [to](const std::string& text) -> absl::Status {
+    HOSTLER_RETURN_IF_ERROR(ParseDeviceName(text).status());
+    *to = text;
+    return absl::OkStatus();
+  };
+}
+
 }  // namespace
 
 std::vector<Setting> ModelSettings(EngineOptions* options) {
   const auto set_quantize =
       SetValue<Quantize>(&options->quantize, {{"none", Quantize::kNone}, {"q8", Quantize::kQ8}});
+  const auto set_hybrid = SetValue<Hybrid>(
+      &options->hybrid,
+      {{"auto", Hybrid::kAuto}, {"off", Hybrid::kOff}, {"always", Hybrid::kAlways}});
   const auto set_kv_type = SetValue<KvType>(
       &options->kv_type, {{"f16", KvType::kF16}, {"bf16", KvType::kBF16}, {"q8", KvType::kQ8}});
   const auto set_prefetch =
@@ -135,6 +154,22 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
       {"memory", "SIZE",
        "Memory for weights, KV, experts and work space together (default: 80% of what there is)",
        "", SetBytes(&options->memory_bytes)},
+      {"device", "cpu|cuda|cuda:N|auto",
+       "What computes: the CPU, a GPU, or auto: the GPU with the most memory free if the model can "
+       "be served there, else the CPU",
+       defaults.device, SetDevice(&options->device)},
+      {"device_memory", "SIZE",
+       "On a GPU: its memory for weights, KV, experts and work space together; `memory` is then "
+       "what lies on the host (default: 90% of what is free)",
+       "", SetBytes(&options->device_memory_bytes)},
+      {"host_expert_memory", "SIZE",
+       "With a GPU: the host's memory for experts beneath those there (default: what is left of "
+       "`memory`, at most all)",
+       "", SetBytes(&options->host_expert_memory_bytes)},
+      {"hybrid", "auto|off|always",
+       "With a GPU: the CPU computes experts that are not in its memory, where that should be "
+       "quicker than copying them (auto); the answers are the same",
+       "auto", set_hybrid},
       {"expert_memory", "SIZE", "Memory for expert slots (default: what is left, at most all)", "",
        SetBytes(&options->expert_memory_bytes)},
       {"expert_prefetch", "auto|gate|transitions|off",

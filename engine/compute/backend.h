@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,11 @@
 #include "engine/kv/layout.h"
 
 namespace hostler {
+
+// Of a device with memory of its own, bytes.
+struct DeviceMemory {
+  uint64_t free = 0, total = 0;
+};
 
 // A view of f32 activations, [rows, cols], contiguous.
 struct Mat {
@@ -235,6 +241,9 @@ class Backend {
   // Whether its operations take memory of the host. If not, what views show is memory
   // of its own: what Allocate gave.
   virtual bool SharesHostMemory() const = 0;
+
+  // Its memory as it is now; nullopt: the host's.
+  virtual std::optional<DeviceMemory> memory() const { return std::nullopt; }
 
   // Whether products with weights of the type are faster if these are interleaved.
   // Interleaved weights are for Embed and, where this says so only, for MatMul,

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <utility>
 
 #include "engine/base/status.h"
+#include "engine/engine/device.h"
 #include "engine/engine/engine_loop.h"
 #include "engine/engine/memory_plan.h"
 #include "engine/engine/memory_split.h"
@@ -70,9 +72,11 @@ MemorySplit::Limits LocalEngine::SplitLimits(const DividedMemory& memory,
   limits.context_blocks = context_blocks;
   limits.least_experts = memory.least_experts;
   limits.most_experts = plan.all_experts;
-  // What another memory than the experts' gives up is of no use to them.
-  if (!model_.backend->SharesHostMemory()) {
-    limits.most_kv_blocks = memory.kv_blocks;
+  // A device's memory is taken whole: what KV leaves of it the experts cannot have.
+  if (!plan.device.empty()) {
+    limits.bytes = memory.kv_blocks * limits.kv_block + plan.experts;
+    limits.least_kv_blocks = limits.most_kv_blocks = memory.kv_blocks;
+    limits.most_experts = plan.experts;
     return limits;
   }
   // More than every sequence can fill is of no use.
@@ -93,8 +97,8 @@ absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLa
   }
   if (dense) return absl::OkStatus();
   HOSTLER_RETURN_IF_ERROR(experts_->Start(plan_, model_.backend.get()));
-  const bool automatic =
-      options.move_memory && options.expert_memory_bytes == 0 && options.kv_memory_bytes == 0;
+  const bool automatic = options.move_memory && options.expert_memory_bytes == 0 &&
+                         options.kv_memory_bytes == 0 && memory.plan.device.empty();
   split_ = std::make_unique<MemorySplit>(limits,
                                          MemorySplit::Shares{memory.kv_blocks, memory.plan.experts},
                                          automatic, kv_.get(), experts_->cache());
@@ -102,10 +106,19 @@ absl::Status LocalEngine::AllocateMemory(const DividedMemory& memory, const KvLa
 }
 
 absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) {
-  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend,
-                           options.new_backend
-                               ? options.new_backend()
-                               : NewCpuBackend(ThreadsFor(options), KernelsFor(options)));
+  HOSTLER_ASSIGN_OR_RETURN(const DeviceChoice choice, ChooseDevice(path, options));
+  options.device = choice.device;
+  const auto new_backend = [&options] {
+    return options.new_backend ? options.new_backend() : NewBackend(options);
+  };
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, new_backend());
+  // Before weights take some of it.
+  const std::optional<DeviceMemory> device = backend->memory();
+  if (device.has_value()) {
+    // So that too small a device is told of as such, not by what finds no room there.
+    HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> to_plan, new_backend());
+    HOSTLER_RETURN_IF_ERROR(PlanModelOn(path, options, std::move(to_plan), device).status());
+  }
   const ModelOptions model_options{options.quantize == Quantize::kQ8, options.precise};
   HOSTLER_ASSIGN_OR_RETURN(model_, LoadModel(path, model_options, std::move(backend)));
   if (!options.chat_template.empty()) {
@@ -117,11 +130,11 @@ absl::Status LocalEngine::Start(const std::string& path, EngineOptions options) 
   ClampSequences(&options);
   const StepLimits limits = StepLimitsFor(*model_.model, options);
   const KvLayout layout = KvLayoutFor(*model_.model, options);
-  HOSTLER_ASSIGN_OR_RETURN(const DividedMemory memory,
-                           DivideMemory(NeedsOf(*model_.model, experts_.get(), options), options,
-                                        model().max_positions));
+  HOSTLER_ASSIGN_OR_RETURN(
+      const DividedMemory memory,
+      DivideMemory(NeedsOf(*model_.model, experts_.get(), options, device.has_value()), options,
+                   model().max_positions, device));
   plan_ = memory.plan;
-  if (model_.backend->SharesHostMemory()) plan_.host_experts = 0;
   block_tokens_ = layout.block_tokens;
   kv_block_bytes_ = layout.block_bytes();
   longest_context_ = memory.max_context;

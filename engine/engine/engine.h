@@ -38,13 +38,18 @@ enum class Prefetch {
 
 struct EngineOptions {
   // Bounds weights, KV, experts and work space together; 0: 80% of what this
-  // process may use.
+  // process may use. With a device of its own memory: what lies on the host.
   uint64_t memory_bytes = 0;
+  // What computes, as engine/device.h has it: "cpu", "cuda", "cuda:1", "auto", ...
+  std::string device = "cpu";
+  // Of a GPU's memory: bounds weights, KV, experts and work space there together; 0: 90%
+  // of what is free.
+  uint64_t device_memory_bytes = 0;
   uint64_t expert_memory_bytes = 0;  // 0: what KV leaves, at most all experts
-  // With a backend of its own memory: DRAM for experts beneath its tier, beyond
-  // memory_bytes; 0: none.
-  uint64_t host_expert_memory_bytes = 0;
-  // With those: whether the host computes experts that the tier lacks.
+  // With a device of its own memory: DRAM for experts beneath those there; nullopt: what
+  // the rest of the host's side leaves of memory_bytes, at most all experts.
+  std::optional<uint64_t> host_expert_memory_bytes = {};
+  // With those: whether the host computes experts that the device lacks.
   Hybrid hybrid = Hybrid::kAuto;
   uint64_t kv_memory_bytes = 0;  // 0: chosen from what is left
   // Where neither of the two is given, the split between KV and experts moves
@@ -71,8 +76,7 @@ struct EngineOptions {
   KvType kv_type = KvType::kF16;  // what keys and values are kept in, unless `precise`
   bool precise = false;           // f32 activations and KV over the weights as stored
   std::string kernels = "auto";   // as NewCpuBackend's isa; "auto": the CPU's best
-  // What computes instead of the CPU, for which `threads` and `kernels` are: a GPU's
-  // backend (compute/cuda/cuda_backend.h). Null: the CPU.
+  // Makes what computes in place of `device`, for tests. Null: as `device` says.
   std::function<absl::StatusOr<std::unique_ptr<Backend>>()> new_backend;
   std::string chat_template;       // a file with one to use; "": the model's own
   int max_context = 0;             // tokens of one sequence; 0: the model's
@@ -137,8 +141,10 @@ struct ExpertReport {
   std::vector<MissRatioPoint> miss_ratios;
 };
 
-// How the memory budget was divided, bytes.
+// How the memory budget was divided, bytes. With a device of its own memory all but what
+// begins with "host" is there.
 struct MemoryPlan {
+  std::string device;  // "": the host's memory is what computes
   uint64_t budget = 0;
   uint64_t weights = 0;     // everything but the experts
   uint64_t work_space = 0;  // activations of one step, staging
@@ -148,6 +154,9 @@ struct MemoryPlan {
   uint64_t all_experts = 0;      // what would hold every expert
   uint64_t slot = 0;             // one expert; 0: a dense model
   int layer_experts = 0;         // most that a step may ask of one layer
+  uint64_t host_budget = 0;      // of the next two; all 0 without a device
+  uint64_t host_work_space = 0;  // what is read, and what goes to and from the device
+  uint64_t host_experts = 0;     // slots in DRAM beneath those of the device
   std::string ToString() const;  // one line, for the log and for errors
 };
 

@@ -6,6 +6,7 @@
 
 #include "engine/base/cores.h"
 #include "engine/base/status.h"
+#include "engine/engine/device.h"
 
 namespace hostler {
 namespace {
@@ -17,6 +18,10 @@ int LogitRows(const EngineOptions& options, int vocab) {
   return static_cast<int>(
       std::clamp<int64_t>(rows, std::min(64, options.step_tokens), options.step_tokens));
 }
+
+// Pinned memory of a GPU's backend for weights that are loaded and what operations are
+// given on the host (compute/cuda/cuda_backend.cc, parameters.h).
+constexpr uint64_t kPinnedBytes = uint64_t{16} << 20;
 
 }  // namespace
 
@@ -50,18 +55,25 @@ KvLayout KvLayoutFor(const Model& model, const EngineOptions& options) {
   return layout;
 }
 
-MemoryNeeds NeedsOf(Model& model, const ServedExperts* experts, const EngineOptions& options) {
+MemoryNeeds NeedsOf(Model& model, const ServedExperts* experts, const EngineOptions& options,
+                    bool on_device) {
   const StepLimits limits = StepLimitsFor(model, options);
   const KvLayout layout = KvLayoutFor(model, options);
   MemoryNeeds needs;
   needs.weights = model.weight_bytes();
-  // Logits are held twice: in the backend's memory and on the host.
   needs.work_space = model.WorkspaceBytes(limits) + model.ScratchBytes(limits) +
-                     sizeof(float) * uint64_t(limits.logit_rows) * model.info().vocab +
                      model.state_bytes() * options.max_sequences;
+  // Logits are held twice: in the backend's memory and on the host.
+  const uint64_t logits = sizeof(float) * uint64_t(limits.logit_rows) * model.info().vocab;
+  needs.host_work_space = logits;
   needs.kv_block = layout.block_bytes();
   needs.block_tokens = layout.block_tokens;
   if (experts != nullptr) experts->AddNeeds(&needs);
+  if (on_device) {
+    needs.host_work_space += logits + kPinnedBytes;  // logits come back through pinned memory
+  } else {
+    needs.work_space += std::exchange(needs.host_work_space, 0);
+  }
   return needs;
 }
 
@@ -70,18 +82,30 @@ void ClampSequences(EngineOptions* options) {
 }
 
 absl::StatusOr<PlannedModel> PlanModel(const std::string& path, const EngineOptions& options) {
+  EngineOptions sketched = options;
+  sketched.threads = 1;
+  HOSTLER_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, NewBackend(sketched));
+  const std::optional<DeviceMemory> device = backend->memory();
+  return PlanModelOn(path, options, std::move(backend), device);
+}
+
+absl::StatusOr<PlannedModel> PlanModelOn(const std::string& path, const EngineOptions& options,
+                                         std::unique_ptr<Backend> backend,
+                                         const std::optional<DeviceMemory>& device) {
   PlannedModel planned;
   planned.options = options;
+  planned.device = device;
   ClampSequences(&planned.options);
   HOSTLER_ASSIGN_OR_RETURN(
       planned.sketch,
-      SketchModel(path, {options.quantize == Quantize::kQ8, options.precise}, KernelsFor(options)));
+      SketchModel(path, {options.quantize == Quantize::kQ8, options.precise}, std::move(backend)));
   Model& model = *planned.sketch.decoder.model;
   HOSTLER_ASSIGN_OR_RETURN(const std::unique_ptr<ServedExperts> experts,
                            ServedExperts::Create(model, *planned.sketch.weights, planned.options));
-  planned.needs = NeedsOf(model, experts.get(), planned.options);
-  HOSTLER_ASSIGN_OR_RETURN(planned.memory, DivideMemory(planned.needs, planned.options,
-                                                        planned.sketch.info.max_positions));
+  planned.needs = NeedsOf(model, experts.get(), planned.options, device.has_value());
+  HOSTLER_ASSIGN_OR_RETURN(planned.memory,
+                           DivideMemory(planned.needs, planned.options,
+                                        planned.sketch.info.max_positions, planned.device));
   return planned;
 }
 

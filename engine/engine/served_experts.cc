@@ -60,9 +60,9 @@ void ServedExperts::AddNeeds(MemoryNeeds* needs) const {
   needs->all_experts = sizes_.all_slots_bytes;
   needs->layer_experts = sizes_.max_experts_per_layer;
   // A read that is not aligned goes through a buffer, and so does decoding.
-  needs->work_space += reads_.depth * (reads_.max_bytes + sizes_.stored_bytes);
+  needs->host_work_space += reads_.depth * (reads_.max_bytes + sizes_.stored_bytes);
   if (!options_.expert_trace.empty()) {
-    needs->work_space += GateRecorder::RingBytes(model_, options_.step_tokens);
+    needs->host_work_space += GateRecorder::RingBytes(model_, options_.step_tokens);
   }
 }
 

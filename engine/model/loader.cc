@@ -102,10 +102,10 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& path, const ModelOption
 }
 
 absl::StatusOr<ModelSketch> SketchModel(const std::string& path, const ModelOptions& options,
-                                        std::string_view kernels) {
+                                        std::unique_ptr<Backend> backend) {
   ModelSketch sketch;
+  sketch.backend = std::move(backend);
   HOSTLER_ASSIGN_OR_RETURN(ModelFiles files, OpenServable(path, &sketch.info));
-  HOSTLER_ASSIGN_OR_RETURN(sketch.backend, NewCpuBackend(1, kernels));
   HOSTLER_ASSIGN_OR_RETURN(DecoderConfig decoder, files.Configure());
   auto sketched = SketchDecoder(std::move(decoder), sketch.info, files.weights.get(),
                                 OptionsFor(files, options), sketch.backend.get());

@@ -47,10 +47,9 @@ struct ModelSketch {
   DecoderSketch decoder;
 };
 
-// Reads headers only; `kernels` as NewCpuBackend's isa. Errors: as LoadModel's and
-// NewCpuBackend's.
+// Reads headers only; computes nothing with `backend`. Errors: as LoadModel's.
 absl::StatusOr<ModelSketch> SketchModel(const std::string& path, const ModelOptions& options,
-                                        std::string_view kernels);
+                                        std::unique_ptr<Backend> backend);
 
 // Whether LoadModel would succeed, without converting any weight.
 absl::Status CheckModel(const std::string& path);

@@ -130,6 +130,12 @@ absl::Status Daemon::LoadModels(const Deployment& deployment) {
   for (const ModelDeployment& model : deployment.models) {
     const Clock::time_point begin = Clock::now();
     EngineOptions options = model.options;
+    if (!model.device_why.empty()) {
+      spdlog::info("{}: device auto is {}: {}", model.name, options.device, model.device_why);
+    }
+    if (options.device == "cuda-emulated") {
+      spdlog::warn("{}: CUDA is emulated on the CPU, slowly, for tests", model.name);
+    }
     options.on_warning = [name = model.name](const std::string& text) {
       spdlog::warn("{}: {}", name, text);
     };

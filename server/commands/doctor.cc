@@ -3,8 +3,10 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/base/bytes.h"
+#include "engine/engine/device.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "server/commands/plan_commands.h"
@@ -56,6 +58,18 @@ int Examine(const DoctorFlags& flags) {
   return problem ? kExitFailed : exit_code;
 }
 
+void PrintKernels(double operation_s, const MachineProfile::Kernels& kernels) {
+  fmt::print("kernels  {:.1f} us an operation; 10^9 multiply-adds a second by rows:\n",
+             operation_s * 1e6);
+  for (const auto& [type, speeds] : kernels) {
+    fmt::print("         {:<8}", GetDTypeInfo(type).name);
+    for (const MachineProfile::KernelSpeed& speed : speeds) {
+      fmt::print("  {:>3}: {:6.1f}", speed.rows, speed.macs_s * 1e-9);
+    }
+    fmt::print("\n");
+  }
+}
+
 void Print(const MachineProfile& profile) {
   fmt::print("{}, {}, {} threads\n\n", profile.cpu, profile.backend, profile.threads);
   fmt::print("disk     {}, {}{}\n", profile.disk_path, profile.reader,
@@ -67,15 +81,22 @@ void Print(const MachineProfile& profile) {
   }
   fmt::print("memory   {:.1f} GB/s by one thread, {:.1f} by all\n", profile.memory_bytes_s_1 * 1e-9,
              profile.memory_bytes_s * 1e-9);
-  fmt::print("kernels  {:.1f} us an operation; 10^9 multiply-adds a second by rows:\n",
-             profile.operation_s * 1e6);
-  for (const auto& [type, speeds] : profile.kernels) {
-    fmt::print("         {:<8}", GetDTypeInfo(type).name);
-    for (const MachineProfile::KernelSpeed& speed : speeds) {
-      fmt::print("  {:>3}: {:6.1f}", speed.rows, speed.macs_s * 1e-9);
-    }
-    fmt::print("\n");
+  PrintKernels(profile.operation_s, profile.kernels);
+  for (const MachineProfile::GpuProfile& gpu : profile.gpus) {
+    fmt::print("\n{}, {}, {}\n", gpu.name, gpu.backend, FormatBytes(gpu.memory_bytes));
+    fmt::print("memory   {:.0f} GB/s within it, {:.1f} GB/s to it, {:.1f} from it\n",
+               gpu.memory_bytes_s * 1e-9, gpu.to_device_bytes_s * 1e-9, gpu.to_host_bytes_s * 1e-9);
+    PrintKernels(gpu.operation_s, gpu.kernels);
   }
+}
+
+// Those that there are; the emulation is none.
+std::vector<std::string> DevicesHere() {
+  std::vector<std::string> devices;
+  const auto gpus = UsableGpus(DeviceName::Kind::kCuda);
+  if (!gpus.ok()) return devices;
+  for (const Gpu& gpu : *gpus) devices.push_back(fmt::format("cuda:{}", gpu.index));
+  return devices;
 }
 
 int Profile(const DoctorFlags& flags) {
@@ -87,7 +108,11 @@ int Profile(const DoctorFlags& flags) {
   absl::StatusOr<MachineProfile> profile;
   {
     ProgressLine line;
-    profile = MeasureMachine({flags.disk, flags.threads},
+    MeasureOptions options;
+    options.disk = flags.disk;
+    options.threads = flags.threads;
+    options.devices = DevicesHere();
+    profile = MeasureMachine(options,
                              [&line](const std::string& what) { line.Show("measuring " + what); });
   }
   if (!profile.ok()) return FailRunning(profile.status());
@@ -116,9 +141,10 @@ void AddDoctorCommand(CLI::App* app, RunCommand* run) {
                    "512 MiB for the time being")
       ->type_name("PATH")
       ->capture_default_str();
-  CLI::Option* profile = command->add_flag(
-      "--profile", flags->profile,
-      "Measure disk, memory and kernels for `hostler plan`: half a minute of all cores");
+  CLI::Option* profile = command->add_flag("--profile", flags->profile,
+                                           "Measure disk, memory, kernels and GPUs for `hostler "
+                                           "plan`: half a minute of all cores, and as "
+                                           "long for each GPU");
   command
       ->add_option("--output", flags->profile_path,
                    "Where the profile goes. Default: hostler/profile.json in $XDG_CACHE_HOME or "

@@ -93,11 +93,12 @@ class Runner {
   absl::Status StartCache(const EngineOptions& options) {
     HOSTLER_ASSIGN_OR_RETURN(const StoreSizes sizes, MeasureStore(*experts()));
     const uint64_t most = options.memory_bytes > 0 ? options.memory_bytes : UsableMemoryBytes() / 2;
-    const uint64_t bytes = options.expert_memory_bytes > 0 ? options.expert_memory_bytes
-                                                           : std::min(sizes.all_slots_bytes, most);
+    MemoryPlan plan;
+    plan.experts = options.expert_memory_bytes > 0 ? options.expert_memory_bytes
+                                                   : std::min(sizes.all_slots_bytes, most);
     HOSTLER_ASSIGN_OR_RETURN(served_,
                              ServedExperts::Create(*model_.model, *model_.weights, options));
-    return served_->Start(bytes, model_.backend.get());
+    return served_->Start(plan, model_.backend.get());
   }
 
   // The likeliest token after `tokens`.

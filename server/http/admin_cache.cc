@@ -15,13 +15,19 @@ namespace hostler {
 namespace {
 
 Json MemoryJson(const MemoryPlan& memory, int max_context) {
-  return {{"budget_bytes", memory.budget},
-          {"weights_bytes", memory.weights},
-          {"work_space_bytes", memory.work_space},
-          {"kv_bytes", memory.kv},
-          {"experts_bytes", memory.experts},
-          {"all_experts_bytes", memory.all_experts},
-          {"max_context", max_context}};
+  Json json = {{"budget_bytes", memory.budget},
+               {"weights_bytes", memory.weights},
+               {"work_space_bytes", memory.work_space},
+               {"kv_bytes", memory.kv},
+               {"experts_bytes", memory.experts},
+               {"all_experts_bytes", memory.all_experts},
+               {"max_context", max_context}};
+  if (memory.device.empty()) return json;
+  json["device"] = memory.device;
+  json["host"] = {{"budget_bytes", memory.host_budget},
+                  {"work_space_bytes", memory.host_work_space},
+                  {"experts_bytes", memory.host_experts}};
+  return json;
 }
 
 Json ReadsJson(const ExpertCacheStats& stats) {

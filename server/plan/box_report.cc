@@ -7,12 +7,14 @@
 #include <fstream>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "cache/read_plan.h"
 #include "cache/reader.h"
 #include "cache/tier.h"
 #include "engine/base/bytes.h"
 #include "engine/compute/backend.h"
+#include "engine/engine/device.h"
 #include "engine/engine/model_needs.h"
 #include "fmt/format.h"
 
@@ -171,10 +173,48 @@ Finding ExamineDisk(const std::string& path) {
 
 }  // namespace
 
+std::vector<Finding> ExamineGpus(const absl::StatusOr<std::vector<Gpu>>& gpus) {
+  if (absl::IsFailedPrecondition(gpus.status())) {
+    return {{Level::kGood, "gpu", std::string(gpus.status().message()), ""}};
+  }
+  if (!gpus.ok()) {
+    return {
+        {Level::kHint, "gpu", std::string(gpus.status().message()),
+         "this build could use one: see that nvidia-smi lists it, and that its driver is as new "
+         "as this build's CUDA"}};
+  }
+  std::vector<Finding> findings;
+  for (const Gpu& gpu : *gpus) {
+    Finding finding{
+        Level::kGood, "gpu",
+        fmt::format("cuda:{}: {}, sm {}, {} free of {}, {:.0f} GB/s by its clock; CUDA driver {}, "
+                    "runtime {}; may pin what the host's memory is ({})",
+                    gpu.index, gpu.name, gpu.Capability(), FormatBytes(gpu.free_bytes),
+                    FormatBytes(gpu.memory_bytes), gpu.memory_bytes_s * 1e-9,
+                    CudaVersion(gpu.driver), CudaVersion(gpu.runtime),
+                    FormatBytes(UsableMemoryBytes())),
+        ""};
+    if (gpu.major < 8) {
+      finding.level = Level::kHint;
+      finding.advice = "older than what this build is made for (sm 8.0): its kernels do not load";
+    } else if (gpu.free_bytes < gpu.memory_bytes / 2) {
+      finding.level = Level::kHint;
+      finding.advice = "something else holds most of its memory (nvidia-smi says what)";
+    }
+    findings.push_back(std::move(finding));
+  }
+  return findings;
+}
+
 std::vector<Finding> ExamineBox(const BoxOptions& options) {
-  return {ExamineCpu(),     ExamineGovernor(options.root), ExamineMemoryLimit(),
-          ExamineLocking(), ExamineSwap(options.root),     ExamineHugePages(options.root),
-          ExamineUring(),   ExamineDisk(options.disk)};
+  std::vector<Finding> findings = {
+      ExamineCpu(),     ExamineGovernor(options.root), ExamineMemoryLimit(),
+      ExamineLocking(), ExamineSwap(options.root),     ExamineHugePages(options.root),
+      ExamineUring(),   ExamineDisk(options.disk)};
+  for (Finding& finding : ExamineGpus(UsableGpus(DeviceName::Kind::kCuda))) {
+    findings.push_back(std::move(finding));
+  }
+  return findings;
 }
 
 }  // namespace hostler

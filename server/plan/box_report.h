@@ -4,6 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "engine/compute/gpu.h"
+
 namespace hostler {
 
 struct Finding {
@@ -22,6 +25,9 @@ struct BoxOptions {
   std::string disk;  // a file or a folder of the file system that models lie on
   std::string root;  // in front of /proc and /sys
 };
+
+// Of what UsableGpus says: a finding for each.
+std::vector<Finding> ExamineGpus(const absl::StatusOr<std::vector<Gpu>>& gpus);
 
 std::vector<Finding> ExamineBox(const BoxOptions& options);
 

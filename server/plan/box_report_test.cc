@@ -89,5 +89,34 @@ TEST_F(BoxReportTest, AdviceComesWithWhatIsNotGood) {
   }
 }
 
+TEST(GpuReportTest, TellsOfEach) {
+  Gpu gpu;
+  gpu.index = 1;
+  gpu.name = "NVIDIA Something";
+  gpu.major = 9;
+  gpu.memory_bytes = uint64_t{80} << 30;
+  gpu.free_bytes = uint64_t{79} << 30;
+  gpu.memory_bytes_s = 3352e9;
+  gpu.driver = 12040;
+  gpu.runtime = 12000;
+  Gpu old = gpu, full = gpu;
+  old.major = 7;
+  old.minor = 5;
+  full.free_bytes = uint64_t{3} << 30;
+  const std::vector<Finding> findings = ExamineGpus(std::vector<Gpu>{gpu, old, full});
+  ASSERT_EQ(findings.size(), 3u);
+  EXPECT_EQ(findings[0].level, Finding::Level::kGood);
+  for (const char* part : {"cuda:1: NVIDIA Something, sm 9.0", "79.0 GiB free of 80.0 GiB",
+                           "3352 GB/s", "driver 12.4, runtime 12.0"}) {
+    EXPECT_NE(findings[0].state.find(part), std::string::npos) << findings[0].state;
+  }
+  EXPECT_NE(findings[1].advice.find("older"), std::string::npos);
+  EXPECT_NE(findings[2].advice.find("nvidia-smi"), std::string::npos);
+  const auto none = ExamineGpus(absl::NotFoundError("no usable GPU"));
+  EXPECT_EQ(none[0].level, Finding::Level::kHint);
+  const auto no_cuda = ExamineGpus(absl::FailedPreconditionError("this build has no CUDA"));
+  EXPECT_EQ(no_cuda[0].level, Finding::Level::kGood);
+}
+
 }  // namespace
 }  // namespace hostler

@@ -8,6 +8,7 @@
 #include <sstream>
 #include <system_error>
 
+#include "engine/base/bytes.h"
 #include "engine/base/replace_file.h"
 #include "engine/base/status.h"
 #include "fmt/format.h"
@@ -15,7 +16,8 @@
 namespace hostler {
 namespace {
 
-constexpr int kVersion = 1;
+// 1 has no GPUs.
+constexpr int kVersion = 2;
 
 // Of a function through points of rising x, at x; flat beyond the ends.
 template <typename Points, typename X, typename Y>
@@ -74,6 +76,159 @@ double MachineProfile::KernelSeconds(DType type, double macs, double rows) const
   return slowest;
 }
 
+MachineProfile OnGpu(const MachineProfile& machine, const MachineProfile::GpuProfile& gpu) {
+  MachineProfile seen = machine;
+  seen.backend = gpu.backend;
+  seen.memory_bytes_s = seen.memory_bytes_s_1 = gpu.memory_bytes_s;
+  seen.operation_s = gpu.operation_s;
+  seen.kernels = gpu.kernels;
+  seen.link_bytes_s = gpu.to_device_bytes_s;
+  return seen;
+}
+
+namespace {
+
+// "1008GB/s" with the unit "B/s": 1.008e12.
+absl::StatusOr<double> ParseRate(std::string_view text, std::string_view unit) {
+  constexpr std::string_view kPrefixes = "GT";
+  const auto wrong = [&] {
+    return absl::InvalidArgumentError(
+        fmt::format("\"{}\" is not a number with the unit G{} or T{}", text, unit, unit));
+  };
+  if (!text.ends_with(unit)) return wrong();
+  const std::string number(text.substr(0, text.size() - unit.size()));
+  char* end = nullptr;
+  const double value = std::strtod(number.c_str(), &end);
+  if (*end == 0 || end[1] != 0 || end == number.c_str()) return wrong();
+  const size_t prefix = kPrefixes.find(*end);
+  if (prefix == std::string_view::npos || !(value > 0 && value < 1e6)) return wrong();
+  return value * (prefix == 0 ? 1e9 : 1e12);
+}
+
+}  // namespace
+
+absl::StatusOr<MachineProfile::GpuProfile> ParseGpuNumbers(std::string_view text) {
+  std::vector<std::string_view> parts;
+  for (size_t at = 0; at <= text.size();) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    parts.push_back(text.substr(at, comma - at));
+    at = comma + 1;
+  }
+  if (parts.size() != 3 && parts.size() != 4) {
+    return absl::InvalidArgumentError(
+        fmt::format("\"{}\" is not MEMORY,MEMORY SPEED,LINK SPEED[,TFLOPS], as in "
+                    "24GiB,1008GB/s,25GB/s,165TFLOPS",
+                    text));
+  }
+  MachineProfile::GpuProfile gpu;
+  gpu.name = text;
+  gpu.backend = "a GPU of these numbers";
+  HOSTLER_ASSIGN_OR_RETURN(gpu.memory_bytes, ParseBytes(std::string(parts[0])));
+  HOSTLER_ASSIGN_OR_RETURN(gpu.memory_bytes_s, ParseRate(parts[1], "B/s"));
+  HOSTLER_ASSIGN_OR_RETURN(gpu.to_device_bytes_s, ParseRate(parts[2], "B/s"));
+  gpu.to_host_bytes_s = gpu.to_device_bytes_s;
+  // One row's product takes what reading the weights takes; with many rows computing may
+  // take longer.
+  constexpr int kManyRows = 512;
+  double flops = 1e18;
+  if (parts.size() == 4) {
+    HOSTLER_ASSIGN_OR_RETURN(flops, ParseRate(parts[3], "FLOPS"));
+  }
+  for (int i = 0; i < kDTypes; ++i) {
+    const DType type = static_cast<DType>(i);
+    if (!IsWeightType(type)) continue;
+    const DTypeInfo& info = GetDTypeInfo(type);
+    const double macs_s_1 =
+        gpu.memory_bytes_s * static_cast<double>(info.block_elements) / double(info.block_bytes);
+    gpu.kernels[type] = {{1, std::min(macs_s_1, flops / 2)},
+                         {kManyRows, std::min(macs_s_1 * kManyRows, flops / 2)}};
+  }
+  return gpu;
+}
+
+namespace {
+
+using Json = nlohmann::json;
+
+nlohmann::ordered_json KernelsJson(const MachineProfile::Kernels& kernels) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  for (const auto& [type, speeds] : kernels) {
+    nlohmann::ordered_json& of_type = json[std::string(GetDTypeInfo(type).name)];
+    for (const MachineProfile::KernelSpeed& speed : speeds) {
+      of_type.push_back({{"rows", speed.rows}, {"macs_per_second", speed.macs_s}});
+    }
+  }
+  return json;
+}
+
+// Absent or of another type: NaN, which no check lets through.
+double Number(const Json& from, const char* key) {
+  const auto value = from.find(key);
+  return value != from.end() && value->is_number() ? value->get<double>() : std::nan("");
+}
+
+std::string Text(const Json& from, const char* key) {
+  const auto value = from.find(key);
+  return value != from.end() && value->is_string() ? value->get<std::string>() : "";
+}
+
+Json Part(const Json& from, const char* key) {
+  const auto value = from.find(key);
+  return value != from.end() ? *value : Json();
+}
+
+absl::Status Unsound() {
+  return absl::InvalidArgumentError("a machine profile with missing or impossible values");
+}
+
+absl::StatusOr<MachineProfile::Kernels> ParseKernels(const Json& json) {
+  MachineProfile::Kernels kernels;
+  for (const auto& [name, speeds] : json.items()) {
+    HOSTLER_ASSIGN_OR_RETURN(const DType type, ParseWeightType(name));
+    std::vector<MachineProfile::KernelSpeed>& of_type = kernels[type];
+    for (const Json& item : speeds) {
+      const double rows = Number(item, "rows"), macs_s = Number(item, "macs_per_second");
+      const bool sound =
+          rows >= 1 && rows < 1e6 && macs_s > 0 && (of_type.empty() || rows > of_type.back().rows);
+      if (!sound) return Unsound();
+      of_type.push_back({static_cast<int>(rows), macs_s});
+    }
+    if (of_type.empty()) return Unsound();
+  }
+  if (kernels.empty()) return Unsound();
+  return kernels;
+}
+
+nlohmann::ordered_json GpuJson(const MachineProfile::GpuProfile& gpu) {
+  return {{"name", gpu.name},
+          {"backend", gpu.backend},
+          {"memory_bytes", gpu.memory_bytes},
+          {"memory_bytes_per_second", gpu.memory_bytes_s},
+          {"to_device_bytes_per_second", gpu.to_device_bytes_s},
+          {"to_host_bytes_per_second", gpu.to_host_bytes_s},
+          {"operation_seconds", gpu.operation_s},
+          {"kernels", KernelsJson(gpu.kernels)}};
+}
+
+absl::StatusOr<MachineProfile::GpuProfile> ParseGpu(const Json& json) {
+  MachineProfile::GpuProfile gpu;
+  gpu.name = Text(json, "name");
+  gpu.backend = Text(json, "backend");
+  const double bytes = Number(json, "memory_bytes");
+  gpu.memory_bytes_s = Number(json, "memory_bytes_per_second");
+  gpu.to_device_bytes_s = Number(json, "to_device_bytes_per_second");
+  gpu.to_host_bytes_s = Number(json, "to_host_bytes_per_second");
+  gpu.operation_s = Number(json, "operation_seconds");
+  const bool sound = bytes >= 1 && bytes < 1e15 && gpu.memory_bytes_s > 0 &&
+                     gpu.to_device_bytes_s > 0 && gpu.to_host_bytes_s > 0 && gpu.operation_s >= 0;
+  if (!sound) return Unsound();
+  gpu.memory_bytes = static_cast<uint64_t>(bytes);
+  HOSTLER_ASSIGN_OR_RETURN(gpu.kernels, ParseKernels(Part(json, "kernels")));
+  return gpu;
+}
+
+}  // namespace
+
 nlohmann::ordered_json ToJson(const MachineProfile& profile) {
   nlohmann::ordered_json disk = nlohmann::ordered_json::array();
   for (const MachineProfile::DiskSpeed& speed : profile.disk) {
@@ -81,13 +236,8 @@ nlohmann::ordered_json ToJson(const MachineProfile& profile) {
                     {"depth", speed.depth},
                     {"bytes_per_second", speed.bytes_s}});
   }
-  nlohmann::ordered_json kernels = nlohmann::ordered_json::object();
-  for (const auto& [type, speeds] : profile.kernels) {
-    nlohmann::ordered_json& of_type = kernels[std::string(GetDTypeInfo(type).name)];
-    for (const MachineProfile::KernelSpeed& speed : speeds) {
-      of_type.push_back({{"rows", speed.rows}, {"macs_per_second", speed.macs_s}});
-    }
-  }
+  nlohmann::ordered_json gpus = nlohmann::ordered_json::array();
+  for (const MachineProfile::GpuProfile& gpu : profile.gpus) gpus.push_back(GpuJson(gpu));
   return {{"version", kVersion},
           {"cpu", profile.cpu},
           {"backend", profile.backend},
@@ -99,64 +249,43 @@ nlohmann::ordered_json ToJson(const MachineProfile& profile) {
           {"memory_bytes_per_second_1", profile.memory_bytes_s_1},
           {"memory_bytes_per_second", profile.memory_bytes_s},
           {"operation_seconds", profile.operation_s},
-          {"kernels", kernels}};
+          {"kernels", KernelsJson(profile.kernels)},
+          {"gpus", gpus}};
 }
 
 absl::StatusOr<MachineProfile> ParseMachineProfile(std::string_view text) {
-  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return absl::InvalidArgumentError("not a machine profile");
-  // Absent or of another type: NaN, which no check lets through.
-  const auto number = [](const nlohmann::json& from, const char* key) {
-    const auto value = from.find(key);
-    return value != from.end() && value->is_number() ? value->get<double>() : std::nan("");
-  };
-  const auto string = [&json](const char* key) {
-    const auto value = json.find(key);
-    return value != json.end() && value->is_string() ? value->get<std::string>() : "";
-  };
-  const auto list = [](const nlohmann::json& from, const char* key) {
-    const auto value = from.find(key);
-    return value != from.end() ? *value : nlohmann::json();
-  };
-  if (number(json, "version") != kVersion) {
-    return absl::InvalidArgumentError("a machine profile of another version: measure it again");
+  const double version = Number(json, "version");
+  if (version != kVersion && version != 1) {
+    return absl::InvalidArgumentError(
+        "a machine profile of another version: measure it again (hostler doctor --profile)");
   }
   MachineProfile profile;
-  profile.cpu = string("cpu");
-  profile.backend = string("backend");
-  profile.disk_path = string("disk_path");
-  profile.reader = string("reader");
-  profile.past_page_cache = list(json, "past_page_cache") == true;
-  const double threads = number(json, "threads");
-  profile.memory_bytes_s_1 = number(json, "memory_bytes_per_second_1");
-  profile.memory_bytes_s = number(json, "memory_bytes_per_second");
-  profile.operation_s = number(json, "operation_seconds");
+  profile.cpu = Text(json, "cpu");
+  profile.backend = Text(json, "backend");
+  profile.disk_path = Text(json, "disk_path");
+  profile.reader = Text(json, "reader");
+  profile.past_page_cache = Part(json, "past_page_cache") == true;
+  const double threads = Number(json, "threads");
+  profile.memory_bytes_s_1 = Number(json, "memory_bytes_per_second_1");
+  profile.memory_bytes_s = Number(json, "memory_bytes_per_second");
+  profile.operation_s = Number(json, "operation_seconds");
   bool sound = threads >= 1 && threads <= 1 << 16 && profile.memory_bytes_s_1 > 0 &&
                profile.memory_bytes_s > 0 && profile.operation_s >= 0;
-  for (const nlohmann::json& item : list(json, "disk")) {
-    const double bytes = number(item, "read_bytes"), depth = number(item, "depth");
-    const double bytes_s = number(item, "bytes_per_second");
+  for (const Json& item : Part(json, "disk")) {
+    const double bytes = Number(item, "read_bytes"), depth = Number(item, "depth");
+    const double bytes_s = Number(item, "bytes_per_second");
     sound = sound && bytes >= 1 && bytes < 1e15 && depth >= 1 && depth < 1e6 && bytes_s > 0;
     if (!sound) break;
     profile.disk.push_back({static_cast<uint64_t>(bytes), static_cast<int>(depth), bytes_s});
   }
-  const nlohmann::json kernels = list(json, "kernels");
-  for (const auto& [name, speeds] : kernels.items()) {
-    HOSTLER_ASSIGN_OR_RETURN(const DType type, ParseWeightType(name));
-    std::vector<MachineProfile::KernelSpeed>& of_type = profile.kernels[type];
-    for (const nlohmann::json& item : speeds) {
-      const double rows = number(item, "rows"), macs_s = number(item, "macs_per_second");
-      sound = sound && rows >= 1 && rows < 1e6 && macs_s > 0 &&
-              (of_type.empty() || rows > of_type.back().rows);
-      if (!sound) break;
-      of_type.push_back({static_cast<int>(rows), macs_s});
-    }
-    sound = sound && !of_type.empty();
-  }
-  if (!sound || profile.kernels.empty()) {
-    return absl::InvalidArgumentError("a machine profile with missing or impossible values");
-  }
+  if (!sound) return Unsound();
   profile.threads = static_cast<int>(threads);
+  HOSTLER_ASSIGN_OR_RETURN(profile.kernels, ParseKernels(Part(json, "kernels")));
+  for (const Json& gpu : Part(json, "gpus")) {
+    HOSTLER_ASSIGN_OR_RETURN(profile.gpus.emplace_back(), ParseGpu(gpu));
+  }
   return profile;
 }
 

@@ -72,6 +72,71 @@ TEST(MachineProfileTest, RefusesWhatCannotBe) {
   EXPECT_EQ(ParseMachineProfile("[]").status().code(), kInvalid);
 }
 
+MachineProfile::GpuProfile GpuOfProfile() {
+  MachineProfile::GpuProfile gpu;
+  gpu.name = "a GPU";
+  gpu.backend = "cuda-sm90";
+  gpu.memory_bytes = uint64_t{80} << 30;
+  gpu.memory_bytes_s = 3e12;
+  gpu.to_device_bytes_s = 55e9;
+  gpu.to_host_bytes_s = 50e9;
+  gpu.operation_s = 4e-6;
+  gpu.kernels[DType::kQ8_0] = {{1, 2e12}, {512, 90e12}};
+  return gpu;
+}
+
+TEST(MachineProfileTest, KnowsGpusFromVersionTwoOn) {
+  using Json = nlohmann::ordered_json;
+  MachineProfile profile = Profile();
+  profile.gpus = {GpuOfProfile(), GpuOfProfile()};
+  const auto read = ParseMachineProfile(ToJson(profile).dump());
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(ToJson(*read), ToJson(profile));
+  Json old = ToJson(Profile());
+  old["version"] = 1;
+  old.erase("gpus");
+  const auto without = ParseMachineProfile(old.dump());
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_TRUE(without->gpus.empty());
+  EXPECT_EQ(ToJson(*without), ToJson(Profile()));
+  for (const char* key : {"memory_bytes", "to_device_bytes_per_second", "kernels"}) {
+    Json broken = ToJson(profile);
+    broken["gpus"][1][key] = 0;
+    EXPECT_EQ(ParseMachineProfile(broken.dump()).status().code(),
+              absl::StatusCode::kInvalidArgument)
+        << key;
+  }
+}
+
+TEST(MachineProfileTest, AGpuSeesItsOwnKernelsAndALink) {
+  const MachineProfile seen = OnGpu(Profile(), GpuOfProfile());
+  EXPECT_EQ(seen.memory_bytes_s, 3e12);
+  EXPECT_EQ(seen.link_bytes_s, 55e9);
+  EXPECT_DOUBLE_EQ(seen.KernelSeconds(DType::kQ8_0, 2e12, 1), 1);
+  EXPECT_EQ(seen.disk.size(), Profile().disk.size());
+}
+
+TEST(MachineProfileTest, TakesAGpuByItsNumbers) {
+  const auto gpu = ParseGpuNumbers("24GiB,1008GB/s,25GB/s,165TFLOPS");
+  ASSERT_TRUE(gpu.ok()) << gpu.status();
+  EXPECT_EQ(gpu->memory_bytes, uint64_t{24} << 30);
+  EXPECT_DOUBLE_EQ(gpu->memory_bytes_s, 1008e9);
+  EXPECT_DOUBLE_EQ(gpu->to_device_bytes_s, 25e9);
+  const MachineProfile seen = OnGpu(Profile(), *gpu);
+  // A q8_0 weight is 34 / 32 bytes.
+  EXPECT_DOUBLE_EQ(seen.KernelSeconds(DType::kQ8_0, 1e9, 1), 34.0 / 32 / 1008);
+  EXPECT_DOUBLE_EQ(seen.KernelSeconds(DType::kF16, 1e9, 512), 512e9 / 82.5e12);
+  // Without a limit to what it computes a prompt is as fast as memory.
+  const auto unlimited = ParseGpuNumbers("1GiB,1TB/s,25.5GB/s");
+  ASSERT_TRUE(unlimited.ok()) << unlimited.status();
+  EXPECT_DOUBLE_EQ(OnGpu(Profile(), *unlimited).KernelSeconds(DType::kF16, 1e9, 512), 2e9 / 1e12);
+  for (const char* wrong :
+       {"", "24GiB", "24GiB,1008,25GB/s", "24GiB,-1GB/s,25GB/s", "x,1GB/s,1GB/s",
+        "24GiB,1GB/s,1GB/s,165", "24GiB,1GB/s,1GB/s,1TFLOPS,1", "1GiB,GB/s,1GB/s"}) {
+    EXPECT_EQ(ParseGpuNumbers(wrong).status().code(), absl::StatusCode::kInvalidArgument) << wrong;
+  }
+}
+
 TEST(MachineProfileTest, InterpolatesTheDisk) {
   const MachineProfile profile = Profile();
   EXPECT_DOUBLE_EQ(profile.DiskBytesPerSecond(1 << 20, 8), 2e9);

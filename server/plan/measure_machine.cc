@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <random>
 #include <span>
 #include <thread>
@@ -21,6 +22,7 @@
 #include "cache/tier.h"
 #include "engine/base/status.h"
 #include "engine/compute/backend.h"
+#include "engine/engine/device.h"
 #include "engine/engine/model_needs.h"
 #include "fmt/format.h"
 
@@ -212,49 +214,84 @@ Mat AsMat(Buffer& buffer, int64_t rows, int64_t cols) {
   return {reinterpret_cast<float*>(buffer.data()), rows, cols};
 }
 
+// Calls a second of what `call` queues; a device is waited for after some of them.
+template <typename Call>
+double OperationsPerSecond(Backend& backend, double seconds, Call call) {
+  const int between_waits = backend.SharesHostMemory() ? 1 : 32;
+  return between_waits * CallsPerSecond(seconds, [&](int turn) {
+           for (int i = 0; i < between_waits; ++i) call(turn * between_waits + i);
+           // Of no rows: it only waits.
+           if (between_waits > 1) backend.ReadBack({}, nullptr).IgnoreError();
+         });
+}
+
 // Matrices in turn, so that a token's weights come from memory as they do when
 // a model decodes.
 absl::Status MeasureKernels(const MeasureOptions& options, Backend& backend,
-                            MachineProfile* profile) {
+                            MachineProfile::Kernels* kernels) {
   const int64_t dim = options.dim;
+  const bool on_host = backend.SharesHostMemory();
   HOSTLER_ASSIGN_OR_RETURN(const auto weights, backend.Allocate(kMemoryBytes));
   HOSTLER_ASSIGN_OR_RETURN(const auto x, backend.Allocate(kRows.back() * dim * sizeof(float)));
   HOSTLER_ASSIGN_OR_RETURN(const auto y, backend.Allocate(kRows.back() * dim * sizeof(float)));
   // An ordinary number in every other type, also where it is a block's scale:
-  // denormal products would be slow.
+  // denormal products would be slow. A device has zeros, which are not.
   constexpr int kWeightByte = 0x11;
-  std::fill_n(AsMat(*x, 1, 1).data, kRows.back() * dim, 0.5f);
+  if (on_host) std::fill_n(AsMat(*x, 1, 1).data, kRows.back() * dim, 0.5f);
   for (int i = 0; i < kDTypes; ++i) {
     const DType type = static_cast<DType>(i);
     // FP8 is held as bf16.
     if (!IsWeightType(type) || type == DType::kF8E4M3) continue;
     // As MXFP4's scale 0x11 is 2^-110, 0x77 is 2^-8.
-    std::memset(weights->data(), type == DType::kMXFP4 ? 0x77 : kWeightByte, weights->bytes());
+    if (on_host) {
+      std::memset(weights->data(), type == DType::kMXFP4 ? 0x77 : kWeightByte, weights->bytes());
+    }
     const size_t bytes = RowBytes(type, dim) * dim;
     const bool interleaved = CanInterleave(type) && backend.Interleaves(type);
     const size_t matrices = weights->bytes() / bytes;
     for (const int rows : kRows) {
+      if (rows > options.most_rows) break;
       const auto multiply = [&](int turn) {
         backend.MatMul({type, dim, dim, weights->data() + turn % matrices * bytes, interleaved},
                        AsMat(*x, rows, dim), AsMat(*y, rows, dim));
       };
       const double macs = static_cast<double>(rows) * dim * dim;
-      profile->kernels[type].push_back({rows, macs * CallsPerSecond(options.seconds, multiply)});
+      (*kernels)[type].push_back(
+          {rows, macs * OperationsPerSecond(backend, options.seconds, multiply)});
     }
   }
-  return absl::OkStatus();
+  return backend.ReadBack({}, nullptr);
 }
 
 // An operation too small to be shared between threads: what waking them costs is
 // in the kernels' numbers.
-absl::Status MeasureOperation(Backend& backend, double seconds, MachineProfile* profile) {
+absl::StatusOr<double> MeasureOperation(Backend& backend, double seconds) {
   constexpr int64_t kOperationDim = 64;
   HOSTLER_ASSIGN_OR_RETURN(const auto memory, backend.Allocate(kMiB));
   const Weight weight{DType::kF32, kOperationDim, kOperationDim, memory->data()};
   const Mat x{reinterpret_cast<float*>(memory->data() + weight.bytes()), 1, kOperationDim};
   const Mat y{x.data + kOperationDim, 1, kOperationDim};
-  profile->operation_s = 1 / CallsPerSecond(seconds, [&](int) { backend.MatMul(weight, x, y); });
-  return absl::OkStatus();
+  return 1 / OperationsPerSecond(backend, seconds, [&](int) { backend.MatMul(weight, x, y); });
+}
+
+absl::StatusOr<MachineProfile::GpuProfile> MeasureGpuProfile(const MeasureOptions& options,
+                                                             const std::string& device) {
+  EngineOptions engine;
+  engine.device = device;
+  HOSTLER_ASSIGN_OR_RETURN(const std::optional<Gpu> gpu, FindGpu(device));
+  if (!gpu.has_value()) return absl::InvalidArgumentError(fmt::format("{} is no GPU", device));
+  HOSTLER_ASSIGN_OR_RETURN(const GpuSpeed speed, MeasureDevice(device, options.seconds));
+  HOSTLER_ASSIGN_OR_RETURN(const auto backend, NewBackend(engine));
+  MachineProfile::GpuProfile profile;
+  profile.name = gpu->name;
+  profile.backend = backend->name();
+  profile.memory_bytes = gpu->memory_bytes;
+  profile.memory_bytes_s = speed.memory_bytes_s;
+  profile.to_device_bytes_s = speed.to_device_bytes_s;
+  profile.to_host_bytes_s = speed.to_host_bytes_s;
+  HOSTLER_RETURN_IF_ERROR(MeasureKernels(options, *backend, &profile.kernels));
+  HOSTLER_ASSIGN_OR_RETURN(profile.operation_s, MeasureOperation(*backend, options.seconds));
+  return profile;
 }
 
 std::string CpuName() {
@@ -284,8 +321,12 @@ absl::StatusOr<MachineProfile> MeasureMachine(
   progress("memory");
   HOSTLER_RETURN_IF_ERROR(MeasureMemory(*backend, 2 * options.seconds, &profile));
   progress("kernels");
-  HOSTLER_RETURN_IF_ERROR(MeasureKernels(options, *backend, &profile));
-  HOSTLER_RETURN_IF_ERROR(MeasureOperation(*backend, options.seconds, &profile));
+  HOSTLER_RETURN_IF_ERROR(MeasureKernels(options, *backend, &profile.kernels));
+  HOSTLER_ASSIGN_OR_RETURN(profile.operation_s, MeasureOperation(*backend, options.seconds));
+  for (const std::string& device : options.devices) {
+    progress(device);
+    HOSTLER_ASSIGN_OR_RETURN(profile.gpus.emplace_back(), MeasureGpuProfile(options, device));
+  }
   return profile;
 }
 

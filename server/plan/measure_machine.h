@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/plan/machine_profile.h"
@@ -16,10 +17,12 @@ struct MeasureOptions {
   double seconds = 0.25;                      // for each number; there are about 90
   uint64_t file_bytes = uint64_t{512} << 20;  // of a file that is written
   int64_t dim = 2048;                         // of the matrices; a multiple of 256
+  std::vector<std::string> devices;           // GPUs to measure as well: "cuda:0"
+  int most_rows = 512;                        // of a product
 };
 
 // Takes about 512 MiB of memory. `progress` hears what is being measured.
-// Errors: the reader's and the backend's; Unavailable when the file cannot be
+// Errors: the reader's and the backends'; Unavailable when the file cannot be
 // written; FailedPrecondition when it is too small.
 absl::StatusOr<MachineProfile> MeasureMachine(
     const MeasureOptions& options, const std::function<void(const std::string&)>& progress);

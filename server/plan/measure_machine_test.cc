@@ -5,6 +5,10 @@
 
 #include <filesystem>
 #include <fstream>
+#include <string>
+#include <vector>
+
+#include "engine/engine/device.h"
 
 namespace hostler {
 namespace {
@@ -17,9 +21,18 @@ class MeasureMachineTest : public ::testing::Test {
   ~MeasureMachineTest() override { std::filesystem::remove_all(folder_); }
 
   absl::StatusOr<MachineProfile> Measure(const std::string& disk) {
-    return MeasureMachine({disk, 2, 1e-4, uint64_t{64} << 20, 256}, [](const std::string&) {});
+    MeasureOptions options;
+    options.disk = disk;
+    options.threads = 2;
+    options.seconds = 1e-4;
+    options.file_bytes = uint64_t{64} << 20;
+    options.dim = 256;
+    options.devices = devices_;
+    options.most_rows = devices_.empty() ? 512 : 1;
+    return MeasureMachine(options, [](const std::string&) {});
   }
 
+  std::vector<std::string> devices_;
   const std::string folder_;
 };
 
@@ -32,6 +45,23 @@ TEST_F(MeasureMachineTest, MeasuresEverythingAndLeavesNothing) {
   EXPECT_TRUE(ParseMachineProfile(ToJson(*profile).dump()).ok());
   EXPECT_GT(profile->DiskBytesPerSecond(1 << 20, 4), 0);
   EXPECT_GT(profile->kernels.at(DType::kQ4_K).back().macs_s, 0);
+}
+
+TEST_F(MeasureMachineTest, MeasuresAGpuWithItsOwnKernels) {
+  if (!CheckDevice("cuda-emulated").ok()) GTEST_SKIP() << "no emulation";
+  devices_ = {"cuda-emulated"};
+  const auto profile = Measure(folder_);
+  ASSERT_TRUE(profile.ok()) << profile.status();
+  ASSERT_EQ(profile->gpus.size(), 1u);
+  const MachineProfile::GpuProfile& gpu = profile->gpus[0];
+  EXPECT_EQ(gpu.backend, "cuda-sm80");
+  EXPECT_EQ(gpu.memory_bytes, uint64_t{16} << 30);
+  EXPECT_EQ(gpu.kernels.size(), profile->kernels.size());
+  EXPECT_GT(gpu.to_device_bytes_s, 0);
+  const auto read = ParseMachineProfile(ToJson(*profile).dump());
+  ASSERT_TRUE(read.ok()) << read.status();
+  ASSERT_EQ(read->gpus.size(), 1u);
+  EXPECT_EQ(ToJson(*read), ToJson(*profile));
 }
 
 TEST_F(MeasureMachineTest, ReadsAFileThatIsThere) {

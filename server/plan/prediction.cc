@@ -75,8 +75,14 @@ int MostSequences(const PlannedModel& planned, int context) {
   return std::max(1, std::min(planned.options.max_sequences, planned.memory.kv_blocks / blocks));
 }
 
-HitRate UniformHitRate(const ModelWork& work, int rows, double resident_share) {
-  return {resident_share, UniformUnion(work, rows)};
+ResidentShares SharesOf(const MemoryPlan& plan) {
+  if (plan.all_experts == 0) return {1, 0};
+  const auto all = static_cast<double>(plan.all_experts);
+  return {static_cast<double>(plan.experts) / all, static_cast<double>(plan.host_experts) / all};
+}
+
+HitRate UniformHitRate(const ModelWork& work, int rows, const ResidentShares& resident) {
+  return {resident.computing, UniformUnion(work, rows), resident.host};
 }
 
 HitRate TraceHitRate(const ExpertTrace& trace, int sequences, double resident_share) {
@@ -117,7 +123,8 @@ HitRateRange TypicalHitRate(double resident_share) {
 }
 
 std::string_view StepPrediction::limit() const {
-  if (disk_s > compute_s) return "disk";
+  if (disk_s > std::max(compute_s, link_s)) return "disk";
+  if (link_s > compute_s) return "link";
   return memory_s > kMemoryBound * compute_s ? "memory" : "compute";
 }
 
@@ -142,10 +149,18 @@ StepPrediction PredictStep(const ModelWork& work, const MachineProfile& machine,
                   machine.memory_bytes_s;
   const double missed = experts * (1 - rate.hits);  // of a layer
   step.missed_bytes = work.moe_layers * missed * static_cast<double>(work.read_bytes);
-  if (step.missed_bytes > 0) {
+  const double from_disk =
+      machine.link_bytes_s > 0 ? step.missed_bytes * (1 - rate.host_hits) : step.missed_bytes;
+  if (from_disk > 0) {
     const double depth = std::max(1.0, missed * work.parts);
     const double bytes_s = machine.DiskBytesPerSecond(work.read_bytes / work.parts, depth);
-    step.disk_s = bytes_s > 0 ? step.missed_bytes / bytes_s : 0;
+    step.disk_s = bytes_s > 0 ? from_disk / bytes_s : 0;
+  }
+  if (machine.link_bytes_s > 0) {
+    const double copied = work.moe_layers * missed * static_cast<double>(work.slot_bytes);
+    step.link_s = copied / machine.link_bytes_s;
+    step.seconds = std::max({step.compute_s, step.link_s, step.disk_s});
+    return step;
   }
   step.seconds =
       std::max(step.compute_s, step.disk_s) + kUnhidden * std::min(step.compute_s, step.disk_s);
@@ -167,14 +182,15 @@ DecodePrediction PredictClients(const ModelWork& work, const MachineProfile& mac
 }
 
 StepPrediction PredictPrompt(const ModelWork& work, const MachineProfile& machine, int tokens,
-                             double resident_share) {
+                             const ResidentShares& resident) {
   StepPrediction sum;
   for (int done = 0; done < tokens;) {
     const int rows = std::min(work.step_rows, tokens - done);
     const StepPrediction step = PredictStep(work, machine, rows, 1, done + rows / 2.0,
-                                            UniformHitRate(work, rows, resident_share));
+                                            UniformHitRate(work, rows, resident));
     sum.compute_s += step.compute_s;
     sum.memory_s += step.memory_s;
+    sum.link_s += step.link_s;
     sum.disk_s += step.disk_s;
     sum.seconds += step.seconds;
     sum.missed_bytes += step.missed_bytes;

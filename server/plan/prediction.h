@@ -36,10 +36,18 @@ int MostSequences(const PlannedModel& planned, int context);
 struct HitRate {
   double hits = 1;              // of a step's lookups
   double experts_of_layer = 0;  // that a step asks one layer for, mean
+  double host_hits = 0;         // with a link: of the misses, in the host's memory
 };
 
+// What share of all experts is in the memory of what computes, and, where that is a GPU,
+// in the host's.
+struct ResidentShares {
+  double computing = 1, host = 0;
+};
+ResidentShares SharesOf(const MemoryPlan& plan);
+
 // If every expert is as likely: what is resident.
-HitRate UniformHitRate(const ModelWork& work, int rows, double resident_share);
+HitRate UniformHitRate(const ModelWork& work, int rows, const ResidentShares& resident);
 // Of the default policy on a trace of this model, first uses left out.
 // REQUIRES: the trace has the model's layers and experts, and decode tokens for
 // `sequences`.
@@ -54,14 +62,16 @@ HitRateRange TypicalHitRate(double resident_share);
 struct StepPrediction {
   double compute_s = 0;  // kernels, with weights in memory
   double memory_s = 0;   // to read those bytes alone
-  double disk_s = 0;     // to read what is missed
+  double link_s = 0;     // to bring what is missed from the host's memory, with a link
+  double disk_s = 0;     // to read what is missed (with a link: there, too)
   double seconds = 0;
   double missed_bytes = 0;
-  std::string_view limit() const;  // "disk", "memory", "compute"
+  std::string_view limit() const;  // "disk", "link", "memory", "compute"
 };
 
 // A step of `rows` rows of so many sequences, each of which looks back at
-// `context` tokens.
+// `context` tokens. With a link it takes as long as the longest of computing, the link and
+// the disk.
 StepPrediction PredictStep(const ModelWork& work, const MachineProfile& machine, int rows,
                            int sequences, double context, const HitRate& rate);
 
@@ -79,6 +89,6 @@ DecodePrediction PredictClients(const ModelWork& work, const MachineProfile& mac
 
 // All of a prompt, in steps of work.step_rows.
 StepPrediction PredictPrompt(const ModelWork& work, const MachineProfile& machine, int tokens,
-                             double resident_share);
+                             const ResidentShares& resident);
 
 }  // namespace hostler

@@ -52,6 +52,47 @@ TEST(PredictionTest, NamesTheLimit) {
   EXPECT_EQ(PredictStep(Work(), machine, 1, 1, 0, {0.1, 4}).limit(), "disk");
 }
 
+// 100 GB/s of its own memory, 5 GB/s to it.
+MachineProfile::GpuProfile RoundGpu() {
+  MachineProfile::GpuProfile gpu;
+  gpu.memory_bytes = 24'000'000'000;
+  gpu.memory_bytes_s = 100e9;
+  gpu.to_device_bytes_s = gpu.to_host_bytes_s = 5e9;
+  gpu.kernels[DType::kQ8_0] = gpu.kernels[DType::kF16] = {{1, 100e9}, {512, 20e12}};
+  return gpu;
+}
+
+TEST(PredictionTest, AGpuTakesTheLongestOfComputingAndItsLink) {
+  const MachineProfile machine = OnGpu(Machine(), RoundGpu());
+  // 100 MMACs at 100 GMAC/s; half of 40 MB over the link; the host has all of it.
+  StepPrediction step = PredictStep(Work(), machine, 1, 1, 0, {0.5, 4, 1});
+  EXPECT_DOUBLE_EQ(step.compute_s, 0.001);
+  EXPECT_DOUBLE_EQ(step.memory_s, 0.001);
+  EXPECT_DOUBLE_EQ(step.link_s, 20e6 / 5e9);
+  EXPECT_DOUBLE_EQ(step.disk_s, 0);
+  EXPECT_DOUBLE_EQ(step.seconds, 0.004) << "one hides behind the other";
+  EXPECT_EQ(step.limit(), "link");
+  // A quarter of what is missed is not there, and comes from a disk of 1 GB/s.
+  step = PredictStep(Work(), machine, 1, 1, 0, {0.5, 4, 0.75});
+  EXPECT_DOUBLE_EQ(step.disk_s, 0.005);
+  EXPECT_DOUBLE_EQ(step.seconds, 0.005);
+  EXPECT_EQ(step.limit(), "disk");
+  step = PredictStep(Work(), machine, 1, 1, 0, {1, 4, 1});
+  EXPECT_DOUBLE_EQ(step.seconds, 0.001);
+  EXPECT_EQ(step.limit(), "memory");
+}
+
+TEST(PredictionTest, SharesAreThoseOfThePlan) {
+  MemoryPlan plan;
+  EXPECT_EQ(SharesOf(plan).computing, 1) << "a dense model misses nothing";
+  plan.all_experts = 400;
+  plan.experts = 100;
+  plan.host_experts = 300;
+  EXPECT_EQ(SharesOf(plan).computing, 0.25);
+  EXPECT_EQ(SharesOf(plan).host, 0.75);
+  EXPECT_EQ(UniformHitRate(Work(), 1, SharesOf(plan)).host_hits, 0.75);
+}
+
 TEST(PredictionTest, OperationsAndContextTakeTime) {
   MachineProfile machine = Machine();
   ModelWork work = Work();
@@ -100,17 +141,17 @@ TEST(PredictionTest, SequencesAreThoseThatKvHolds) {
 
 TEST(PredictionTest, APromptReadsEachMissingExpertOnceAStep) {
   const ModelWork work = Work();
-  const StepPrediction one = PredictPrompt(work, Machine(), 512, 0.25);
+  const StepPrediction one = PredictPrompt(work, Machine(), 512, {0.25});
   EXPECT_NEAR(one.missed_bytes, 0.75 * 1000 * 1e6, 1e3);
-  EXPECT_NEAR(PredictPrompt(work, Machine(), 1024, 0.25).missed_bytes, 2 * one.missed_bytes, 1e3);
-  EXPECT_EQ(PredictPrompt(work, Machine(), 512, 1).missed_bytes, 0);
+  EXPECT_NEAR(PredictPrompt(work, Machine(), 1024, {0.25}).missed_bytes, 2 * one.missed_bytes, 1e3);
+  EXPECT_EQ(PredictPrompt(work, Machine(), 512, {1}).missed_bytes, 0);
 }
 
 TEST(PredictionTest, UniformGatesHitWhatIsResident) {
-  const HitRate one = UniformHitRate(Work(), 1, 0.3);
+  const HitRate one = UniformHitRate(Work(), 1, {0.3});
   EXPECT_DOUBLE_EQ(one.hits, 0.3);
   EXPECT_NEAR(one.experts_of_layer, 4, 1e-9);
-  EXPECT_NEAR(UniformHitRate(Work(), 1000, 0.3).experts_of_layer, 100, 1e-9);
+  EXPECT_NEAR(UniformHitRate(Work(), 1000, {0.3}).experts_of_layer, 100, 1e-9);
 }
 
 TEST(PredictionTest, TypicalHitsRiseToAll) {

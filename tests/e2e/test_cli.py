@@ -143,9 +143,36 @@ def test_plan_divides_memory_as_the_server_does_and_says_what_more_buys(tmp_path
     assert fixed["more_memory"] == []
 
 
+def test_plan_predicts_for_a_gpu_that_is_not_here(tmp_path):
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps(PROFILE))
+    args = ["plan", str(MOE), "--profile", str(profile), "--memory", "1GiB", "--clients", "1"]
+    small = hostler_json(*args, "--gpu", "64MiB,1000GB/s,25GB/s,100TFLOPS")
+    memory = small["memory"]
+    assert sum(memory[key] for key in ["weights", "work_space", "kv", "experts"]) <= memory["budget"]
+    assert memory["budget"] <= 0.9 * (64 << 20)
+    assert memory["host"]["budget"] == 1 << 30
+    assert memory["host"]["experts"] == memory["all_experts"]  # so no disk is asked
+    assert small["gpu"]["link_bytes_per_second"] == 25e9
+    [row] = small["decode"]
+    assert row["disk_seconds"] == 0 and row["limit"] == "link"
+    assert row["link_seconds"] == pytest.approx(row["missed_bytes"] / 25e9)
+    assert row["tokens_per_second"] == pytest.approx(1 / row["link_seconds"])
+    # With all of it there, what is left is its memory's speed.
+    large = hostler_json(*args, "--gpu", "8GiB,1000GB/s,25GB/s")
+    [row] = large["decode"]
+    assert large["resident_share"] == 1 and row["limit"] == "memory" and row["link_seconds"] == 0
+    text = hostler(*args, "--gpu", "64MiB,1000GB/s,25GB/s").stdout
+    assert "25.0 GB/s to it" in text and "they overlap" in text
+    wrong = hostler(*args, "--gpu", "24GiB", check=False)
+    assert wrong.returncode == 1 and "--gpu" in wrong.stderr and "LINK SPEED" in wrong.stderr
+    none = hostler(*args, "--gpu", "4MiB,1GB/s,1GB/s", check=False)
+    assert none.returncode == 1 and "device_memory" in none.stderr
+
+
 def test_doctor_advises_where_something_is_not_good():
     findings = hostler_json("doctor", "--disk", str(MOE))
-    assert {"processor", "memory", "locked memory", "swap", "io_uring", "disk"} <= {
+    assert {"processor", "memory", "locked memory", "swap", "io_uring", "disk", "gpu"} <= {
         finding["name"] for finding in findings}
     for finding in findings:
         assert (finding["level"] == "good") == (not finding["advice"]), finding

@@ -44,8 +44,11 @@ __device__ int PositionOf(const DeviceBatch& batch, int row) {
 
 // kWide: values that each lane has, at most. Grid: units of kWarps (row, head) pairs of
 // a sequence; KV heads.
+// Two blocks at once, where that leaves a thread enough registers; left to itself the compiler
+// takes too few and spills.
 template <DType type, int kWide>
-__global__ void __launch_bounds__(kWarps* kWarpLanes) AttentionKernel(Params p) {
+__global__ void __launch_bounds__(kWarps* kWarpLanes, type == DType::kQ8_0 && kWide > 8 ? 1 : 2)
+    AttentionKernel(Params p) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpLanes;
   const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
   const DeviceKv& kv = p.kv;

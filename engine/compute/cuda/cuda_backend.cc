@@ -58,6 +58,13 @@ class CudaBackend : public Backend {
 
   std::string_view name() const override { return name_; }
   bool SharesHostMemory() const override { return false; }
+  std::optional<DeviceMemory> memory() const override {
+    Enter();
+    DeviceMemory memory;
+    // None is a device that is gone: what is allocated next says so.
+    if (cudaMemGetInfo(&memory.free, &memory.total) != cudaSuccess) cudaGetLastError();
+    return memory;
+  }
   bool Interleaves(DType) const override { return false; }
 
   void Convert(const Weight& from, int64_t first, const Weight& to, std::byte* out) override;

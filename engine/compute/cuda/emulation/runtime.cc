@@ -279,6 +279,13 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     case cudaDevAttrMultiProcessorCount:
       *value = 4;
       return cudaSuccess;
+    case cudaDevAttrClockRate:
+    case cudaDevAttrMemoryClockRate:
+      *value = 1'000'000;
+      return cudaSuccess;
+    case cudaDevAttrGlobalMemoryBusWidth:
+      *value = 512;  // 128 GB/s
+      return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
       *value = 8;
       return cudaSuccess;
@@ -294,6 +301,19 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   *total = kDeviceBytes;
   return cudaSuccess;
 }
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  if (device != 0) return Note(cudaErrorInvalidDevice);
+  std::strcpy(properties->name, "Hostler's emulation of CUDA");
+  return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(version); }
 
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
   *least = 0;
@@ -315,10 +335,12 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   if (const cudaError_t error = Ruined()) return Note(error);
   if (bytes == 0) return cudaSuccess;
   Device& d = device();
-  const bool up = kind == cudaMemcpyHostToDevice;
+  const auto is_there = [&](const void* data, bool on_host) {
+    return on_host ? d.memory.IsPinned(data, bytes) : d.memory.IsDevice(data, bytes);
+  };
   // Copies of pageable memory are not asynchronous; nobody is to make any.
-  if (stream == nullptr || !d.memory.IsDevice(up ? to : from, bytes) ||
-      !d.memory.IsPinned(up ? from : to, bytes)) {
+  if (stream == nullptr || !is_there(from, kind == cudaMemcpyHostToDevice) ||
+      !is_there(to, kind == cudaMemcpyDeviceToHost)) {
     return Note(cudaErrorInvalidValue);
   }
   std::lock_guard lock(d.mutex);
