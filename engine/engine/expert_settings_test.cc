@@ -343,7 +343,9 @@ class ServedExpertsTest : public ExpertSettingsTest {
   std::unique_ptr<ServedExperts> Start(uint64_t bytes) {
     auto experts = ServedExperts::Create(*model_.model, *model_.weights, options_);
     EXPECT_TRUE(experts.ok()) << experts.status();
-    const absl::Status started = (*experts)->Start(bytes, model_.backend.get());
+    MemoryPlan plan;
+    plan.experts = bytes;
+    const absl::Status started = (*experts)->Start(plan, model_.backend.get());
     EXPECT_TRUE(started.ok()) << started;
     return *std::move(experts);
   }
