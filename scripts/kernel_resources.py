@@ -109,7 +109,9 @@ def parse_ptxas(text):
                 shared = re.search(r"(\d+) bytes smem", line)
                 kernel.shared_bytes = int(shared[1]) if shared else 0
         elif re.search(r"\bwarning\b", line, re.IGNORECASE) and "ptxas info" not in line:
-            warnings.append(line.strip())
+            # What the host's compiler says of the host's files is its own affair.
+            if not re.search(r"\.(cc|h|inc):\d+:", line):
+                warnings.append(line.strip())
     return kernels, warnings
 
 

@@ -65,6 +65,7 @@ class Logs(unittest.TestCase):
         self.assertEqual(kr.problems(*self.read(4, 8)), ["MatMulKernel<Q4_K, 8> for sm_90 spills 12 bytes"])
         found = kr.problems(*self.read(more="a.cu(3): warning #177-D: variable was never used\n"))
         self.assertEqual(len(found), 1)
+        self.assertEqual(kr.problems(*self.read(more="a.cc:113:14: warning: out of bounds\n")), [])
         kernels, _ = self.read()
         kernels[0].name = "NewKernel<1>"
         self.assertIn("NewKernel: how it is launched", kr.problems(kernels, [])[0])
