@@ -19,6 +19,7 @@
 #include "cache/tier.h"
 #include "engine/base/dtype.h"
 #include "engine/compute/bf16_tiles.h"
+#include "engine/compute/graph_counts.h"
 #include "engine/compute/interleave.h"
 #include "engine/compute/step_batch.h"
 #include "engine/kv/layout.h"
@@ -49,7 +50,7 @@ struct Weight {
   size_t bytes() const { return RowBytes(dtype, cols) * static_cast<size_t>(rows); }
 };
 
-// Memory that a backend's operations may use.
+// Memory that a backend's operations may use: until ReadBack.
 class Buffer {
  public:
   virtual ~Buffer() = default;
@@ -231,6 +232,8 @@ class Backend {
   // Whether its operations take memory of the host. If not, what views show is memory
   // of its own: what Allocate gave.
   virtual bool SharesHostMemory() const = 0;
+
+  virtual GraphCounts graph_counts() const { return {}; }
 
   // Whether products with weights of the type are faster if these are interleaved.
   // Interleaved weights are for Embed and, where this says so only, for MatMul,

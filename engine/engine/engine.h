@@ -13,6 +13,7 @@
 #include "cache/latency.h"
 #include "cache/miss_ratio.h"
 #include "cache/reader.h"
+#include "engine/compute/graph_counts.h"
 #include "engine/engine/request.h"
 #include "engine/engine/stream.h"
 #include "engine/model/model_info.h"
@@ -112,6 +113,7 @@ struct EngineStats {
   double step_seconds = 0;  // spent computing
   ScheduleStats schedule;
   ExpertCacheStats experts;
+  GraphCounts graphs;
 };
 
 // What keeps a model's experts in memory, beyond what EngineStats counts.

@@ -314,6 +314,7 @@ void EngineLoop::PublishStats() {
   stats.prefix_found_tokens = scheduler_.prefix_stats().found;
   stats.prefix_evictions = scheduler_.blocks().evictions();
   stats.preemptions = scheduler_.preemptions();
+  stats.graphs = model_.backend->graph_counts();
   {
     std::lock_guard lock(mutex_);
     stats_ = stats;

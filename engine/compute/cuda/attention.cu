@@ -172,8 +172,8 @@ static_assert(SharedFloatsFor(kMostKeyDim) * sizeof(float) <= 48 << 10);
 
 void LaunchAttention(Launcher& launcher, const DeviceAttention& spec, const DeviceBatch& batch,
                      int layer, Mat q, const KvView& kv, Mat out) {
-  const Params p = {spec,   batch,    DeviceKv::Of(kv, layer),
-                    q.data, out.data, spec.heads / kv.layout.kv_heads};
+  const Params p = {spec,   batch.ForKernels(), DeviceKv::Of(kv, layer),
+                    q.data, out.data,           spec.heads / kv.layout.kv_heads};
   const Uses uses = {{RangeOf(q), RangeOf(kv, batch), RangeOf(batch.positions, batch.rows)},
                      {RangeOf(out)}};
   switch (kv.layout.dtype) {

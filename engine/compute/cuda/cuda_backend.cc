@@ -52,7 +52,7 @@ struct Growing {
 
 class CudaBackend : public Backend {
  public:
-  explicit CudaBackend(int device) : device_(device) {}
+  CudaBackend(int device, const CudaOptions& options) : device_(device), options_(options) {}
   ~CudaBackend() override {
     if (stream_ != nullptr) cudaStreamSynchronize(stream_.get());
   }
@@ -61,6 +61,7 @@ class CudaBackend : public Backend {
     Enter();
     HOSTLER_ASSIGN_OR_RETURN(stream_, NewStream(/*priority=*/0));
     launcher_.stream = stream_.get();
+    if (options_.graphs) launcher_.Gather();
     HOSTLER_ASSIGN_OR_RETURN(EventPtr used, NewEvent());
     slot_use_ = std::make_shared<SlotUse>(std::move(used));
     int major = 0, minor = 0;
@@ -72,6 +73,7 @@ class CudaBackend : public Backend {
 
   std::string_view name() const override { return name_; }
   bool SharesHostMemory() const override { return false; }
+  GraphCounts graph_counts() const override { return launcher_.graph_counts(); }
   bool Interleaves(DType) const override { return false; }
 
   void Convert(const Weight& from, int64_t first, const Weight& to, std::byte* out) override;
@@ -164,7 +166,10 @@ class CudaBackend : public Backend {
   void SelectExperts(const GateSpec& spec, Mat logits, ExpertSelection* selection) override;
   void ExpertFfn(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x,
                  Mat out) override {
+    // What comes before and after is like the last step's, whichever experts are here.
+    launcher_.Flush();
     experts_.Run(layout, tasks, x, out);
+    launcher_.Flush();
     // Also after an error: what was queued before it uses slots.
     launcher_.Check(slot_use_->Record(stream_.get()));
   }
@@ -204,10 +209,7 @@ class CudaBackend : public Backend {
                      state, convolved, out);
   }
 
-  void Zero(Mat x) override {
-    const DeviceRange range = RangeOf(x);
-    if (launcher_.ok()) launcher_.Check(cudaMemsetAsync(x.data, 0, range.bytes, stream_.get()));
-  }
+  void Zero(Mat x) override { LaunchZero(launcher_, x); }
   void GatherRows(Mat from, std::span<const int32_t> rows, Mat to) override {
     LaunchGatherRows(launcher_, from, parameters_.Put(rows), to);
   }
@@ -229,6 +231,7 @@ class CudaBackend : public Backend {
   }
 
   float* DeviceFloats(Growing<DevicePtr>& memory, size_t bytes) {
+    if (memory.bytes < bytes) launcher_.Synchronize();  // what is freed may be in use
     std::byte* data = memory.Reserve(bytes, NewDeviceMemory);
     if (data == nullptr) launcher_.Check(cudaErrorMemoryAllocation);
     return reinterpret_cast<float*>(data);
@@ -238,17 +241,18 @@ class CudaBackend : public Backend {
   const std::byte* CopyBack(const void* from, size_t bytes) {
     std::byte* to = read_.Reserve(bytes, NewPinnedMemory);
     if (to == nullptr && bytes > 0) launcher_.Check(cudaErrorMemoryAllocation);
+    launcher_.Flush();
     if (launcher_.ok() && bytes > 0) {
       launcher_.Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_.get()));
     }
-    // Even after an error: what was queued before may use what the caller frees next.
-    launcher_.Check(cudaStreamSynchronize(stream_.get()));
+    launcher_.Synchronize();
     if (!launcher_.ok()) return nullptr;
     CheckHostRead(to, bytes);
     return to;
   }
 
   const int device_;
+  const CudaOptions options_;
   std::string name_;
   StreamPtr stream_;
   Launcher launcher_;
@@ -269,6 +273,7 @@ void CudaBackend::Convert(const Weight& from, int64_t first, const Weight& to, s
       static_cast<int64_t>(kStagingBytes / row_bytes) / kInterleavedRows * kInterleavedRows,
       kInterleavedRows);
   const size_t part_bytes = static_cast<size_t>(std::min(rows, to.rows)) * row_bytes;
+  launcher_.Flush();
   if (!launcher_.ok()) return;
   for (int i = 0; i < 2; ++i) {
     if (staged_[i] == nullptr) {
@@ -277,7 +282,7 @@ void CudaBackend::Convert(const Weight& from, int64_t first, const Weight& to, s
       staged_[i] = *std::move(staged);
     }
     // What is outgrown may still be copied from.
-    if (staging_[i].bytes < part_bytes) launcher_.Check(cudaStreamSynchronize(stream_.get()));
+    if (staging_[i].bytes < part_bytes) launcher_.Synchronize();
     if (staging_[i].Reserve(std::max(part_bytes, kStagingBytes), NewPinnedMemory) == nullptr) {
       return void(launcher_.Check(cudaErrorMemoryAllocation));
     }
@@ -342,7 +347,7 @@ void CudaBackend::SelectExperts(const GateSpec& spec, Mat logits, ExpertSelectio
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device) {
+absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device, const CudaOptions& options) {
   int devices = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&devices); error != cudaSuccess) {
     return absl::NotFoundError(std::string(CudaStatus(error, "no usable device").message()));
@@ -350,7 +355,7 @@ absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device) {
   if (device < 0 || device >= devices) {
     return absl::NotFoundError(fmt::format("CUDA device {}: there are {}", device, devices));
   }
-  auto backend = std::make_unique<CudaBackend>(device);
+  auto backend = std::make_unique<CudaBackend>(device, options);
   HOSTLER_RETURN_IF_ERROR(backend->Start());
   return backend;
 }

@@ -10,7 +10,14 @@
 
 namespace hostler {
 
+struct CudaOptions {
+  // Runs of kernels that come again are queued as graphs: what they compute is the same,
+  // the host is done sooner.
+  bool graphs = true;
+};
+
 // Errors: NotFound when there is no such device; ResourceExhausted.
-absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device = 0);
+absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device = 0,
+                                                        const CudaOptions& options = {});
 
 }  // namespace hostler

@@ -61,6 +61,7 @@ void LaunchActivate(Launcher& launcher, const ActivationSpec& activation, Mat ga
                     Mat out);
 void LaunchGelu(Launcher& launcher, Mat x);
 void LaunchAdd(Launcher& launcher, Mat x, Mat y);
+void LaunchZero(Launcher& launcher, Mat x);
 void LaunchGatherRows(Launcher& launcher, Mat from, const int32_t* rows, Mat to);
 
 // y[r] += Σ weights[e] * x[e] over entries [offsets[r], offsets[r + 1]).
@@ -87,8 +88,15 @@ struct DeviceBatch {
   const int32_t* positions = nullptr;      // [rows]
   const int32_t* blocks = nullptr;
   int sequence_count = 0, rows = 0;
-  int32_t last_block = -1;  // the largest of `blocks`
-  int32_t last_state = -1;  // the largest state
+  // The largest of `blocks` and of the states. Kernels are not told: a step is to look
+  // like the one before.
+  int32_t last_block = -1, last_state = -1;
+
+  DeviceBatch ForKernels() const {
+    DeviceBatch batch = *this;
+    batch.last_block = batch.last_state = -1;
+    return batch;
+  }
 };
 
 struct DeviceRope {
