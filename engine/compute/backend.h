@@ -21,6 +21,7 @@
 #include "engine/compute/bf16_tiles.h"
 #include "engine/compute/graph_counts.h"
 #include "engine/compute/interleave.h"
+#include "engine/compute/logit_candidate.h"
 #include "engine/compute/step_batch.h"
 #include "engine/kv/layout.h"
 
@@ -353,6 +354,14 @@ class Backend {
 
   // to[i] = from.row(rows[i]).
   virtual void GatherRows(Mat from, std::span<const int32_t> rows, Mat to) = 0;
+
+  // How many of a row's strongest values Strongest finds at most; 0: there is none, rows
+  // are looked through where they are.
+  virtual int MostStrongest() const = 0;
+
+  // The `count` strongest values of each row, strongest first, [rows, count]: on the host
+  // when ReadBack returns OK. REQUIRES: count <= MostStrongest(), x.cols
+  virtual void Strongest(Mat x, int count, LogitCandidate* strongest) = 0;
 
   // Copies to host memory, [rows, cols]; waits for all work before it, if there are no
   // rows too. Errors: of any operation since the last call.

@@ -115,6 +115,44 @@ TEST_P(CudaStepTest, GraphsChangeNoBit) {
   EXPECT_EQ(answers[0], answers[1]);
 }
 
+// The device finds the strongest logits; whole rows come where logprobs are asked for.
+TEST_P(CudaStepTest, TokensAreThoseThatWholeRowsGive) {
+  const auto engine = LoadWithGraphs(true);
+  ASSERT_NE(engine, nullptr);
+  std::vector<GenerateRequest> requests;
+  for (const double temperature : {0.0, 0.7, 1.5}) {
+    for (const int top_k : {0, 1, 5, 40}) {
+      GenerateRequest request = Ask(Prompt("short"), 12);
+      request.sampling.temperature = temperature;
+      request.sampling.top_k = top_k;
+      request.sampling.top_p = 0.95;
+      request.sampling.seed = 7;
+      request.stop_token_ids = {1, 2, 3, 4, 5};
+      request.min_tokens = top_k / 4;
+      requests.push_back(request);
+    }
+  }
+  std::vector<std::vector<int32_t>> tokens[2];
+  uint64_t copied[2];
+  // Once more than needed: the first brings experts in.
+  for (const bool whole : {true, false, true}) {
+    tokens[whole].clear();
+    const uint64_t before = CountsSoFar().copied_bytes;
+    std::vector<std::shared_ptr<GenerateStream>> streams;
+    for (GenerateRequest request : requests) {
+      if (whole) request.logprobs = 0;
+      streams.push_back(*engine->Submit(request));
+    }
+    for (const auto& stream : streams) {
+      tokens[whole].emplace_back();
+      for (const auto& [token, logprobs] : Collect(*stream)) tokens[whole].back().push_back(token);
+    }
+    copied[whole] = CountsSoFar().copied_bytes - before;
+  }
+  EXPECT_EQ(tokens[0], tokens[1]);
+  EXPECT_LT(copied[0], copied[1]);
+}
+
 std::vector<ReferenceModel> Some() {
   std::vector<ReferenceModel> models = ReferenceModels();
   std::erase_if(models, [](const ReferenceModel& m) {

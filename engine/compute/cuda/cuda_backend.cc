@@ -154,7 +154,10 @@ class CudaBackend : public Backend {
     if (!fits && !launcher_.Check(cudaErrorInvalidValue)) return;
     const DeviceAttention attention = {spec.heads, spec.scale,    spec.window,
                                        spec.chunk, spec.soft_cap, parameters_.Keep(spec.sinks)};
-    LaunchAttention(launcher_, attention, parameters_.Batch(batch), layer, q, kv, out);
+    const DeviceBatch on_device = parameters_.Batch(batch);
+    const size_t floats = AttentionScratchFloats(attention, on_device, kv.layout);
+    float* const scratch = floats == 0 ? nullptr : DeviceFloats(attended_, floats * sizeof(float));
+    LaunchAttention(launcher_, attention, on_device, layer, q, kv, scratch, out);
   }
 
   void Activate(const ActivationSpec& activation, Mat gate, Mat up, Mat out) override {
@@ -214,10 +217,20 @@ class CudaBackend : public Backend {
     LaunchGatherRows(launcher_, from, parameters_.Put(rows), to);
   }
 
+  int MostStrongest() const override { return kMostStrongest; }
+  void Strongest(Mat x, int count, LogitCandidate* strongest) override;
+
   absl::Status ReadBack(Mat from, float* to) override {
     const size_t bytes = RangeOf(from).bytes;
-    const std::byte* read = CopyBack(from.data, bytes);
-    if (read != nullptr && bytes > 0) std::memcpy(to, read, bytes);
+    const size_t key_bytes = strongest_.count * sizeof(StrongKey);
+    const std::byte* read = CopyBack({{strongest_.keys, key_bytes}, {from.data, bytes}});
+    if (read != nullptr) {
+      for (size_t i = 0; i < strongest_.count; ++i) {
+        strongest_.to[i] = CandidateOf(reinterpret_cast<const StrongKey*>(read)[i]);
+      }
+      if (bytes > 0) std::memcpy(to, read + key_bytes, bytes);
+    }
+    strongest_ = {};
     return CudaStatus(launcher_.TakeError(), "an operation of the step failed");
   }
 
@@ -237,13 +250,20 @@ class CudaBackend : public Backend {
     return reinterpret_cast<float*>(data);
   }
 
-  // Waits for all work before it; what was copied, in pinned memory, or null after an error.
-  const std::byte* CopyBack(const void* from, size_t bytes) {
+  // Waits for all work before it; what was copied, one after another in pinned memory, or
+  // null after an error.
+  const std::byte* CopyBack(std::initializer_list<DeviceRange> ranges) {
+    size_t bytes = 0;
+    for (const DeviceRange& range : ranges) bytes += range.bytes;
     std::byte* to = read_.Reserve(bytes, NewPinnedMemory);
     if (to == nullptr && bytes > 0) launcher_.Check(cudaErrorMemoryAllocation);
     launcher_.Flush();
-    if (launcher_.ok() && bytes > 0) {
-      launcher_.Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_.get()));
+    std::byte* at = to;
+    for (const DeviceRange& range : ranges) {
+      if (!launcher_.ok() || range.bytes == 0) continue;
+      launcher_.Check(
+          cudaMemcpyAsync(at, range.data, range.bytes, cudaMemcpyDeviceToHost, stream_.get()));
+      at += range.bytes;
     }
     launcher_.Synchronize();
     if (!launcher_.ok()) return nullptr;
@@ -259,7 +279,13 @@ class CudaBackend : public Backend {
   Parameters parameters_{&launcher_};
   CudaExperts experts_{&launcher_, &parameters_};
   std::shared_ptr<SlotUse> slot_use_;
-  Growing<DevicePtr> convolved_, chosen_;
+  Growing<DevicePtr> attended_, convolved_, chosen_, strong_keys_;
+  // What the next ReadBack brings.
+  struct {
+    const StrongKey* keys = nullptr;
+    size_t count = 0;
+    LogitCandidate* to = nullptr;
+  } strongest_;
   Growing<PinnedPtr> read_;
   Growing<PinnedPtr> staging_[2];
   EventPtr staged_[2];
@@ -331,7 +357,7 @@ void CudaBackend::SelectExperts(const GateSpec& spec, Mat logits, ExpertSelectio
   task.chosen = counts + rows;
   task.weights = reinterpret_cast<float*>(counts + rows + entries);
   LaunchGate(launcher_, task, logits);
-  const std::byte* read = CopyBack(counts, bytes);
+  const std::byte* read = CopyBack({{counts, bytes}});
   if (read == nullptr) return;  // no row chooses any; ReadBack will say why
   const auto* host_counts = reinterpret_cast<const int32_t*>(read);
   const int32_t* chosen = host_counts + rows;
@@ -343,6 +369,16 @@ void CudaBackend::SelectExperts(const GateSpec& spec, Mat logits, ExpertSelectio
                               weights + at + host_counts[r]);
     selection->offsets[r + 1] = static_cast<int32_t>(selection->experts.size());
   }
+}
+
+void CudaBackend::Strongest(Mat x, int count, LogitCandidate* strongest) {
+  if (x.rows == 0 || count == 0) return;
+  const size_t keys = static_cast<size_t>(StrongestScratchKeys(x.rows, x.cols, count));
+  float* const scratch = DeviceFloats(strong_keys_, keys * sizeof(StrongKey));
+  if (scratch == nullptr) return;
+  strongest_.keys = LaunchStrongest(launcher_, x, count, reinterpret_cast<StrongKey*>(scratch));
+  strongest_.count = static_cast<size_t>(x.rows * count);
+  strongest_.to = strongest;
 }
 
 }  // namespace

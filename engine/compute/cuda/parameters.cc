@@ -117,6 +117,7 @@ Parameters::Parts Parameters::Pack(const StepBatch& batch, DeviceBatch* result) 
       block[first_block++] = index;
       result->last_block = std::max(result->last_block, index);
     }
+    result->last_position = std::max(result->last_position, from.first_position + from.rows - 1);
     result->last_state = std::max(result->last_state, from.state);
   }
   return parts;
