@@ -53,7 +53,8 @@ class Fixture {
   static constexpr int kLayer = 1;
   static constexpr int kMostTokens = 640;
 
-  Fixture(const Shape& shape, int sequences) : shape_(shape), blocks_(sequences) {
+  Fixture(const Shape& shape, int sequences, int most_tokens = kMostTokens)
+      : shape_(shape), blocks_(sequences) {
     layout_ = {.layers = kLayers,
                .kv_heads = shape.kv_heads,
                .k_dim = shape.head_dim,
@@ -61,7 +62,7 @@ class Fixture {
                .v_in_k = shape.v_in_k,
                .block_tokens = shape.block_tokens,
                .dtype = shape.dtype};
-    const int each = kMostTokens / shape.block_tokens + 1;
+    const int each = most_tokens / shape.block_tokens + 1;
     for (int b = 0; b < each; ++b) {
       for (int s = 0; s < sequences; ++s) blocks_[s].push_back((each - 1 - b) * sequences + s);
     }
@@ -430,6 +431,26 @@ TEST_P(AttentionTest, ALongPromptInChunksGivesTheSameBits) {
                   0)
             << "chunks of " << chunk << " at " << at;
       }
+    }
+  }
+}
+
+// Rows of a long context by themselves, which a device may compute otherwise than many.
+TEST_P(AttentionTest, ARowByItselfGivesTheBitsItGivesAmongMany) {
+  constexpr int kTokens = 1100;
+  for (const Shape& shape : {Shape{}, Shape{.dtype = DType::kF16, .window = 600, .sinks = true},
+                             Shape{.heads = 3, .kv_heads = 1, .head_dim = 48, .soft_cap = 5}}) {
+    SCOPED_TRACE(::testing::PrintToString(shape));
+    Fixture fixture(shape, 2, kTokens);
+    const OwnedMat all = fixture.Step(*two_, {{0, 0, kTokens}, {1, 0, 20}});
+    for (const int position : {510, 511, 512, 1023, 1024, kTokens - 2}) {
+      const OwnedMat two = fixture.Step(*one_, {{0, position, 2}, {1, 7, 1}});
+      for (int row = 0; row < 2; ++row) {
+        const float* expected = all.mat.row(position + row);
+        ASSERT_TRUE(std::equal(expected, expected + all.mat.cols, two.mat.row(row))) << position;
+      }
+      const float* other = all.mat.row(kTokens + 7);
+      ASSERT_TRUE(std::equal(other, other + all.mat.cols, two.mat.row(2))) << position;
     }
   }
 }

@@ -20,7 +20,9 @@
 #include "cache/tier.h"
 #include "engine/base/dtype.h"
 #include "engine/compute/bf16_tiles.h"
+#include "engine/compute/graph_counts.h"
 #include "engine/compute/interleave.h"
+#include "engine/compute/logit_candidate.h"
 #include "engine/compute/step_batch.h"
 #include "engine/kv/layout.h"
 
@@ -55,7 +57,7 @@ struct Weight {
   size_t bytes() const { return RowBytes(dtype, cols) * static_cast<size_t>(rows); }
 };
 
-// Memory that a backend's operations may use.
+// Memory that a backend's operations may use: until ReadBack.
 class Buffer {
  public:
   virtual ~Buffer() = default;
@@ -244,6 +246,7 @@ class Backend {
 
   // Its memory as it is now; nullopt: the host's.
   virtual std::optional<DeviceMemory> memory() const { return std::nullopt; }
+  virtual GraphCounts graph_counts() const { return {}; }
 
   // Whether products with weights of the type are faster if these are interleaved.
   // Interleaved weights are for Embed and, where this says so only, for MatMul,
@@ -369,6 +372,14 @@ class Backend {
 
   // to[i] = from.row(rows[i]).
   virtual void GatherRows(Mat from, std::span<const int32_t> rows, Mat to) = 0;
+
+  // How many of a row's strongest values Strongest finds at most; 0: there is none, rows
+  // are looked through where they are.
+  virtual int MostStrongest() const = 0;
+
+  // The `count` strongest values of each row, strongest first, [rows, count]: on the host
+  // when ReadBack returns OK. REQUIRES: count <= MostStrongest(), x.cols
+  virtual void Strongest(Mat x, int count, LogitCandidate* strongest) = 0;
 
   // Copies to host memory, [rows, cols]; waits for all work before it, if there are no
   // rows too. Errors: of any operation since the last call.

@@ -1,6 +1,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <numeric>
+#include <vector>
 
 #include "engine/compute/testing.h"
 
@@ -355,6 +358,40 @@ TEST_P(RowOpsTest, GathersAndReadsBackRows) {
   ASSERT_TRUE(one_->ReadBack(out.mat, host.data()).ok());
   for (size_t i = 0; i < 3; ++i) {
     EXPECT_EQ(std::vector<float>(host.begin() + 5 * i, host.begin() + 5 * i + 5), x.row(rows[i]));
+  }
+}
+
+TEST_P(RowOpsTest, FindsTheStrongestOfEachRow) {
+  if (one_->MostStrongest() == 0) GTEST_SKIP() << "looks through rows itself";
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const int64_t cols : {1, 31, 1000, 1024, 1025, 40000}) {
+    OwnedMat x(3, cols, 8);
+    for (float& value : x.values) value = std::round(value * 100) / 100;  // many are equal
+    for (int64_t i = 2; i < cols; i += 97) x.mat.row(1)[i] = i % 2 == 0 ? 0.0f : -0.0f;
+    x.mat.row(2)[0] = -infinity;
+    x.mat.row(2)[cols / 2] = infinity;
+    x.mat.row(2)[cols - 1] = std::nanf("");
+    for (const int count : {1, 8, one_->MostStrongest()}) {
+      if (count > cols) continue;
+      std::vector<LogitCandidate> found(3 * count);
+      one_->Strongest(x.mat, count, found.data());
+      for (int row = 0; row < 3; ++row) {
+        std::vector<int32_t> ids(cols);
+        std::iota(ids.begin(), ids.end(), 0);
+        const float* values = x.mat.row(row);
+        std::stable_sort(ids.begin(), ids.end(), [&](int32_t a, int32_t b) {
+          if (std::isnan(values[b])) return false;
+          return std::isnan(values[a]) || values[a] > values[b];
+        });
+        for (int i = 0; i < count; ++i) {
+          const LogitCandidate& c = found[row * count + i];
+          ASSERT_EQ(c.id, ids[i]) << cols << ", row " << row << ", " << i;
+          if (!std::isnan(c.logit)) {
+            ASSERT_EQ(c.logit, values[c.id]);
+          }
+        }
+      }
+    }
   }
 }
 

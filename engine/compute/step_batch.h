@@ -24,6 +24,9 @@ struct StepBatch {
   std::vector<int32_t> positions;   // [rows]
   std::vector<Sequence> sequences;  // those that generate first
   std::vector<int32_t> logit_rows;  // rows whose logits are wanted, ascending
+  // [logit_rows] or empty: how many of a row's strongest logits are enough; 0: all are
+  // wanted.
+  std::vector<int32_t> strongest;
 
   int rows() const { return static_cast<int>(tokens.size()); }
   // Of `sequences`, the first ones, which generate.

@@ -14,6 +14,7 @@
 #include "cache/latency.h"
 #include "cache/miss_ratio.h"
 #include "cache/reader.h"
+#include "engine/compute/graph_counts.h"
 #include "engine/engine/request.h"
 #include "engine/engine/stream.h"
 #include "engine/model/model_info.h"
@@ -122,6 +123,7 @@ struct EngineStats {
   double step_seconds = 0;  // spent computing
   ScheduleStats schedule;
   ExpertCacheStats experts;
+  GraphCounts graphs;
 };
 
 // What keeps a model's experts in memory, beyond what EngineStats counts.
@@ -150,7 +152,6 @@ struct MemoryPlan {
   uint64_t work_space = 0;  // activations of one step, staging
   uint64_t kv = 0;
   uint64_t experts = 0;          // slots
-  uint64_t host_experts = 0;     // slots in DRAM beneath those, where a backend has its own memory
   uint64_t all_experts = 0;      // what would hold every expert
   uint64_t slot = 0;             // one expert; 0: a dense model
   int layer_experts = 0;         // most that a step may ask of one layer

@@ -138,6 +138,7 @@ void EngineLoop::Step() {
     if (timings.queued_ms == 0) timings.queued_ms = part.sequence->request->MsSinceArrival();
   }
   StepSample cost = SampleParts(start);
+  AskForLogits();
   if (recorder_ != nullptr) recorder_->BeginStep(batch_);
   model_.model->Forward(batch_, memory_, &result_);
   if (recorder_ != nullptr) recorder_->EndStep();
@@ -213,9 +214,20 @@ absl::Status EngineLoop::PartStatus(const ScheduledSequence& part) const {
   return status;
 }
 
+void EngineLoop::AskForLogits() {
+  batch_.strongest.clear();
+  const int most = model_.backend->MostStrongest();
+  if (most == 0) return;
+  batch_.strongest.assign(batch_.logit_rows.size(), 0);
+  for (const ScheduledSequence& part : scheduler_.scheduled()) {
+    if (part.logits != 1 || part.sequence->wants_prompt_logits()) continue;
+    const int needed = StrongestNeeded(*part.sequence);
+    if (needed <= most) batch_.strongest[part.first_logit] = needed;
+  }
+}
+
 std::span<const float> EngineLoop::Logits(int index) const {
-  const size_t vocab = model_.model->info().vocab;
-  return {result_.logits.data() + index * vocab, vocab};
+  return result_.Logits(index, model_.model->info().vocab);
 }
 
 void EngineLoop::FinishPart(const ScheduledSequence& part) {
@@ -262,9 +274,22 @@ void EngineLoop::Generate(const ScheduledSequence& part) {
     state->stream->SetPrompt({state->prompt, std::move(state->prompt_logprobs)});
     state->prompt_told = true;
   }
+  const int index = part.first_logit + part.logits - 1;
+  std::span<const float> logits = Logits(index);
+  std::optional<int32_t> token;
+  if (logits.empty()) {
+    token = DrawToken(sequence, result_.Strongest(index), model_.model->info().vocab);
+  }
+  if (!token.has_value()) {
+    if (logits.empty()) {
+      const absl::Status status = model_.model->ReadLogits(result_, index, &whole_logits_);
+      if (!status.ok()) return EndRequest(state, status);
+      logits = whole_logits_;
+    }
+    token = DrawToken(sequence, logits);
+  }
   GenerateEvent& event = NewDelivery(state).event;
-  NextToken(sequence, Logits(part.first_logit + part.logits - 1), model_.text.tokenizer.get(),
-            &event);
+  AddToken(sequence, *token, logits, model_.text.tokenizer.get(), &event);
   if (state->timings.first_token_ms == 0) state->timings.first_token_ms = state->MsSinceArrival();
   ++totals_.generated_tokens;
   if (!event.finish_reason.has_value()) return;
@@ -314,6 +339,7 @@ void EngineLoop::PublishStats() {
   stats.prefix_found_tokens = scheduler_.prefix_stats().found;
   stats.prefix_evictions = scheduler_.blocks().evictions();
   stats.preemptions = scheduler_.preemptions();
+  stats.graphs = model_.backend->graph_counts();
   {
     std::lock_guard lock(mutex_);
     stats_ = stats;

@@ -63,6 +63,8 @@ class EngineLoop {
   void Generate(const ScheduledSequence& part);
   // The first failure among the part's rows, or of the weights' file.
   absl::Status PartStatus(const ScheduledSequence& part) const;
+  // Says in the batch of which rows the strongest logits are enough.
+  void AskForLogits();
   std::span<const float> Logits(int index) const;
   // Ends the request and removes its sequences.
   void EndRequest(std::shared_ptr<RequestState> state, const absl::Status& status);
@@ -83,6 +85,7 @@ class EngineLoop {
   ChunkControl chunk_;
   StepBatch batch_;
   StepResult result_;
+  std::vector<float> whole_logits_;  // of a row whose strongest were not enough
   absl::Status health_;
   EngineStats totals_;
   std::vector<ScheduledSequence> parts_;  // of the step, some of which may be gone

@@ -34,6 +34,13 @@ void ShowText(Sequence& sequence, int32_t token, std::optional<FinishReason>* fi
   }
 }
 
+// What would end it before it has as many tokens as it is to have.
+std::span<const int32_t> Banned(const Sequence& sequence) {
+  const RequestState& state = *sequence.request;
+  if (sequence.generated() >= state.request.min_tokens) return {};
+  return state.stop_ids;
+}
+
 }  // namespace
 
 PositionLogprobs MakeLogprobs(std::span<const float> logits, int32_t token, int top,
@@ -59,12 +66,23 @@ PositionLogprobs MakeLogprobs(std::span<const float> logits, int32_t token, int 
   return out;
 }
 
-void NextToken(Sequence& sequence, std::span<const float> logits, const Tokenizer* tokenizer,
-               GenerateEvent* event) {
+int StrongestNeeded(const Sequence& sequence) {
+  if (sequence.request->request.logprobs.has_value()) return 0;
+  return sequence.sampler.rule().StrongestNeeded(Banned(sequence).size());
+}
+
+int32_t DrawToken(Sequence& sequence, std::span<const float> logits) {
+  return sequence.sampler.Sample(logits, Banned(sequence));
+}
+
+std::optional<int32_t> DrawToken(Sequence& sequence, std::span<const LogitCandidate> strongest,
+                                 int vocab) {
+  return sequence.sampler.SampleFrom(strongest, vocab, Banned(sequence));
+}
+
+void AddToken(Sequence& sequence, int32_t token, std::span<const float> logits,
+              const Tokenizer* tokenizer, GenerateEvent* event) {
   RequestState& state = *sequence.request;
-  const bool too_early = sequence.generated() < state.request.min_tokens;
-  const int32_t token = sequence.sampler.Sample(
-      logits, too_early ? std::span<const int32_t>(state.stop_ids) : std::span<const int32_t>());
   sequence.tokens.push_back(token);
   ++state.usage.completion_tokens;
 

@@ -121,12 +121,22 @@ void Sampler::KeepCandidates() {
     const double z = adjusted_[id] / rule_.temperature;
     if (z >= least && z > kMinusInfinity) kept_.push_back({static_cast<int32_t>(id), z});
   }
-  if (rule_.top_k > 0 && size_t(rule_.top_k) < kept_.size()) {
-    const auto kth = kept_.begin() + (rule_.top_k - 1);
-    std::nth_element(kept_.begin(), kth, kept_.end(), Stronger);
-    const double cut = kth->weight;  // ties with the k-th largest are all kept
-    std::erase_if(kept_, [cut](const Candidate& c) { return c.weight < cut; });
-  }
+  CutTopK();
+  KeepWeights(max_z);
+}
+
+// The order stays: sums and draws go through candidates by their ids.
+void Sampler::CutTopK() {
+  if (rule_.top_k <= 0 || size_t(rule_.top_k) >= kept_.size()) return;
+  weights_.clear();
+  for (const Candidate& c : kept_) weights_.push_back(c.weight);
+  const auto kth = weights_.begin() + (rule_.top_k - 1);
+  std::nth_element(weights_.begin(), kth, weights_.end(), std::greater<>());
+  const double cut = *kth;  // ties with the k-th largest are all kept
+  std::erase_if(kept_, [cut](const Candidate& c) { return c.weight < cut; });
+}
+
+void Sampler::KeepWeights(double max_z) {
   for (Candidate& c : kept_) c.weight = std::exp(c.weight - max_z);
   total_ = 0;
   for (const Candidate& c : kept_) total_ += c.weight;
@@ -161,17 +171,73 @@ int32_t Sampler::Sample(std::span<const float> logits, std::span<const int32_t> 
     token = ArgMax();
     if (rule_.temperature > 0) {
       KeepCandidates();
-      double left = UniformFrom(seed_, stream_, draws_) * total_;
-      for (const Candidate& c : kept_) {
-        token = c.id;
-        left -= c.weight;
-        if (left < 0) break;
-      }
+      if (!kept_.empty()) token = DrawFromKept();
     }
   }
+  return Drawn(token);
+}
+
+int32_t Sampler::DrawFromKept() {
+  double left = UniformFrom(seed_, stream_, draws_) * total_;
+  int32_t token = 0;
+  for (const Candidate& c : kept_) {
+    token = c.id;
+    left -= c.weight;
+    if (left < 0) break;
+  }
+  return token;
+}
+
+int32_t Sampler::Drawn(int32_t token) {
   ++draws_;
   Accept(token);
   return token;
+}
+
+// top_k and one more show what equals the last.
+int SamplingRule::StrongestNeeded(size_t banned) const {
+  if (changes_logits()) return 0;
+  if (temperature == 0) return static_cast<int>(banned) + 1;
+  return top_k > 0 ? static_cast<int>(banned) + top_k + 1 : 0;
+}
+
+bool Sampler::KeepStrongest(std::span<const LogitCandidate> strongest, int vocab,
+                            std::span<const int32_t> banned) {
+  kept_.clear();
+  double least = kMinusInfinity;
+  for (const LogitCandidate& c : strongest) {
+    if (std::find(banned.begin(), banned.end(), c.id) != banned.end()) continue;
+    const double z = static_cast<double>(c.logit) / rule_.temperature;
+    if (kept_.empty() && rule_.min_p > 0) least = z + std::log(rule_.min_p);
+    if (z < least || z == kMinusInfinity) return true;  // as all that follow
+    kept_.push_back({c.id, z});
+    // The first that is weaker than top_k others.
+    const size_t k = static_cast<size_t>(rule_.top_k);
+    if (kept_.size() > k && z < kept_[k - 1].weight) {
+      kept_.pop_back();
+      return true;
+    }
+  }
+  return static_cast<int>(strongest.size()) == vocab;
+}
+
+std::optional<int32_t> Sampler::SampleFrom(std::span<const LogitCandidate> strongest, int vocab,
+                                           std::span<const int32_t> banned) {
+  if (rule_.StrongestNeeded(banned.size()) == 0) return std::nullopt;
+  const auto first = std::find_if(strongest.begin(), strongest.end(), [&](LogitCandidate c) {
+    return std::find(banned.begin(), banned.end(), c.id) == banned.end();
+  });
+  // Of rows that are not all numbers the whole is looked at.
+  if (first == strongest.end() || !std::isfinite(strongest.front().logit) ||
+      !std::isfinite(first->logit)) {
+    return std::nullopt;
+  }
+  if (rule_.temperature == 0) return Drawn(first->id);
+  if (!KeepStrongest(strongest, vocab, banned)) return std::nullopt;
+  std::sort(kept_.begin(), kept_.end(),
+            [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+  KeepWeights(static_cast<double>(first->logit) / rule_.temperature);
+  return Drawn(DrawFromKept());
 }
 
 std::vector<double> Sampler::Distribution(std::span<const float> logits,

@@ -2,11 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
+
+#include "engine/compute/logit_candidate.h"
 
 namespace hostler {
 
@@ -25,6 +28,9 @@ struct SamplingRule {
     return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0 ||
            !logit_bias.empty();
   }
+  // How many of a row's strongest logits Sampler::SampleFrom needs, as a rule; 0: it needs
+  // the row. So many tokens are banned.
+  int StrongestNeeded(size_t banned) const;
 };
 
 // One sequence's sampler. The n-th draw depends on (seed, stream, n) and the
@@ -40,12 +46,19 @@ class Sampler {
   // then on. REQUIRES: not every token is banned.
   int32_t Sample(std::span<const float> logits, std::span<const int32_t> banned);
 
+  // What Sample would draw from the row of `vocab` logits of which these are the strongest,
+  // strongest first. Nullopt, and nothing was drawn, if they do not tell.
+  std::optional<int32_t> SampleFrom(std::span<const LogitCandidate> strongest, int vocab,
+                                    std::span<const int32_t> banned);
+
   // The final distribution over all tokens, 0 for those dropped: logit_bias,
   // repetition, frequency and presence penalty, temperature, min_p, top_k,
   // top_p, in this order (the vLLM v1 sampler's; penalties as in the OpenAI
   // API and, for repetition, CTRL).
   std::vector<double> Distribution(std::span<const float> logits,
                                    std::span<const int32_t> banned = {});
+
+  const SamplingRule& rule() const { return rule_; }
 
   // Marks `token` as generated without drawing it.
   void Accept(int32_t token);
@@ -62,7 +75,14 @@ class Sampler {
   void AdjustLogits(std::span<const float> logits, std::span<const int32_t> banned);
   int32_t ArgMax() const;
   void KeepCandidates();  // fills kept_ and total_ from adjusted_
-  void KeepTopP();        // of kept_
+  // Of those that may still be missing from kept_, none belongs there.
+  bool KeepStrongest(std::span<const LogitCandidate> strongest, int vocab,
+                     std::span<const int32_t> banned);
+  void CutTopK();  // leaves of kept_, of ascending ids, the top_k and what equals them
+  void KeepWeights(double max_z);  // of kept_, ascending ids and logits; total_; top_p
+  int32_t DrawFromKept();
+  int32_t Drawn(int32_t token);  // counts it
+  void KeepTopP();               // of kept_
   // An adjusted logit below which none of the top_k is.
   double LeastOfTopK();
 
@@ -73,7 +93,7 @@ class Sampler {
   std::unordered_set<int32_t> prompt_tokens_;  // distinct; for the repetition penalty
   std::unordered_map<int32_t, int> output_counts_;
   std::vector<double> adjusted_;  // [vocab], after penalties
-  std::vector<double> block_largest_;
+  std::vector<double> block_largest_, weights_;
   std::vector<Candidate> kept_;  // what is left to draw from
   double total_ = 0;             // of kept_'s weights
 };

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <map>
 #include <random>
 
@@ -151,6 +152,96 @@ TEST(SamplerTest, GreedyTakesTheLowestOfEqualLogits) {
   SamplingRule greedy;
   greedy.temperature = 0;
   EXPECT_EQ(Sampler(greedy, 1, 0, {}).Sample(std::vector<float>{1, 3, 3, 2}, {}), 1);
+}
+
+// The `count` strongest, as a device would find them.
+std::vector<LogitCandidate> StrongestOf(const std::vector<float>& logits, size_t count) {
+  std::vector<LogitCandidate> all;
+  for (size_t i = 0; i < logits.size(); ++i) all.push_back({logits[i], static_cast<int32_t>(i)});
+  std::sort(all.begin(), all.end(), [](const LogitCandidate& a, const LogitCandidate& b) {
+    const bool nan = std::isnan(a.logit);
+    if (nan != std::isnan(b.logit)) return nan;
+    return a.logit != b.logit && !nan ? a.logit > b.logit : a.id < b.id;
+  });
+  all.resize(std::min(count, all.size()));
+  return all;
+}
+
+// Draws from the strongest alone as long as they tell, from whole rows beside.
+int ExpectTheSameDraws(const SamplingRule& rule, const std::vector<std::vector<float>>& rows,
+                       size_t count, const std::vector<int32_t>& banned) {
+  Sampler whole(rule, 11, 3, {}), part(rule, 11, 3, {});
+  int told = 0;
+  for (const std::vector<float>& row : rows) {
+    const int32_t expected = whole.Sample(row, banned);
+    const auto drawn = part.SampleFrom(StrongestOf(row, count), int(row.size()), banned);
+    told += drawn.has_value();
+    EXPECT_EQ(drawn.has_value() ? *drawn : part.Sample(row, banned), expected);
+  }
+  return told;
+}
+
+TEST(SamplerTest, TheStrongestLogitsGiveTheTokenOfTheWholeRow) {
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal(0, 3);
+  for (const int vocab : {1, 40, 300, 1000}) {
+    for (const bool ties : {false, true}) {
+      std::vector<std::vector<float>> rows(12, std::vector<float>(vocab));
+      for (auto& row : rows) {
+        for (float& logit : row) {
+          logit = normal(random);
+          if (ties) logit = std::round(logit * 4) / 4;
+        }
+      }
+      for (const double temperature : {0.0, 0.3, 1.5}) {
+        for (const int top_k : {1, 2, 20, 63}) {
+          for (const double top_p : {1.0, 0.8}) {
+            for (const double min_p : {0.0, 0.05}) {
+              SamplingRule rule;
+              rule.temperature = temperature;
+              rule.top_k = top_k;
+              rule.top_p = top_p;
+              rule.min_p = min_p;
+              for (const auto& banned : {std::vector<int32_t>(), std::vector<int32_t>{0, 3}}) {
+                if (int(banned.size()) >= vocab) continue;
+                const size_t needed = rule.StrongestNeeded(banned.size());
+                ASSERT_GT(needed, 0u);
+                const int told = ExpectTheSameDraws(rule, rows, needed, banned);
+                EXPECT_TRUE(ties || told == 12) << vocab << " " << top_k << ": " << told;
+                ExpectTheSameDraws(rule, rows, 64, banned);
+                ExpectTheSameDraws(rule, rows, needed / 2, banned);
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(SamplerTest, RowsThatAreNotNumbersAreLookedAtWhole) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  SamplingRule greedy, some;
+  greedy.temperature = 0;
+  some.top_k = 2;
+  for (const SamplingRule& rule : {greedy, some}) {
+    for (const float odd : {infinity, std::nanf("")}) {
+      EXPECT_EQ(ExpectTheSameDraws(rule, {{1, odd, 3, 2}}, 3, {}), 0);
+    }
+    // -infinity is never drawn while there is another.
+    EXPECT_EQ(ExpectTheSameDraws(rule, {{-infinity, 1, -infinity, 0}}, 3, {}), 1);
+    EXPECT_EQ(ExpectTheSameDraws(rule, {{-infinity, -infinity, 5}}, 3, {2}), 0);
+  }
+}
+
+TEST(SamplerTest, SomeRulesNeedTheWholeRow) {
+  SamplingRule rule;
+  EXPECT_EQ(rule.StrongestNeeded(0), 0);  // top_p alone: of everything
+  rule.top_k = 40;
+  EXPECT_EQ(rule.StrongestNeeded(2), 43);
+  rule.presence_penalty = 0.5;
+  EXPECT_EQ(rule.StrongestNeeded(0), 0);
+  EXPECT_FALSE(Sampler(rule, 1, 0, {}).SampleFrom(StrongestOf({1, 2}, 2), 2, {}).has_value());
 }
 
 }  // namespace

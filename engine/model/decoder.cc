@@ -1,6 +1,7 @@
 #include "engine/model/decoder.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "engine/base/status.h"
@@ -46,6 +47,7 @@ class Decoder : public Model {
   uint64_t WorkspaceBytes(const StepLimits& limits) override;
   absl::Status AllocateWorkspace(const StepLimits& limits) override;
   void Forward(const StepBatch& batch, const ModelMemory& memory, StepResult* result) override;
+  absl::Status ReadLogits(const StepResult& result, int index, std::vector<float>* logits) override;
 
  private:
   struct Layer {
@@ -62,6 +64,9 @@ class Decoder : public Model {
   void SetLookahead();
   // x += scale * (out after its norm).
   void AddResidual(const Norm& norm, Mat out, Mat x) const;
+  // Fills result->places and what else says which logits it has. The rows to compute, those
+  // that are wanted whole first.
+  std::span<const int32_t> OrderLogitRows(const StepBatch& batch, StepResult* result);
   // Errors: of any of the step's operations.
   absl::Status ForwardHead(const StepBatch& batch, Mat x, StepResult* result);
 
@@ -80,6 +85,7 @@ class Decoder : public Model {
   GateLookahead gates_;
   std::unique_ptr<Buffer> workspace_;
   Mat x_, normed_, out_, gate_logits_, last_, logits_;
+  std::vector<int32_t> ordered_rows_;
 };
 
 Norm Decoder::BindNorm(const std::string& name, TensorBinder& binder) const {
@@ -289,16 +295,58 @@ void Decoder::Forward(const StepBatch& batch, const ModelMemory& memory, StepRes
 
 absl::Status Decoder::ForwardHead(const StepBatch& batch, Mat x, StepResult* result) {
   const int64_t wanted = static_cast<int64_t>(batch.logit_rows.size());
-  result->logits.resize(wanted * config_.vocab);
+  const std::span<const int32_t> rows = OrderLogitRows(batch, result);
   if (wanted == 0) return backend_.ReadBack({}, nullptr);
   const Mat last = last_.first_rows(wanted), logits = logits_.first_rows(wanted);
-  backend_.GatherRows(x, batch.logit_rows, last);
+  backend_.GatherRows(x, rows, last);
   final_norm_.Forward(backend_, last, last);
   backend_.MatMul(head_, last, logits);
   if (config_.head_bias) backend_.AddBias(head_bias_, logits);
   if (config_.logit_scale != 1) backend_.Scale(config_.logit_scale, logits);
   if (config_.logit_soft_cap > 0) backend_.SoftCap(config_.logit_soft_cap, logits);
-  return backend_.ReadBack(logits, result->logits.data());
+  const int64_t whole = static_cast<int64_t>(result->logits.size()) / config_.vocab;
+  if (whole < wanted) {
+    const Mat others = {logits.row(whole), wanted - whole, logits.cols};
+    backend_.Strongest(others, result->strongest_count, result->strongest.data());
+  }
+  return backend_.ReadBack(logits.first_rows(whole), result->logits.data());
+}
+
+std::span<const int32_t> Decoder::OrderLogitRows(const StepBatch& batch, StepResult* result) {
+  const size_t wanted = batch.logit_rows.size();
+  result->places.clear();
+  result->strongest.clear();
+  result->strongest_count = 0;
+  result->logits.resize(wanted * config_.vocab);
+  if (backend_.MostStrongest() == 0 || batch.strongest.empty()) return batch.logit_rows;
+  const int most = *std::max_element(batch.strongest.begin(), batch.strongest.end());
+  if (most == 0) return batch.logit_rows;
+  ordered_rows_.clear();
+  result->places.resize(wanted);
+  int whole = 0, others = 0;
+  for (size_t i = 0; i < wanted; ++i) {
+    if (batch.strongest[i] > 0) continue;
+    result->places[i] = whole++;
+    ordered_rows_.push_back(batch.logit_rows[i]);
+  }
+  for (size_t i = 0; i < wanted; ++i) {
+    if (batch.strongest[i] == 0) continue;
+    result->places[i] = ~others++;
+    ordered_rows_.push_back(batch.logit_rows[i]);
+  }
+  // Of few sizes: steps are to be like one another.
+  result->strongest_count = std::min(static_cast<int>(std::bit_ceil(static_cast<unsigned>(most))),
+                                     std::min(backend_.MostStrongest(), config_.vocab));
+  result->strongest.resize(size_t(others) * result->strongest_count);
+  result->logits.resize(size_t(whole) * config_.vocab);
+  return ordered_rows_;
+}
+
+absl::Status Decoder::ReadLogits(const StepResult& result, int index, std::vector<float>* logits) {
+  const int64_t whole = static_cast<int64_t>(result.logits.size()) / config_.vocab;
+  logits->resize(config_.vocab);
+  const Mat row = {logits_.row(whole + ~result.places[index]), 1, logits_.cols};
+  return backend_.ReadBack(row, logits->data());
 }
 
 }  // namespace

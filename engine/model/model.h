@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,11 +34,21 @@ class GateTrace {
 
 // What a step gave. Reused from step to step.
 struct StepResult {
-  std::vector<float> logits;  // [logit_rows, vocab], host
+  // Of those logit rows whose logits are all there, on the host, [rows, vocab].
+  std::vector<float> logits;
+  // [logit_rows] or empty, when all are in their order: where in `logits` a row is, or ~
+  // where in `strongest`.
+  std::vector<int32_t> places;
+  std::vector<LogitCandidate> strongest;  // [rows, strongest_count]
+  int strongest_count = 0;
   // Empty when all went well; else one per row, not OK where the row could not
   // be computed (its logits and its KV are then meaningless).
   std::vector<absl::Status> row_status;
   GateTrace* trace = nullptr;  // set by who wants to know; null: nobody
+
+  // The logits of a logit row, or those that are there.
+  std::span<const float> Logits(int index, int vocab) const;
+  std::span<const LogitCandidate> Strongest(int index) const;
 
   // Marks a row; the first error stays.
   void FailRow(int row, int rows, const absl::Status& status);
@@ -80,6 +91,11 @@ class Model {
   // One forward pass.
   // REQUIRES: the batch is within the work space's limits.
   virtual void Forward(const StepBatch& batch, const ModelMemory& memory, StepResult* result) = 0;
+
+  // All logits of a logit row of the last Forward, whose result has the strongest of them:
+  // `logits` becomes [vocab]. Errors: of the device.
+  virtual absl::Status ReadLogits(const StepResult& result, int index,
+                                  std::vector<float>* logits) = 0;
 };
 
 }  // namespace hostler

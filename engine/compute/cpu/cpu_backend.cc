@@ -211,6 +211,8 @@ class CpuBackend : public Backend {
     }
   }
 
+  int MostStrongest() const override { return 0; }
+  void Strongest(Mat, int, LogitCandidate*) override { std::abort(); }
   absl::Status ReadBack(Mat from, float* to) override {
     if (from.rows > 0) {
       std::memcpy(to, from.data, static_cast<size_t>(from.rows * from.cols) * sizeof(float));

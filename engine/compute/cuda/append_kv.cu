@@ -78,7 +78,7 @@ void LaunchAppendKv(Launcher& launcher, const DeviceBatch& batch, int layer, Mat
        .block = dim3(kThreads),
        .independent = true},
       {{RangeOf(k), RangeOf(v), RangeOf(batch.positions, batch.rows)}, {RangeOf(kv, batch)}},
-      &AppendKvKernel, layout.dtype, DeviceKv::Of(kv, layer), batch, k, v);
+      &AppendKvKernel, layout.dtype, DeviceKv::Of(kv, layer), batch.ForKernels(), k, v);
 }
 
 }  // namespace hostler

@@ -36,10 +36,11 @@ class CudaBuffer : public Buffer {
 
 class CudaBackend : public Backend {
  public:
-  CudaBackend(int device, bool integers, int host_threads)
+  CudaBackend(int device, const CudaOptions& options, int host_threads)
       : device_(device),
-        integers_(integers),
-        host_share_(&launcher_, &parameters_, integers, host_threads) {}
+        graphs_(options.graphs),
+        integers_(options.kernels.empty()),
+        host_share_(&launcher_, &parameters_, integers_, host_threads) {}
   ~CudaBackend() override {
     if (stream_ != nullptr) cudaStreamSynchronize(stream_.get());
   }
@@ -48,6 +49,7 @@ class CudaBackend : public Backend {
     Enter();
     HOSTLER_ASSIGN_OR_RETURN(stream_, NewStream(/*priority=*/0));
     launcher_.stream = stream_.get();
+    if (graphs_) launcher_.Gather();
     HOSTLER_ASSIGN_OR_RETURN(slot_use_, SlotUse::Create());
     int major = 0, minor = 0;
     launcher_.Check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_));
@@ -65,6 +67,7 @@ class CudaBackend : public Backend {
     if (cudaMemGetInfo(&memory.free, &memory.total) != cudaSuccess) cudaGetLastError();
     return memory;
   }
+  GraphCounts graph_counts() const override { return launcher_.graph_counts(); }
   bool Interleaves(DType) const override { return false; }
 
   void Convert(const Weight& from, int64_t first, const Weight& to, std::byte* out) override;
@@ -153,7 +156,10 @@ class CudaBackend : public Backend {
     if (!fits && !launcher_.Check(cudaErrorInvalidValue)) return;
     const DeviceAttention attention = {spec.heads, spec.scale,    spec.window,
                                        spec.chunk, spec.soft_cap, parameters_.Keep(spec.sinks)};
-    LaunchAttention(launcher_, attention, parameters_.Batch(batch), layer, q, kv, out);
+    const DeviceBatch on_device = parameters_.Batch(batch);
+    const size_t floats = AttentionScratchFloats(attention, on_device, kv.layout);
+    float* const scratch = floats == 0 ? nullptr : DeviceFloats(attended_, floats * sizeof(float));
+    LaunchAttention(launcher_, attention, on_device, layer, q, kv, scratch, out);
   }
 
   void Activate(const ActivationSpec& activation, Mat gate, Mat up, Mat out) override {
@@ -165,8 +171,11 @@ class CudaBackend : public Backend {
   void SelectExperts(const GateSpec& spec, Mat logits, ExpertSelection* selection) override;
   void ExpertFfn(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x,
                  Mat out) override {
+    // What comes before and after is like the last step's, whichever experts are here.
+    launcher_.Flush();
     host_share_.Begin(tasks, x);
     experts_.Run(layout, tasks, x, out);
+    launcher_.Flush();
     // Also after an error: what was queued before it uses slots.
     used_slots_.clear();
     for (const ExpertTask& task : tasks) used_slots_.push_back(task.slot);
@@ -209,18 +218,25 @@ class CudaBackend : public Backend {
                      state, convolved, out);
   }
 
-  void Zero(Mat x) override {
-    const DeviceRange range = RangeOf(x);
-    if (launcher_.ok()) launcher_.Check(cudaMemsetAsync(x.data, 0, range.bytes, stream_.get()));
-  }
+  void Zero(Mat x) override { LaunchZero(launcher_, x); }
   void GatherRows(Mat from, std::span<const int32_t> rows, Mat to) override {
     LaunchGatherRows(launcher_, from, parameters_.Put(rows), to);
   }
 
+  int MostStrongest() const override { return kMostStrongest; }
+  void Strongest(Mat x, int count, LogitCandidate* strongest) override;
+
   absl::Status ReadBack(Mat from, float* to) override {
     const size_t bytes = RangeOf(from).bytes;
-    const std::byte* read = CopyBack(from.data, bytes);
-    if (read != nullptr && bytes > 0) std::memcpy(to, read, bytes);
+    const size_t key_bytes = strongest_.count * sizeof(StrongKey);
+    const std::byte* read = CopyBack({{strongest_.keys, key_bytes}, {from.data, bytes}});
+    if (read != nullptr) {
+      for (size_t i = 0; i < strongest_.count; ++i) {
+        strongest_.to[i] = CandidateOf(reinterpret_cast<const StrongKey*>(read)[i]);
+      }
+      if (bytes > 0) std::memcpy(to, read + key_bytes, bytes);
+    }
+    strongest_ = {};
     return CudaStatus(launcher_.TakeError(), "an operation of the step failed");
   }
 
@@ -234,27 +250,35 @@ class CudaBackend : public Backend {
   }
 
   float* DeviceFloats(Growing<DevicePtr>& memory, size_t bytes) {
+    if (memory.bytes < bytes) launcher_.Synchronize();  // what is freed may be in use
     std::byte* data = memory.Reserve(bytes, NewDeviceMemory);
     if (data == nullptr) launcher_.Check(cudaErrorMemoryAllocation);
     return reinterpret_cast<float*>(data);
   }
 
-  // Waits for all work before it; what was copied, in pinned memory, or null after an error.
-  const std::byte* CopyBack(const void* from, size_t bytes) {
+  // Waits for all work before it; what was copied, one after another in pinned memory, or
+  // null after an error.
+  const std::byte* CopyBack(std::initializer_list<DeviceRange> ranges) {
+    size_t bytes = 0;
+    for (const DeviceRange& range : ranges) bytes += range.bytes;
     std::byte* to = read_.Reserve(bytes, NewPinnedMemory);
     if (to == nullptr && bytes > 0) launcher_.Check(cudaErrorMemoryAllocation);
-    if (launcher_.ok() && bytes > 0) {
-      launcher_.Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_.get()));
+    launcher_.Flush();
+    std::byte* at = to;
+    for (const DeviceRange& range : ranges) {
+      if (!launcher_.ok() || range.bytes == 0) continue;
+      launcher_.Check(
+          cudaMemcpyAsync(at, range.data, range.bytes, cudaMemcpyDeviceToHost, stream_.get()));
+      at += range.bytes;
     }
-    // Even after an error: what was queued before may use what the caller frees next.
-    launcher_.Check(cudaStreamSynchronize(stream_.get()));
+    launcher_.Synchronize();
     if (!launcher_.ok()) return nullptr;
     CheckHostRead(to, bytes);
     return to;
   }
 
   const int device_;
-  const bool integers_;
+  const bool graphs_, integers_;
   std::string name_;
   StreamPtr stream_;
   Launcher launcher_;
@@ -263,7 +287,13 @@ class CudaBackend : public Backend {
   HostShare host_share_;
   std::shared_ptr<SlotUse> slot_use_;
   std::vector<const std::byte*> used_slots_;
-  Growing<DevicePtr> convolved_, chosen_, inputs_;
+  Growing<DevicePtr> attended_, convolved_, chosen_, inputs_, strong_keys_;
+  // What the next ReadBack brings.
+  struct {
+    const StrongKey* keys = nullptr;
+    size_t count = 0;
+    LogitCandidate* to = nullptr;
+  } strongest_;
   Growing<PinnedPtr> read_;
   Growing<PinnedPtr> staging_[2];
   EventPtr staged_[2];
@@ -277,6 +307,7 @@ void CudaBackend::Convert(const Weight& from, int64_t first, const Weight& to, s
       static_cast<int64_t>(kStagingBytes / row_bytes) / kInterleavedRows * kInterleavedRows,
       kInterleavedRows);
   const size_t part_bytes = static_cast<size_t>(std::min(rows, to.rows)) * row_bytes;
+  launcher_.Flush();
   if (!launcher_.ok()) return;
   for (int i = 0; i < 2; ++i) {
     if (staged_[i] == nullptr) {
@@ -285,7 +316,7 @@ void CudaBackend::Convert(const Weight& from, int64_t first, const Weight& to, s
       staged_[i] = *std::move(staged);
     }
     // What is outgrown may still be copied from.
-    if (staging_[i].bytes < part_bytes) launcher_.Check(cudaStreamSynchronize(stream_.get()));
+    if (staging_[i].bytes < part_bytes) launcher_.Synchronize();
     if (staging_[i].Reserve(std::max(part_bytes, kStagingBytes), NewPinnedMemory) == nullptr) {
       return void(launcher_.Check(cudaErrorMemoryAllocation));
     }
@@ -334,7 +365,7 @@ void CudaBackend::SelectExperts(const GateSpec& spec, Mat logits, ExpertSelectio
   task.chosen = counts + rows;
   task.weights = reinterpret_cast<float*>(counts + rows + entries);
   LaunchGate(launcher_, task, logits);
-  const std::byte* read = CopyBack(counts, bytes);
+  const std::byte* read = CopyBack({{counts, bytes}});
   if (read == nullptr) return;  // no row chooses any; ReadBack will say why
   const auto* host_counts = reinterpret_cast<const int32_t*>(read);
   const int32_t* chosen = host_counts + rows;
@@ -346,6 +377,16 @@ void CudaBackend::SelectExperts(const GateSpec& spec, Mat logits, ExpertSelectio
                               weights + at + host_counts[r]);
     selection->offsets[r + 1] = static_cast<int32_t>(selection->experts.size());
   }
+}
+
+void CudaBackend::Strongest(Mat x, int count, LogitCandidate* strongest) {
+  if (x.rows == 0 || count == 0) return;
+  const size_t keys = static_cast<size_t>(StrongestScratchKeys(x.rows, x.cols, count));
+  float* const scratch = DeviceFloats(strong_keys_, keys * sizeof(StrongKey));
+  if (scratch == nullptr) return;
+  strongest_.keys = LaunchStrongest(launcher_, x, count, reinterpret_cast<StrongKey*>(scratch));
+  strongest_.count = static_cast<size_t>(x.rows * count);
+  strongest_.to = strongest;
 }
 
 }  // namespace
@@ -363,7 +404,7 @@ absl::StatusOr<std::unique_ptr<Backend>> NewCudaBackend(int device, const CudaOp
     return absl::NotFoundError(fmt::format("CUDA device {}: there are {}", device, devices));
   }
   const int host_threads = options.host_threads > 0 ? options.host_threads : UsableCores();
-  auto backend = std::make_unique<CudaBackend>(device, options.kernels.empty(), host_threads);
+  auto backend = std::make_unique<CudaBackend>(device, options, host_threads);
   HOSTLER_RETURN_IF_ERROR(backend->Start());
   return backend;
 }

@@ -18,6 +18,9 @@ struct CudaOptions {
   // So many threads compute the experts that are the host's share; 0: as many as there are
   // cores to use.
   int host_threads = 0;
+  // Runs of kernels that come again are queued as graphs: what they compute is the same,
+  // the host is done sooner.
+  bool graphs = true;
 };
 
 // Errors: NotFound when there is no such device; InvalidArgument for other kernels;

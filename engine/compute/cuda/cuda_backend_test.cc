@@ -98,7 +98,21 @@ TEST_F(CudaBackendTest, WeightsOfSeveralPartsArriveWhole) {
   EXPECT_EQ(Read(OnDevice(big)), big.values);
 }
 
-TEST_F(CudaBackendTest, TheSameStepAgainAllocatesNothing) {
+// More than there is room for at a time, without a wait between.
+TEST_F(CudaBackendTest, WhatOperationsAreGivenMayBeAnyAmount) {
+  constexpr int kRows = 300000;
+  const Mat x = OnDevice(OwnedMat(kRows, 1, 3));
+  std::vector<float> expected = Read(x);
+  for (const int rows : {1, kRows, 7, kRows, kRows, 100000, 100000, 200000, kRows}) {
+    std::vector<float> factors(rows);
+    for (int i = 0; i < rows; ++i) factors[i] = static_cast<float>(i % 5) - 2;
+    backend_->ScaleRows(factors, x.first_rows(rows));
+    for (int i = 0; i < rows; ++i) expected[i] *= factors[i];
+  }
+  EXPECT_EQ(Read(x), expected);
+}
+
+TEST_F(CudaBackendTest, TheSameStepAgainAllocatesNothingAndIsGraphs) {
   const Mat x = OnDevice(OwnedMat(3, 64, 5)), y = OnDevice(OwnedMat(3, 96, 6));
   const OwnedWeight w(DType::kQ4_0, 96, 64, 7);
   const Weight weight = OnDevice(w);
@@ -118,7 +132,11 @@ TEST_F(CudaBackendTest, TheSameStepAgainAllocatesNothing) {
   const auto before = CountsSoFar();
   for (int i = 0; i < 3; ++i) step();
   EXPECT_EQ(CountsSoFar().allocations, before.allocations);
-  EXPECT_EQ(CountsSoFar().launches, before.launches + 12);
+  // Up to the gate, and what is read; a batch and nothing else is copied in.
+  EXPECT_EQ(CountsSoFar().graph_launches, before.graph_launches + 3);
+  EXPECT_EQ(CountsSoFar().launches, before.launches);
+  EXPECT_EQ(CountsSoFar().waits, before.waits + 6);
+  EXPECT_EQ(CountsSoFar().copies, before.copies + 9);
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ size_t CudaExperts::ScratchBytes(const ExpertLayout& layout, int64_t entries) co
 }
 
 std::byte* CudaExperts::Reserve(Growing<DevicePtr>& memory, size_t bytes) {
+  if (memory.bytes < bytes) launcher_.Synchronize();  // what is freed may be in use
   std::byte* data = memory.Reserve(bytes, NewDeviceMemory);
   if (data == nullptr) launcher_.Check(cudaErrorMemoryAllocation);
   return data;

@@ -105,7 +105,7 @@ void LaunchGatedDelta(Launcher& launcher, const DeviceDeltaNet& spec, const Devi
                       size_t state_offset, Mat mixed, Mat beta, Mat decay, const StateView& state,
                       float* convolved, Mat out) {
   const Params p = {spec,
-                    batch,
+                    batch.ForKernels(),
                     reinterpret_cast<uint8_t*>(state.data) + state_offset,
                     static_cast<int64_t>(state.slot_bytes),
                     mixed,

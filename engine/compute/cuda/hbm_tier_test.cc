@@ -223,7 +223,7 @@ TEST_F(HbmTierTest, AFillWaitsForNoOtherSlot) {
 // The indices of the last product cannot be copied: those before it are queued.
 TEST_F(HbmTierTest, AFillWaitsForWhatAFailedStepHadQueued) {
   ASSERT_TRUE(Fill(0, 5).ok());
-  cuda_emulation::SetFaults({.copy = 4});
+  cuda_emulation::SetFaults({.launch = 3});
   Compute(0);
   cuda_emulation::SetFaults({});
   ASSERT_TRUE(Fill(0, 6).ok());

@@ -72,6 +72,7 @@ void HostShare::End(const ExpertLayout& layout, std::span<const ExpertTask> task
   }
   const int32_t* rows = parameters_.Put(std::span<const int32_t>(out_rows_));
   LaunchScatterRows(launcher_, {first, results.rows, results.cols}, rows, out);
+  launcher_.Flush();
   launcher_.Check(cudaEventRecord(up_.get(), launcher_.stream));
 }
 

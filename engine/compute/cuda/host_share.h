@@ -20,7 +20,8 @@ class HostShare {
   HostShare(Launcher* launcher, Parameters* parameters, bool integers, int threads)
       : launcher_(*launcher), parameters_(*parameters), integers_(integers), threads_(threads) {}
 
-  // Queues the copy of x that tasks on the host need, before others are queued.
+  // Queues the copy of x that tasks on the host need, before others are queued. REQUIRES:
+  // the launcher is flushed.
   void Begin(std::span<const ExpertTask> tasks, Mat x);
   // Computes those, and queues what brings their results to `out`.
   void End(const ExpertLayout& layout, std::span<const ExpertTask> tasks, Mat x, Mat out);

@@ -87,6 +87,7 @@ void LaunchActivate(Launcher& launcher, const ActivationSpec& activation, Mat ga
                     Mat out);
 void LaunchGelu(Launcher& launcher, Mat x);
 void LaunchAdd(Launcher& launcher, Mat x, Mat y);
+void LaunchZero(Launcher& launcher, Mat x);
 void LaunchGatherRows(Launcher& launcher, Mat from, const int32_t* rows, Mat to);
 
 // y[r] += Σ weights[e] * x[e] over entries [offsets[r], offsets[r + 1]).
@@ -113,8 +114,15 @@ struct DeviceBatch {
   const int32_t* positions = nullptr;      // [rows]
   const int32_t* blocks = nullptr;
   int sequence_count = 0, rows = 0;
-  int32_t last_block = -1;  // the largest of `blocks`
-  int32_t last_state = -1;  // the largest state
+  // The largest of `blocks`, of the states and of the positions. Kernels are not told: a
+  // step is to look like the one before.
+  int32_t last_block = -1, last_state = -1, last_position = 0;
+
+  DeviceBatch ForKernels() const {
+    DeviceBatch batch = *this;
+    batch.last_block = batch.last_state = batch.last_position = -1;
+    return batch;
+  }
 };
 
 struct DeviceRope {
@@ -142,8 +150,11 @@ struct DeviceAttention {
 inline constexpr int kMostValueDim = 512;
 // REQUIRES: layout.v_dim <= kMostValueDim, layout.k_dim <= kMostKeyDim
 inline constexpr int kMostKeyDim = 768;
+// `scratch`: AttentionScratchFloats.
 void LaunchAttention(Launcher& launcher, const DeviceAttention& spec, const DeviceBatch& batch,
-                     int layer, Mat q, const KvView& kv, Mat out);
+                     int layer, Mat q, const KvView& kv, float* scratch, Mat out);
+size_t AttentionScratchFloats(const DeviceAttention& spec, const DeviceBatch& batch,
+                              const KvLayout& layout);
 
 // Of each row: counts[r] experts and their weights, at [r * k, ...).
 struct GateTask {
@@ -162,6 +173,16 @@ struct GateTask {
 };
 inline constexpr int kMostGateExperts = 3072;
 void LaunchGate(Launcher& launcher, const GateTask& task, Mat logits);
+
+// A value and where it is among those of its row, as one number: the larger, the stronger
+// (LogitCandidate). 0: none.
+using StrongKey = unsigned long long;
+inline constexpr int kMostStrongest = 64;
+// Keys that passes over rows of so many values leave each other.
+int64_t StrongestScratchKeys(int64_t rows, int64_t cols, int count);
+// The keys of each row's strongest values, [rows, count]: where in the scratch memory.
+const StrongKey* LaunchStrongest(Launcher& launcher, Mat x, int count, StrongKey* scratch);
+LogitCandidate CandidateOf(StrongKey key);
 
 struct DeviceDeltaNet {
   int key_heads = 0, value_heads = 0, key_dim = 0, value_dim = 0, kernel = 0;

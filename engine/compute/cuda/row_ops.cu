@@ -131,6 +131,9 @@ struct SumOf {
   const float* y;
   __device__ float operator()(int64_t i) const { return y[i] + x[i]; }
 };
+struct Zeros {
+  __device__ float operator()(int64_t) const { return 0; }
+};
 struct RowsOf {
   Mat from;
   const int32_t* rows;
@@ -277,6 +280,8 @@ void LaunchAdd(Launcher& launcher, Mat x, Mat y) {
   RunForEach(launcher, {{RangeOf(x)}, {RangeOf(y)}}, y, SumOf{x.data, y.data});
 }
 
+void LaunchZero(Launcher& launcher, Mat x) { RunForEach(launcher, {{}, {RangeOf(x)}}, x, Zeros()); }
+
 void LaunchGatherRows(Launcher& launcher, Mat from, const int32_t* rows, Mat to) {
   RunForEach(launcher, {{RangeOf(from), RangeOf(rows, to.rows)}, {RangeOf(to)}}, to,
              RowsOf{from, rows});
@@ -299,8 +304,8 @@ void LaunchRope(Launcher& launcher, const DeviceRope& rope, const DeviceBatch& b
                 Mat x) {
   if (rope.pairs == 0) return;
   launcher.Run(ShapeFor(x.rows * (x.cols / head_dim) * rope.pairs),
-               {{RangeOf(batch.positions, batch.rows)}, {RangeOf(x)}}, &RopeKernel, rope, batch,
-               head_dim, x);
+               {{RangeOf(batch.positions, batch.rows)}, {RangeOf(x)}}, &RopeKernel, rope,
+               batch.ForKernels(), head_dim, x);
 }
 
 }  // namespace hostler

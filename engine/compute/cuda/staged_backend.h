@@ -161,6 +161,11 @@ class StagedBackend : public Backend {
     Stage s(*this);
     backend_->GatherRows(s.In(from), rows, s.Out(to));
   }
+  int MostStrongest() const override { return backend_->MostStrongest(); }
+  void Strongest(Mat x, int count, LogitCandidate* strongest) override {
+    Stage s(*this);
+    backend_->Strongest(s.In(x), count, strongest);
+  }
   absl::Status ReadBack(Mat from, float* to) override {
     Stage s(*this);
     return backend_->ReadBack(s.In(from), to);

@@ -24,18 +24,26 @@ struct Launch {
   // No thread waits for another: they run one after another, without stacks of
   // their own.
   bool independent = false;
-  std::span<const Range> reads, also_reads, writes;
+  std::span<const Range> reads, writes;
 };
 
 // Queues `kernel` for every thread of the grid. Errors: InvalidConfiguration;
 // LaunchOutOfResources when told to fail.
 cudaError_t LaunchKernel(const Launch& launch, cudaStream_t stream, std::function<void()> kernel);
 
+// What a kernel of a graph uses this time; what it said when it was captured may be less.
+struct NodeUses {
+  std::span<const Range> reads, writes;
+};
+// cudaGraphLaunch of a graph whose nodes are kernels, one for each of `uses`.
+cudaError_t LaunchGraph(cudaGraphExec_t graph, cudaStream_t stream, std::span<const NodeUses> uses);
+
 // The n-th call from now fails; 0: none does.
 struct Faults {
   int allocation = 0;     // cudaMalloc, cudaMallocHost
-  int launch = 0;         // returns an error, does nothing
+  int launch = 0;         // returns an error, does nothing; a graph's is one
   int copy = 0;           // likewise
+  int capture = 0;        // is invalid when it ends
   int broken_copy = 0;    // succeeds, then ruins what it should have written and the device
   int copy_delay_ms = 0;  // of every copy
 };
@@ -55,7 +63,8 @@ void HostAccess(const void* data, size_t bytes, bool writes);
 void GuardDeviceMemory(bool guard);
 
 struct Counts {
-  uint64_t launches = 0, copies = 0, copied_bytes = 0;
+  uint64_t launches = 0, copies = 0, copied_bytes = 0;  // those in graphs left out
+  uint64_t captures = 0, graph_launches = 0;
   uint64_t allocations = 0, waits = 0;  // host calls that wait for the device
 };
 Counts CountsSoFar();

@@ -1,88 +1,30 @@
 // The runtime's calls. Each stream is a thread that does what is queued, in order.
 #include <chrono>
-#include <condition_variable>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
+#include "engine/compute/cuda/emulation/device.h"
 #include "engine/compute/cuda/emulation/emulation.h"
-#include "engine/compute/cuda/emulation/memory.h"
-#include "engine/compute/cuda/emulation/order_checker.h"
 #include "engine/compute/cuda/emulation/threads.h"
 
-using hostler::cuda_emulation::Clock;
-using hostler::cuda_emulation::Counts;
-using hostler::cuda_emulation::Faults;
-using hostler::cuda_emulation::Memory;
-using hostler::cuda_emulation::OrderChecker;
-using hostler::cuda_emulation::Range;
-
-// One recording of an event.
-struct Recording {
-  std::mutex mutex;
-  std::condition_variable changed;
-  bool done = false;
-  Clock clock;  // what it waits for; fixed when recorded
-
-  void Finish() {
-    std::lock_guard lock(mutex);
-    done = true;
-    changed.notify_all();
-  }
-  void Wait() {
-    std::unique_lock lock(mutex);
-    changed.wait(lock, [this] { return done; });
-  }
-};
-
-struct CUevent_st {
-  std::shared_ptr<Recording> last;  // null: never recorded
-};
-
-struct CUstream_st {
-  int number = 0;
-  Clock clock;  // of what is queued
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::deque<std::function<void()>> queue;
-  uint64_t queued = 0, done = 0;
-  bool ends = false;
-  std::thread thread;
-};
-
 namespace hostler::cuda_emulation {
-namespace {
-
-// What belongs to the device. `mutex` guards all but `memory`.
-struct Device {
-  std::mutex mutex;
-  Memory memory;
-  OrderChecker checker;
-  Clock host;  // what the host has waited for, whichever thread
-  std::vector<CUstream_st*> streams;
-  int streams_made = 0;
-  Faults faults;
-  cudaError_t ruined = cudaSuccess;
-  Counts counts;
-};
 
 Device& device() {
   static Device* const device = new Device;
   return *device;
 }
 
-thread_local cudaError_t last_error = cudaSuccess;
+static thread_local cudaError_t last_error = cudaSuccess;
 
 cudaError_t Note(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
   return error;
 }
 
-// Counts down to a call that fails.
-bool Fails(int& countdown) { return countdown > 0 && --countdown == 0; }
+namespace {
 
 void Serve(CUstream_st* stream) {
   std::unique_lock lock(stream->mutex);
@@ -101,21 +43,24 @@ void Serve(CUstream_st* stream) {
   }
 }
 
-struct Used {
-  std::span<const Range> reads, writes, also_reads = {};
-};
+}  // namespace
 
-// Queues an operation. REQUIRES: the device's mutex is held.
 void Queue(CUstream_st* stream, Used used, const char* what, std::function<void()> operation) {
   Device& d = device();
+  if (stream->capture != nullptr) {
+    GraphNode node = {{used.reads.begin(), used.reads.end()},
+                      {used.writes.begin(), used.writes.end()},
+                      what,
+                      std::move(operation)};
+    stream->capture->nodes.push_back(std::move(node));
+    return;
+  }
   d.memory.Enter();
   std::lock_guard lock(stream->mutex);
   const uint64_t number = ++stream->queued;
   stream->clock.Merge(d.host);
-  for (const std::span<const Range> reads : {used.reads, used.also_reads}) {
-    for (const Range& range : reads) {
-      d.checker.Use(stream->number, number, stream->clock, range, false, what);
-    }
+  for (const Range& range : used.reads) {
+    d.checker.Use(stream->number, number, stream->clock, range, false, what);
   }
   for (const Range& range : used.writes) {
     d.checker.Use(stream->number, number, stream->clock, range, true, what);
@@ -124,6 +69,13 @@ void Queue(CUstream_st* stream, Used used, const char* what, std::function<void(
   stream->queue.push_back(std::move(operation));
   stream->changed.notify_all();
 }
+
+cudaError_t Ruined() {
+  std::lock_guard lock(device().mutex);
+  return device().ruined;
+}
+
+namespace {
 
 // Waits for what is queued now, and lets the host know of it.
 void WaitFor(CUstream_st* stream) {
@@ -147,16 +99,12 @@ void WaitForAll() {
   for (CUstream_st* stream : streams) WaitFor(stream);
 }
 
-cudaError_t Ruined() {
-  std::lock_guard lock(device().mutex);
-  return device().ruined;
-}
-
 cudaError_t Allocate(void** memory, size_t bytes, void* (Memory::*allocate)(size_t)) {
   if (const cudaError_t error = Ruined()) return Note(error);
   Device& d = device();
   {
     std::lock_guard lock(d.mutex);
+    if (const cudaError_t error = RefuseWhileCapturing()) return Note(error);
     ++d.counts.allocations;
     if (Fails(d.faults.allocation)) return Note(cudaErrorMemoryAllocation);
   }
@@ -166,6 +114,10 @@ cudaError_t Allocate(void** memory, size_t bytes, void* (Memory::*allocate)(size
 
 cudaError_t Free(void* memory, size_t (Memory::*free)(void*)) {
   if (memory == nullptr) return cudaSuccess;
+  {
+    std::lock_guard lock(device().mutex);
+    if (const cudaError_t error = RefuseWhileCapturing()) return Note(error);
+  }
   WaitForAll();
   const size_t bytes = (device().memory.*free)(memory);
   if (bytes == 0) return Note(cudaErrorInvalidValue);
@@ -221,10 +173,10 @@ cudaError_t LaunchKernel(const Launch& launch, cudaStream_t stream, std::functio
   Device& d = device();
   std::lock_guard lock(d.mutex);
   if (Fails(d.faults.launch)) return Note(cudaErrorLaunchOutOfResources);
-  ++d.counts.launches;
+  if (stream->capture == nullptr) ++d.counts.launches;
   Launch kept = launch;
-  kept.reads = kept.also_reads = kept.writes = {};
-  Queue(stream, {launch.reads, launch.writes, launch.also_reads}, "a kernel",
+  kept.reads = kept.writes = {};
+  Queue(stream, {launch.reads, launch.writes}, "a kernel",
         [kept, kernel = std::move(kernel)] { RunGrid(kept, kernel); });
   return cudaSuccess;
 }
@@ -249,6 +201,18 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "invalid device ordinal";
     case cudaErrorInvalidResourceHandle:
       return "invalid resource handle";
+    case cudaErrorIllegalState:
+      return "the operation cannot be performed in the present state";
+    case cudaErrorStreamCaptureUnsupported:
+      return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+      return "operation failed due to a previous error during capture";
+    case cudaErrorStreamCaptureIsolation:
+      return "dependency created on uncaptured work in another stream";
+    case cudaErrorCapturedEvent:
+      return "operation not permitted on an event last recorded in a capturing stream";
+    case cudaErrorStreamCaptureWrongThread:
+      return "attempt to terminate a thread-local capture sequence from another thread";
     case cudaErrorNotReady:
       return "device not ready";
     case cudaErrorIllegalAddress:
@@ -347,8 +311,10 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   if (Fails(d.faults.copy)) return Note(cudaErrorInvalidValue);
   const bool breaks = Fails(d.faults.broken_copy);
   const int delay = d.faults.copy_delay_ms;
-  ++d.counts.copies;
-  d.counts.copied_bytes += bytes;
+  if (stream->capture == nullptr) {
+    ++d.counts.copies;
+    d.counts.copied_bytes += bytes;
+  }
   const Range read{from, bytes}, written{to, bytes};
   Queue(stream, {{&read, 1}, {&written, 1}}, "a copy", [=] {
     if (delay > 0) std::this_thread::sleep_for(std::chrono::milliseconds(delay));
@@ -414,6 +380,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (stream == nullptr) return Note(cudaErrorInvalidResourceHandle);
   {
     std::lock_guard lock(device().mutex);
+    if (const cudaError_t error = RefuseIfCapturing(stream)) return Note(error);
     ++device().counts.waits;
   }
   WaitFor(stream);
@@ -424,8 +391,17 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   if (const cudaError_t error = Ruined()) return Note(error);
   if (stream == nullptr || event == nullptr) return Note(cudaErrorInvalidResourceHandle);
   std::lock_guard lock(device().mutex);
+  if (event->captured) {
+    // Within one stream it is in order already; another would have to join the capture.
+    if (stream->capture != nullptr) return cudaSuccess;
+    return Note(RefuseIfCaptured(event));
+  }
   const std::shared_ptr<Recording> recording = event->last;
   if (recording == nullptr) return cudaSuccess;
+  if (stream->capture != nullptr) {
+    stream->capture->valid = false;
+    return Note(cudaErrorStreamCaptureIsolation);
+  }
   {
     std::lock_guard stream_lock(stream->mutex);
     stream->clock.Merge(recording->clock);
@@ -449,6 +425,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   if (const cudaError_t error = Ruined()) return Note(error);
   if (stream == nullptr || event == nullptr) return Note(cudaErrorInvalidResourceHandle);
   std::lock_guard lock(device().mutex);
+  event->captured = stream->capture != nullptr;
+  if (event->captured) return cudaSuccess;
   auto recording = std::make_shared<Recording>();
   Queue(stream, {}, "a record", [recording] { recording->Finish(); });
   {
@@ -463,6 +441,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   std::shared_ptr<Recording> recording;
   {
     std::lock_guard lock(device().mutex);
+    if (const cudaError_t error = RefuseIfCaptured(event)) return Note(error);
     ++device().counts.waits;
     recording = event->last;
   }
@@ -478,6 +457,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   std::shared_ptr<Recording> recording;
   {
     std::lock_guard lock(device().mutex);
+    if (const cudaError_t error = RefuseIfCaptured(event)) return Note(error);
     recording = event->last;
   }
   if (recording != nullptr) {
