@@ -46,7 +46,7 @@ absl::StatusOr<Json> MeasureTheDevice(const std::string& device, double seconds)
   if (!gpu.has_value()) return absl::InvalidArgumentError("the CPU is no GPU");
   HOSTLER_ASSIGN_OR_RETURN(const GpuSpeed speed, MeasureDevice(device, seconds));
   return Json{{"gpu", ToJson(*gpu)},
-              {"hybrid", false},
+              {"hybrid", true},
               {"memory_bytes_per_second", speed.memory_bytes_s},
               {"to_device_bytes_per_second", speed.to_device_bytes_s},
               {"to_host_bytes_per_second", speed.to_host_bytes_s}};
@@ -71,6 +71,12 @@ absl::StatusOr<Options> ParseOptions(const std::vector<std::string>& arguments) 
       {"warm_tokens", [&](const std::string& v) { options.warm_tokens = std::stoi(v); }},
       {"prompt_tokens", [&](const std::string& v) { options.prompt_tokens = std::stoi(v); }},
       {"memory", [&](const std::string& v) { options.engine.memory_bytes = std::stoull(v); }},
+      {"hybrid",
+       [&](const std::string& v) {
+         options.engine.hybrid = v == "off"      ? Hybrid::kOff
+                                 : v == "always" ? Hybrid::kAlways
+                                                 : Hybrid::kAuto;
+       }},
       {"threads", [&](const std::string& v) { options.engine.threads = std::stoi(v); }},
   };
   for (const std::string& argument : arguments) {
@@ -119,6 +125,8 @@ struct Span {
             {"hits", to.hits - from.hits},
             {"misses", to.misses - from.misses},
             {"missed_bytes", (to.misses - from.misses) * slot_bytes},
+            {"copied_bytes", to.copied_bytes - from.copied_bytes},
+            {"host_experts", to.host_experts - from.host_experts},
             {"read_bytes", to.read_bytes - from.read_bytes},
             {"stall_seconds", to.stall_seconds - from.stall_seconds}};
   }

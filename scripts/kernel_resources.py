@@ -57,6 +57,7 @@ LAUNCHES = {
     "MatMulKernel": (128, 0),
     "RmsNormKernel": (256, 0),
     "RopeKernel": (128, 0),
+    "ScatterRowsKernel": (128, 0),
     "UnitNormKernel": (32, 0),
     "WeightlessKernel": (128, 0),
 }

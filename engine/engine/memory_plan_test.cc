@@ -134,6 +134,8 @@ TEST(MemoryPlanTest, ADeviceAndTheHostHaveBudgetsOfTheirOwn) {
   options.host_expert_memory_bytes = 7 * kMiB;
   EXPECT_EQ(DivideMemory(needs, options, 4096, device)->plan.budget, 300 * kMiB);
   EXPECT_EQ(DivideMemory(needs, options, 4096, device)->plan.host_experts, 7 * kMiB);
+  options.host_expert_memory_bytes = 0;
+  EXPECT_EQ(DivideMemory(needs, options, 4096, device)->plan.host_experts, 0u);
   options.host_expert_memory_bytes.reset();
   options.memory_bytes = 40 * kMiB + 5;
   EXPECT_EQ(DivideMemory(needs, options, 4096, device)->plan.host_experts, 0u) << "not one";

@@ -103,6 +103,7 @@ class ReferenceModelTest : public ::testing::TestWithParam<ReferenceModel> {
     options.threads = 2;
     options.memory_bytes = uint64_t{256} << 20;
     options.expert_memory_bytes = expert_bytes;
+    options.host_expert_memory_bytes = 0;
     options.new_backend = new_backend_;
     if (adjust_) adjust_(&options);
     auto engine = Engine::Load(GetParam().model.string(), options);

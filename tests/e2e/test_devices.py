@@ -47,11 +47,24 @@ def test_serves_the_cpus_tokens_within_the_devices_budget(emulates):
         assert metrics["hostler:host_memory_budget_bytes"][f"{{{model}}}"] == 200 << 20
         assert metrics["hostler:host_memory_bytes"][f'{{{model},part="work_space"}}'] > 0
         slots = metrics["hostler:expert_cache_capacity_bytes"]
-        assert slots == {f'{{{model},tier="hbm"}}': parts[f'{{{model},part="experts"}}']}
+        beneath = metrics["hostler:host_memory_bytes"][f'{{{model},part="experts"}}']
+        assert slots == {f'{{{model},tier="hbm"}}': parts[f'{{{model},part="experts"}}'],
+                         f'{{{model},tier="dram"}}': beneath}
         assert "emulated on the CPU" in server.log()
         memory = server.get("/admin/cache").json["models"][0]["memory"]
         assert memory["device"] == "cuda-emulated"
         assert memory["host"]["budget_bytes"] == 200 << 20
+
+
+def test_whoever_computes_what_the_device_lacks_tokens_are_the_same(emulates):
+    answers = []
+    for hybrid in ("off", "always"):
+        flags = ["--device-memory", "30MiB", "--hybrid", hybrid]
+        with serving("--model", MOE, "--precise", *EMULATED, *flags) as server:
+            answers.append(tokens(server))
+            [computed] = server.metrics()["hostler:expert_cache_host_experts_total"].values()
+            assert (computed > 0) == (hybrid == "always")
+    assert answers[0] == answers[1]
 
 
 def test_a_build_without_cuda_does_not_pretend(emulates):

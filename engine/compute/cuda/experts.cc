@@ -12,22 +12,26 @@ const uint8_t* At(const std::byte* slot, size_t offset) {
 
 }  // namespace
 
-size_t CudaExperts::ScratchBytes(const ExpertLayout& layout, int64_t entries) const {
-  size_t bytes = static_cast<size_t>(layout.ffn) * 2 * sizeof(float);
-  size_t inputs = 0;
+size_t CudaExperts::InputBytes(const ExpertLayout& layout) const {
+  size_t bytes = 0;
   if (UsesIntegers(layout.gate_type) || UsesIntegers(layout.up_type)) {
-    inputs = IntegerInputs::RowBytes(layout.dim);
+    bytes = IntegerInputs::RowBytes(layout.dim);
   }
   if (UsesIntegers(layout.down_type)) {
-    inputs = std::max(inputs, IntegerInputs::RowBytes(layout.ffn));
+    bytes = std::max(bytes, IntegerInputs::RowBytes(layout.ffn));
   }
-  return static_cast<size_t>(entries) * (bytes + inputs);
+  return bytes;
+}
+
+size_t CudaExperts::ScratchBytes(const ExpertLayout& layout, int64_t entries) const {
+  const size_t hidden = static_cast<size_t>(layout.ffn) * 2 * sizeof(float);
+  return static_cast<size_t>(entries) * (hidden + InputBytes(layout));
 }
 
 std::byte* CudaExperts::Reserve(Growing<DevicePtr>& memory, size_t bytes) {
   if (memory.bytes < bytes) launcher_.Synchronize();  // what is freed may be in use
   std::byte* data = memory.Reserve(bytes, NewDeviceMemory);
-  if (data == nullptr) launcher_.Check(cudaErrorMemoryAllocation);
+  if (data == nullptr && bytes > 0) launcher_.Check(cudaErrorMemoryAllocation);
   return data;
 }
 
@@ -98,7 +102,9 @@ void CudaExperts::Run(const ExpertLayout& layout, std::span<const ExpertTask> ta
   // For all the entries there may ever be: which of them are the device's changes.
   const size_t hidden_bytes = static_cast<size_t>(2 * out.rows * layout.ffn) * sizeof(float);
   auto* const hidden = reinterpret_cast<float*>(Reserve(hidden_, hidden_bytes));
-  if (hidden == nullptr) return;
+  std::byte* const integers =
+      Reserve(inputs_, static_cast<size_t>(std::max(x.rows, out.rows)) * InputBytes(layout));
+  if (!launcher_.ok()) return;
   const Mat gate = {hidden, entries, layout.ffn};
   const Mat up = {hidden + entries * layout.ffn, entries, layout.ffn};
 
@@ -119,9 +125,7 @@ void CudaExperts::Run(const ExpertLayout& layout, std::span<const ExpertTask> ta
   if (UsesIntegers(layout.gate_type) || UsesIntegers(layout.up_type)) {
     // A row of integers for each entry where rows are scaled, or where those are fewer.
     if (!in_scales_.empty() || entries < x.rows) gather = task.in_rows;
-    inputs = {nullptr, gather == nullptr ? x.rows : entries, layout.dim};
-    const size_t row_bytes = IntegerInputs::RowBytes(layout.dim);
-    inputs.data = Reserve(inputs_, static_cast<size_t>(std::max(x.rows, out.rows)) * row_bytes);
+    inputs = {integers, gather == nullptr ? x.rows : entries, layout.dim};
     LaunchQuantizeInputs(launcher_, x.data, x.rows, gather, task.in_scales, inputs);
   }
   const int32_t* in_rows = gather == nullptr ? task.in_rows : nullptr;
@@ -151,9 +155,7 @@ void CudaExperts::Run(const ExpertLayout& layout, std::span<const ExpertTask> ta
   task.y_stride = out.cols;
   task.y_rows = out.rows;
   if (UsesIntegers(layout.down_type)) {
-    inputs = {nullptr, entries, layout.ffn};
-    const size_t row_bytes = IntegerInputs::RowBytes(layout.ffn);
-    inputs.data = Reserve(inputs_, static_cast<size_t>(out.rows) * row_bytes);
+    inputs = {integers, entries, layout.ffn};
     LaunchQuantizeInputs(launcher_, gate.data, entries, nullptr, nullptr, inputs);
   }
   const Matrix down = {layout.down_offset, layout.down_bias};

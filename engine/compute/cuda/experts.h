@@ -42,6 +42,9 @@ class CudaExperts {
   void Multiply(MatMulTask task, std::span<const Matrix> matrices, const IntegerInputs& inputs,
                 const int32_t* in_rows);
   // Null, and an error, when there is no memory.
+  // Of a row of inputs as integers, for whichever matrix needs more.
+  size_t InputBytes(const ExpertLayout& layout) const;
+  // May wait for the device: before parameters are put.
   std::byte* Reserve(Growing<DevicePtr>& memory, size_t bytes);
 
   Launcher& launcher_;
