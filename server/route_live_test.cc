@@ -295,7 +295,7 @@ class EmbeddedLiveTest : public RouteLiveTest {
       ASSERT_TRUE((*encoder)->Encode(sum ? kSum : kProof, row.embedding).ok());
       set.rows.push_back(std::move(row));
     }
-    auto model = TrainRouter(std::vector<RoutingSet>{set}, {});
+    auto model = TrainRouter(std::vector<RoutingSet>{set}, {.neighbour_weight = 0.8f});
     ASSERT_TRUE(model.ok()) << model.status();
     model->encoder = (*encoder)->fingerprint();
     model->encoder_tokens = (*encoder)->max_tokens();
