@@ -63,6 +63,7 @@ class Logs(unittest.TestCase):
     def test_spills_warnings_and_strangers_are_problems(self):
         self.assertEqual(kr.problems(*self.read()), [])
         self.assertEqual(kr.problems(*self.read(4, 8)), ["MatMulKernel<Q4_K, 8> for sm_90 spills 12 bytes"])
+        self.assertEqual(kr.problems(*self.read(4, 4)), [])
         found = kr.problems(*self.read(more="a.cu(3): warning #177-D: variable was never used\n"))
         self.assertEqual(len(found), 1)
         self.assertEqual(kr.problems(*self.read(more="a.cc:113:14: warning: out of bounds\n")), [])
