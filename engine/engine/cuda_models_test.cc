@@ -3,6 +3,7 @@
 #include "engine/compute/cuda/cuda_backend.h"
 #include "engine/engine/faulty_disk.h"
 #include "engine/engine/reference_models.h"
+#include "engine/engine/test_engine.h"
 #if defined(HOSTLER_CUDA_EMULATED)
 #include "engine/compute/cuda/emulation/emulation.h"
 #endif
@@ -74,12 +75,7 @@ class CudaBudgetTest : public CudaModelTest {
   // those that came are right.
   bool RightOrFailed(Engine& engine) {
     const std::vector<int32_t> right = Greedy("short");
-    GenerateRequest request;
-    request.prompt = Prompt("short");
-    request.sampling.temperature = 0;
-    request.ignore_eos = true;
-    request.max_tokens = static_cast<int>(right.size());
-    auto stream = engine.Submit(request);
+    auto stream = engine.Submit(hostler::Greedy(Prompt("short"), static_cast<int>(right.size())));
     if (!stream.ok()) return false;
     std::vector<int32_t> tokens;
     while (auto event = (*stream)->Pop()) {

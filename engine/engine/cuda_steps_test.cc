@@ -6,6 +6,7 @@
 #include "engine/compute/cuda/cuda_backend.h"
 #include "engine/compute/cuda/emulation/emulation.h"
 #include "engine/engine/reference_models.h"
+#include "engine/engine/test_engine.h"
 
 namespace hostler {
 namespace {
@@ -35,15 +36,6 @@ class CudaStepTest : public ReferenceModelTest {
     return engine.ok() ? *std::move(engine) : nullptr;
   }
 
-  GenerateRequest Ask(std::vector<int32_t> prompt, int tokens) {
-    GenerateRequest request;
-    request.prompt = std::move(prompt);
-    request.sampling.temperature = 0;
-    request.ignore_eos = true;
-    request.max_tokens = tokens;
-    return request;
-  }
-
   // Of every token: itself, then the bits of what the most likely ones had.
   using Answer = std::vector<std::pair<int32_t, std::vector<float>>>;
   static Answer Collect(GenerateStream& stream) {
@@ -64,7 +56,7 @@ class CudaStepTest : public ReferenceModelTest {
 TEST_P(CudaStepTest, ASteadyStepAllocatesNothingAndWaitsForGatesOnly) {
   auto engine = LoadWithGraphs(true);
   ASSERT_NE(engine, nullptr);
-  const auto ask = [&] { Collect(**engine->Submit(Ask(Prompt("short"), 20))); };
+  const auto ask = [&] { Collect(**engine->Submit(hostler::Greedy(Prompt("short"), 20))); };
   for (int i = 0; i < 3; ++i) ask();
   const Counts before = CountsSoFar();
   const EngineStats stats_before = engine->stats();
@@ -102,7 +94,7 @@ TEST_P(CudaStepTest, GraphsChangeNoBit) {
       for (int i = 0; i < kSequences; ++i) {
         std::vector<int32_t> prompt = Prompt("short");
         prompt.push_back(i + 1);
-        GenerateRequest request = Ask(prompt, 12 * (i + 1));
+        GenerateRequest request = hostler::Greedy(prompt, 12 * (i + 1));
         request.logprobs = 20;
         streams.push_back(*engine->Submit(request));
       }
@@ -122,7 +114,7 @@ TEST_P(CudaStepTest, TokensAreThoseThatWholeRowsGive) {
   std::vector<GenerateRequest> requests;
   for (const double temperature : {0.0, 0.7, 1.5}) {
     for (const int top_k : {0, 1, 5, 40}) {
-      GenerateRequest request = Ask(Prompt("short"), 12);
+      GenerateRequest request = hostler::Greedy(Prompt("short"), 12);
       request.sampling.temperature = temperature;
       request.sampling.top_k = top_k;
       request.sampling.top_p = 0.95;
