@@ -11,6 +11,7 @@
 
 #include "cache/count_allocations.h"
 #include "cache/fake_store.h"
+#include "cache/stress_round.h"
 
 namespace hostler {
 namespace {
@@ -630,47 +631,19 @@ TEST_P(ExpertCacheStressTest, EveryExpertComesOnceWithItsBytes) {
   });
   uint64_t asked = 0;
   std::set<std::pair<int, int>> broken_once;
-  for (int round = 0; round < 300; ++round) {
-    const int layer = below(store.num_layers());
-    std::vector<int> experts(store.num_experts(layer));
-    for (int i = 0; i < experts.size(); ++i) experts[i] = i;
-    std::shuffle(experts.begin(), experts.end(), random);
-    experts.resize(below(static_cast<int>(experts.size()) + 1));
-    asked += experts.size();
-    const ExpertKey broken{layer, below(store.num_experts(layer))};
+  for (int i = 0; i < 300; ++i) {
+    const StressRound round(store, random);
+    asked += round.experts.size();
+    const ExpertKey broken{round.layer, below(store.num_experts(round.layer))};
     if (below(4) == 0) {
       control.Fail(broken);
       broken_once.emplace(broken.layer, broken.expert);
     }
-    const int leave_after = below(5) == 0 ? below(4) : 1000;
-    std::vector<ExpertGuess> guesses(below(5));
-    for (ExpertGuess& guess : guesses) {
-      guess.key.layer = below(store.num_layers());
-      guess.key.expert = below(store.num_experts(guess.key.layer));
-    }
     if (below(3) == 0) (*cache)->SetCapacity((1 + below(20)) * kSlotBytes);
-    (*cache)->Prefetch(guesses);
-
-    ExpertCache::Acquisition acquisition =
-        (*cache)->Acquire({.layer = layer, .experts = experts, .offsets = {}, .chosen = {}});
-    std::multiset<int> delivered;
-    for (int call = 0; call < leave_after; ++call) {
-      const std::span<const AcquiredExpert> ready = acquisition.Next();
-      if (ready.empty()) {
-        EXPECT_EQ(delivered, std::multiset<int>(experts.begin(), experts.end()));
-        break;
-      }
-      for (const AcquiredExpert& expert : ready) {
-        delivered.insert(expert.expert);
-        if (expert.data == nullptr) {
-          // A read that failed may have begun in a round that was left early.
-          EXPECT_TRUE(broken_once.contains({layer, expert.expert}));
-        } else {
-          EXPECT_TRUE(store.Matches({layer, expert.expert}, expert.data));
-        }
-      }
-    }
-    for (int expert : delivered) EXPECT_EQ(delivered.count(expert), 1u);
+    // A read that failed may have begun in a round that was left early.
+    round.Run(**cache, store, [&](ExpertKey key) {
+      return broken_once.contains({key.layer, key.expert});
+    });
     control.Fail(broken, false);
   }
   done = true;

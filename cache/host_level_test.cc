@@ -14,6 +14,7 @@
 #include "cache/expert_cache.h"
 #include "cache/fake_store.h"
 #include "cache/far_tier.h"
+#include "cache/stress_round.h"
 
 namespace hostler {
 namespace {
@@ -374,12 +375,9 @@ TEST_P(HostLevelStressTest, EveryExpertComesOnceWithItsBytes) {
   bool copies_failed = false;
   uint64_t asked = 0;
   for (int round = 0; round < 300; ++round) {
-    const int layer = below(store.num_layers());
-    std::vector<int> experts(store.num_experts(layer));
-    for (int i = 0; i < int(experts.size()); ++i) experts[i] = i;
-    std::shuffle(experts.begin(), experts.end(), random);
-    experts.resize(below(static_cast<int>(experts.size()) + 1));
-    asked += experts.size();
+    const StressRound asking(store, random);
+    const int layer = asking.layer;
+    asked += asking.experts.size();
     const ExpertKey broken{layer, below(store.num_experts(layer))};
     if (below(4) == 0) {
       control.Fail(broken);
@@ -389,34 +387,15 @@ TEST_P(HostLevelStressTest, EveryExpertComesOnceWithItsBytes) {
       copies.FailNext(1);
       copies_failed = true;
     }
-    const int leave_after = below(5) == 0 ? below(4) : 1000;
-    std::vector<ExpertGuess> guesses(below(5));
-    for (ExpertGuess& guess : guesses) {
-      guess.key.layer = below(store.num_layers());
-      guess.key.expert = below(store.num_experts(guess.key.layer));
-      guess.chance = 1;
-    }
     if (below(3) == 0) (*cache)->SetCapacity((2 + below(20)) * kSlotBytes);
-    (*cache)->Prefetch(guesses);
-    ExpertCache::Acquisition acquisition =
-        (*cache)->Acquire({.layer = layer, .experts = experts, .offsets = {}, .chosen = {}});
-    std::multiset<int> delivered;
-    for (int call = 0; call < leave_after; ++call) {
-      const std::span<const AcquiredExpert> ready = acquisition.Next();
-      if (ready.empty()) {
-        EXPECT_EQ(delivered, std::multiset<int>(experts.begin(), experts.end()));
-        break;
-      }
-      for (const AcquiredExpert& expert : ready) {
-        delivered.insert(expert.expert);
-        if (expert.data == nullptr) {
-          EXPECT_TRUE(copies_failed || broken_once.contains({layer, expert.expert}));
-        } else {
-          EXPECT_TRUE(store.Matches({layer, expert.expert}, expert.data));
-        }
-        if (expert.on_host) (*cache)->OnHostWork(layer, 1, below(100) * 1e-8);
-      }
-    }
+    asking.Run(
+        **cache, store,
+        [&](ExpertKey key) {
+          return copies_failed || broken_once.contains({key.layer, key.expert});
+        },
+        [&](const AcquiredExpert& expert) {
+          if (expert.on_host) (*cache)->OnHostWork(layer, 1, below(100) * 1e-8);
+        });
     control.Fail(broken, false);
   }
   const ExpertCacheStats stats = (*cache)->stats();
