@@ -263,12 +263,22 @@ TEST(MetricsTest, ReadsEveryEngineAtEachScrape) {
   EXPECT_THAT(text, HasSubstr("hostler:http_connections 4\n"));
 }
 
-TEST(MetricsTest, TellsExpertReadsByClassAndResidencyByLayer) {
+// Metrics of a router whose only target is an engine "m".
+struct OneEngine {
+  OneEngine() {
+    auto owned = std::make_unique<TestEngine>();
+    engine = owned.get();
+    EXPECT_TRUE(router.AddTarget(NewLocalTarget("m", {}, std::move(owned))).ok());
+  }
   Router router;
-  auto owned = std::make_unique<TestEngine>();
-  TestEngine* engine = owned.get();
-  ASSERT_TRUE(router.AddTarget(NewLocalTarget("m", {}, std::move(owned))).ok());
-  Metrics metrics(&router);
+  TestEngine* engine = nullptr;
+  Metrics metrics{&router};
+};
+
+TEST(MetricsTest, TellsExpertReadsByClassAndResidencyByLayer) {
+  OneEngine served;
+  const Metrics& metrics = served.metrics;
+  TestEngine* const engine = served.engine;
   ExpertCacheStats& experts = engine->reported.experts;
   experts.hits = 11;
   experts.misses = 5;
@@ -337,11 +347,9 @@ TEST(MetricsTest, TellsExpertReadsByClassAndResidencyByLayer) {
 }
 
 TEST(MetricsTest, TellsTheTiersApart) {
-  Router router;
-  auto owned = std::make_unique<TestEngine>();
-  TestEngine* engine = owned.get();
-  ASSERT_TRUE(router.AddTarget(NewLocalTarget("m", {}, std::move(owned))).ok());
-  Metrics metrics(&router);
+  OneEngine served;
+  const Metrics& metrics = served.metrics;
+  TestEngine* const engine = served.engine;
   ExpertCacheStats& experts = engine->reported.experts;
   engine->expert_report = ExpertReport();
   experts.hits = 11;

@@ -299,15 +299,24 @@ std::string DefaultProfilePath() {
   return "";
 }
 
-absl::Status CheckProfilePath(const std::string& path) {
-  std::error_code error;
+namespace {
+
+// What stands in its way shows when the file is written.
+void MakeFolderOf(const std::string& path) {
+  std::error_code ignored;
   const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  if (!folder.empty()) std::filesystem::create_directories(folder, ignored);
+}
+
+}  // namespace
+
+absl::Status CheckProfilePath(const std::string& path) {
+  MakeFolderOf(path);
   return CheckReplaceable(path);
 }
 
 absl::Status WriteMachineProfile(const MachineProfile& profile, const std::string& path) {
-  HOSTLER_RETURN_IF_ERROR(CheckProfilePath(path));
+  MakeFolderOf(path);
   return ReplaceFile(path, ToJson(profile).dump(1) + "\n");
 }
 
