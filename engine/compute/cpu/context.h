@@ -63,6 +63,14 @@ class CpuContext {
       pool_.ParallelFor(chunks, body);
     }
   }
+  // The same for ThreadPool::ParallelRuns.
+  void ForRuns(int64_t chunks, int64_t work, LoopBody body) {
+    if (work < kWorkWorthWaking) {
+      for (int64_t i = 0; i < chunks; ++i) body(i, 0);
+    } else {
+      pool_.ParallelRuns(chunks, body);
+    }
+  }
 
  private:
   // Takes a core some 20 microseconds; waking another takes about as long.

@@ -71,13 +71,12 @@ class AmxPanel {
       Prepare(panel, first, left < kSegmentBlocks ? left : kSegmentBlocks);
       if (units > 0) {
         Configure(kUnitTokens);
-        MultiplyUnits<true>(panel, x, kUnitTokens, units, sums_[0]);
+        MultiplyUnits<true>(x, kUnitTokens, units, sums_[0]);
       }
       if (rest > 0) {
         Configure(rest);
         const size_t unit_bytes = UnitBlock::Bytes(kUnitTokens) * static_cast<size_t>(blocks_);
-        MultiplyUnits<false>(panel, x + static_cast<size_t>(units) * unit_bytes, rest, 1,
-                             sums_[units]);
+        MultiplyUnits<false>(x + static_cast<size_t>(units) * unit_bytes, rest, 1, sums_[units]);
       }
     }
     for (int64_t t = 0; t < tokens; ++t) {
@@ -118,6 +117,7 @@ class AmxPanel {
       std::byte* out = quants_[b];
 #pragma GCC unroll 8
       for (int k = 0; k < 8; ++k) {
+        panel.Fetch(first + b, k);
         const __m512i w =
             kSigned ? _mm512_sub_epi8(quants[k], _mm512_set1_epi8(static_cast<char>(P::kOffset)))
                     : quants[k];
@@ -147,9 +147,9 @@ class AmxPanel {
   }
 
   // Adds the segment's products with units of `tokens` each, 16 if kFull, to
-  // sums[tokens][kRows] of each. Meanwhile the next segment is fetched.
+  // sums[tokens][kRows] of each.
   template <bool kFull>
-  void MultiplyUnits(const StoredPanel<P>& panel, const std::byte* x, int64_t tokens, int64_t units,
+  void MultiplyUnits(const std::byte* x, int64_t tokens, int64_t units,
                      float (*sums_of_units)[kRows]) {
     if (kFull) tokens = kUnitTokens;
     const size_t block_bytes = UnitBlock::Bytes(tokens);
@@ -175,11 +175,6 @@ class AmxPanel {
         } else if (unit + 1 < units) {
           x += block_bytes * static_cast<size_t>(blocks_);
           next = group(0);
-        }
-        if (block / kGroupBlocks % units == unit) {
-          for (int64_t b = block; b < block + at.blocks; ++b) {
-            panel.Prefetch(first_ + b, kSegmentBlocks * P::kQuantBytes);
-          }
         }
         const Products* done = products_[turn];
         turn = 1 - turn;

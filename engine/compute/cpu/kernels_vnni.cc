@@ -23,7 +23,7 @@ class PreparedPanel {
       _mm512_store_ps(scales_ + b * 32 + 16, others);
     }
   }
-  void Prefetch(int64_t, int64_t) const {}
+  void Fetch(int64_t, int) const {}
   HOSTLER_INLINE void Quants(int64_t b, __m512i* quants) const {
 #pragma GCC unroll 8
     for (int k = 0; k < 8; ++k) quants[k] = _mm512_load_si512(quants_ + b * 512 + k * 64);

@@ -144,7 +144,7 @@ void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y) {
   const int64_t token_chunks = (x.rows + chunk_tokens - 1) / chunk_tokens;
   context.ReserveScratch(ScratchFloats(kernels, w.dtype, w.cols));
   const int64_t chunks = row_chunks * token_chunks * heads;
-  context.For(chunks, w.rows * w.cols * x.rows, [&](int64_t chunk, int thread) {
+  context.ForRuns(chunks, w.rows * w.cols * x.rows, [&](int64_t chunk, int thread) {
     const int64_t head = chunk / (row_chunks * token_chunks);
     const int64_t head_row = chunk % row_chunks * chunk_rows;
     const int64_t row = head * head_rows + head_row;
@@ -225,12 +225,12 @@ void CpuExpertFfn::Run(const ExpertLayout& layout, std::span<const ExpertTask> t
   const bool gathers = integers && !scales && entries >= kGatherFrom * x.rows;
   Plan(layout, tasks, layout.ffn, layout.dim, gathers ? x.rows : 0);
   ConvertGateUp(layout, gathers, x);
-  context_.For(static_cast<int64_t>(chunks_.size()), 2 * work, [&](int64_t i, int thread) {
+  context_.ForRuns(static_cast<int64_t>(chunks_.size()), 2 * work, [&](int64_t i, int thread) {
     GateUp(layout, chunks_[static_cast<size_t>(i)], x, context_.scratch(thread));
   });
   Plan(layout, tasks, layout.dim, layout.ffn, 0);
   ConvertDown(layout);
-  context_.For(static_cast<int64_t>(chunks_.size()), work, [&](int64_t i, int thread) {
+  context_.ForRuns(static_cast<int64_t>(chunks_.size()), work, [&](int64_t i, int thread) {
     Down(layout, chunks_[static_cast<size_t>(i)], out, context_.scratch(thread));
   });
 }

@@ -20,9 +20,23 @@ inline void Pause() {
 #endif
 }
 
+// The first of the chunks that are left, or the last; -1 if there is none.
+int64_t TakeChunk(std::atomic<uint64_t>& left, bool first) {
+  uint64_t seen = left.load(std::memory_order_relaxed);
+  for (;;) {
+    const uint64_t begin = seen >> 32, end = seen & UINT32_MAX;
+    if (begin >= end) return -1;
+    const uint64_t after = first ? seen + (uint64_t{1} << 32) : seen - 1;
+    if (left.compare_exchange_weak(seen, after, std::memory_order_relaxed)) {
+      return static_cast<int64_t>(first ? begin : end - 1);
+    }
+  }
+}
+
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : spins_(threads <= UsableCores()) {
+ThreadPool::ThreadPool(int threads)
+    : spins_(threads <= UsableCores()), runs_(static_cast<size_t>(std::max(threads, 1))) {
   workers_.reserve(static_cast<size_t>(std::max(threads - 1, 0)));
   try {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { Work(i); });
@@ -67,6 +81,22 @@ void ThreadPool::ParallelFor(int64_t chunks, LoopBody body) {
   if (Spin([this] { return inside_.load(std::memory_order_acquire) == 0; })) return;
   std::unique_lock lock(mutex_);
   idle_.wait(lock, [this] { return inside_ == 0; });
+}
+
+void ThreadPool::ParallelRuns(int64_t chunks, LoopBody body) {
+  const int64_t count = threads();
+  if (chunks <= count) return ParallelFor(chunks, body);
+  for (int64_t i = 0; i < count; ++i) {
+    const auto bound = [&](int64_t run) { return static_cast<uint64_t>(chunks * run / count); };
+    runs_[static_cast<size_t>(i)].left.store(bound(i) << 32 | bound(i + 1),
+                                             std::memory_order_relaxed);
+  }
+  ParallelFor(count, [&](int64_t own, int thread) {
+    for (int64_t i = 0; i < count; ++i) {
+      std::atomic<uint64_t>& left = runs_[static_cast<size_t>((own + i) % count)].left;
+      for (int64_t chunk; (chunk = TakeChunk(left, i == 0)) >= 0;) body(chunk, thread);
+    }
+  });
 }
 
 template <typename Done>

@@ -48,7 +48,16 @@ class ThreadPool {
   // in ascending order to whichever thread is free. Allocates nothing.
   void ParallelFor(int64_t chunks, LoopBody body);
 
+  // The same, but each thread takes a run of neighbours, whose memory it so reads in
+  // order; one that is done takes the last ones of others. REQUIRES: chunks < 2^32
+  void ParallelRuns(int64_t chunks, LoopBody body);
+
  private:
+  // Chunks [first, end) that none took yet, as first << 32 | end.
+  struct alignas(64) Run {
+    std::atomic<uint64_t> left{0};
+  };
+
   void Work(int thread);
   void TakeChunks(int thread);
   // Waits a little for `done`, without sleeping; whether it came.
@@ -72,6 +81,7 @@ class ThreadPool {
   int64_t chunks_ = 0;
   std::atomic<int64_t> next_{0};
 
+  std::vector<Run> runs_;  // one a thread
   std::vector<std::thread> workers_;
 };
 

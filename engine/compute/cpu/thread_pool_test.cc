@@ -17,6 +17,8 @@ TEST(ThreadPoolTest, EveryChunkRunsOnce) {
         std::vector<int> runs(static_cast<size_t>(chunks), 0);
         pool.ParallelFor(chunks, [&](int64_t i, int) { ++runs[static_cast<size_t>(i)]; });
         for (int count : runs) ASSERT_EQ(count, 1);
+        pool.ParallelRuns(chunks, [&](int64_t i, int) { ++runs[static_cast<size_t>(i)]; });
+        for (int count : runs) ASSERT_EQ(count, 2);
       }
     }
   }
@@ -34,6 +36,21 @@ TEST(ThreadPoolTest, ThreadsInALoopHaveDifferentNumbers) {
     });
   }
   EXPECT_FALSE(shared);
+}
+
+TEST(ThreadPoolTest, AThreadThatIsDoneTakesOfAnothersRun) {
+  ThreadPool pool(2);
+  // The first chunk ends only when the others have run, of which its thread had three.
+  std::atomic<int> ran{0};
+  std::atomic<bool> waited{false};
+  pool.ParallelRuns(8, [&](int64_t, int) {
+    if (waited.exchange(true)) {
+      ++ran;
+    } else {
+      while (ran < 7) std::this_thread::yield();
+    }
+  });
+  EXPECT_EQ(ran, 7);
 }
 
 TEST(ThreadPoolTest, OtherThreadsTakePart) {
