@@ -108,19 +108,15 @@ class AmxPanel {
     first_ = first;
     count_ = count;
     for (int64_t b = 0; b < count; ++b) {
-      __m512i quants[8];
       __m512 scales, others = _mm512_setzero_ps();
-      panel.Quants(first + b, quants);
       panel.Scales(first + b, &scales, &others);
       _mm512_store_ps(scales_[b][0], scales);
       _mm512_store_ps(scales_[b][1], others);
       std::byte* out = quants_[b];
-#pragma GCC unroll 8
-      for (int k = 0; k < 8; ++k) {
-        panel.Fetch(first + b, k);
+      const auto store = [&](int k, __m512i quants) HOSTLER_LAMBDA_INLINE {
         const __m512i w =
-            kSigned ? _mm512_sub_epi8(quants[k], _mm512_set1_epi8(static_cast<char>(P::kOffset)))
-                    : quants[k];
+            kSigned ? _mm512_sub_epi8(quants, _mm512_set1_epi8(static_cast<char>(P::kOffset)))
+                    : quants;
         if constexpr (kApart) {
           _mm512_store_si512(out + k * 64, w);
         } else {
@@ -130,6 +126,15 @@ class AmxPanel {
           _mm512_store_si512(tile, Masked(_mm512_slli_epi16(w, P::kShift), 0xff << P::kShift));
           _mm512_store_si512(tile + kFours * 64, w);
         }
+      };
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) {
+        __m512i low, high;
+        panel.Pair(first + b, k, &low, &high);
+        panel.Fetch(first + b, 2 * k);
+        store(k, low);
+        panel.Fetch(first + b, 2 * k + 1);
+        store(k + 4, high);
       }
     }
     // What was stored is what tiles load.

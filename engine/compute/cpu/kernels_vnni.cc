@@ -13,20 +13,23 @@ class PreparedPanel {
   PreparedPanel(const StoredPanel<P>& panel, int64_t blocks, std::byte* scratch)
       : quants_(scratch), scales_(reinterpret_cast<float*>(scratch + blocks * 512)) {
     for (int64_t b = 0; b < blocks; ++b) {
-      __m512i quants[8];
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) {
+        __m512i low, high;
+        panel.Pair(b, k, &low, &high);
+        _mm512_store_si512(quants_ + b * 512 + k * 64, low);
+        _mm512_store_si512(quants_ + b * 512 + 256 + k * 64, high);
+      }
       __m512 scales, others = _mm512_setzero_ps();
-      panel.Quants(b, quants);
       panel.Scales(b, &scales, &others);
-#pragma GCC unroll 8
-      for (int k = 0; k < 8; ++k) _mm512_store_si512(quants_ + b * 512 + k * 64, quants[k]);
       _mm512_store_ps(scales_ + b * 32, scales);
       _mm512_store_ps(scales_ + b * 32 + 16, others);
     }
   }
   void Fetch(int64_t, int) const {}
-  HOSTLER_INLINE void Quants(int64_t b, __m512i* quants) const {
-#pragma GCC unroll 8
-    for (int k = 0; k < 8; ++k) quants[k] = _mm512_load_si512(quants_ + b * 512 + k * 64);
+  HOSTLER_INLINE void Pair(int64_t b, int k, __m512i* low, __m512i* high) const {
+    *low = _mm512_load_si512(quants_ + b * 512 + k * 64);
+    *high = _mm512_load_si512(quants_ + b * 512 + 256 + k * 64);
   }
   HOSTLER_INLINE void Scales(int64_t b, __m512* scales, __m512* others) const {
     *scales = _mm512_load_ps(scales_ + b * 32);
