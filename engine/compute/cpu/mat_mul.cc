@@ -27,13 +27,13 @@ int64_t ChunkTokens(int64_t tokens, int64_t tile_tokens, int64_t most) {
   return RoundUp((tokens + parts - 1) / parts, tile_tokens);
 }
 
-// Rows a chunk takes of `rows` in all: several chunks a thread, so that none waits long;
-// else as many as can be, as memory is best read without a break.
+// Rows a chunk takes of `rows` in all: many chunks a thread, so that none waits long, as
+// neighbours read on where the one before ended; of few tokens at most 256.
 int64_t ChunkRows(int64_t rows, int64_t tokens, int threads) {
   const int64_t most =
       kMostChunkResults / std::max(tokens, kMaxChunkTokens / 4) / kRowsMultiple * kRowsMultiple;
   if (threads == 1) return most;
-  return std::clamp(RoundUp(rows / (4 * threads), kRowsMultiple), kRowsMultiple, most);
+  return std::clamp(RoundUp(rows / (16 * threads), kRowsMultiple), kRowsMultiple, most);
 }
 
 bool UsesIntegers(const KernelTable& kernels, DType type) {
