@@ -20,6 +20,7 @@
 
 #include "cache/reader.h"
 #include "cache/tier.h"
+#include "engine/base/bytes.h"
 #include "engine/base/status.h"
 #include "engine/compute/backend.h"
 #include "engine/engine/device.h"
@@ -32,8 +33,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
-// More than a processor's caches hold.
-constexpr uint64_t kMemoryBytes = 256 * kMiB;
 constexpr std::array<uint64_t, 3> kReadBytes = {kMiB / 4, kMiB, 4 * kMiB};
 constexpr std::array kDepths = {1, 2, 4, 8};
 constexpr std::array kRows = {1, 8, 64, 512};
@@ -55,6 +54,17 @@ double CallsPerSecond(double seconds, Call call) {
     best = std::max(best, calls / SecondsSince(start));
   }
   return best;
+}
+
+// Much more than a GPU's caches hold.
+constexpr uint64_t kDeviceMemoryBytes = 256 * kMiB;
+
+// Much more than the processor's caches hold, of which even random replacement then keeps
+// little; a quarter of the memory at most.
+uint64_t MemoryBytes(const MeasureOptions& options) {
+  if (options.memory_bytes > 0) return options.memory_bytes;
+  const uint64_t cache = static_cast<uint64_t>(std::max(sysconf(_SC_LEVEL3_CACHE_SIZE), 0L));
+  return std::max(256 * kMiB, std::min(4 * cache, UsableMemoryBytes() / 4)) / kMiB * kMiB;
 }
 
 // -- The disk -----------------------------------------------------------------
@@ -194,10 +204,12 @@ double MemoryBytesPerSecond(std::span<const uint64_t> words, int threads, double
 }
 
 // In memory as weights lie in.
-absl::Status MeasureMemory(Backend& backend, double seconds, MachineProfile* profile) {
-  HOSTLER_ASSIGN_OR_RETURN(const auto memory, backend.Allocate(kMemoryBytes));
+absl::Status MeasureMemory(const MeasureOptions& options, Backend& backend,
+                           MachineProfile* profile) {
+  const double seconds = 2 * options.seconds;
+  HOSTLER_ASSIGN_OR_RETURN(const auto memory, backend.Allocate(MemoryBytes(options)));
   const std::span<uint64_t> words(reinterpret_cast<uint64_t*>(memory->data()),
-                                  kMemoryBytes / sizeof(uint64_t));
+                                  memory->bytes() / sizeof(uint64_t));
   std::fill(words.begin(), words.end(), 1);
   for (int attempt = 0; attempt < 3; ++attempt) {
     profile->memory_bytes_s_1 =
@@ -231,7 +243,8 @@ absl::Status MeasureKernels(const MeasureOptions& options, Backend& backend,
                             MachineProfile::Kernels* kernels) {
   const int64_t dim = options.dim;
   const bool on_host = backend.SharesHostMemory();
-  HOSTLER_ASSIGN_OR_RETURN(const auto weights, backend.Allocate(kMemoryBytes));
+  HOSTLER_ASSIGN_OR_RETURN(const auto weights,
+                           backend.Allocate(on_host ? MemoryBytes(options) : kDeviceMemoryBytes));
   HOSTLER_ASSIGN_OR_RETURN(const auto x, backend.Allocate(kRows.back() * dim * sizeof(float)));
   HOSTLER_ASSIGN_OR_RETURN(const auto y, backend.Allocate(kRows.back() * dim * sizeof(float)));
   // An ordinary number in every other type, also where it is a block's scale:
@@ -319,7 +332,7 @@ absl::StatusOr<MachineProfile> MeasureMachine(
   progress("the disk");
   HOSTLER_RETURN_IF_ERROR(MeasureDisk(options, &profile));
   progress("memory");
-  HOSTLER_RETURN_IF_ERROR(MeasureMemory(*backend, 2 * options.seconds, &profile));
+  HOSTLER_RETURN_IF_ERROR(MeasureMemory(options, *backend, &profile));
   progress("kernels");
   HOSTLER_RETURN_IF_ERROR(MeasureKernels(options, *backend, &profile.kernels));
   HOSTLER_ASSIGN_OR_RETURN(profile.operation_s, MeasureOperation(*backend, options.seconds));

@@ -26,6 +26,7 @@ class MeasureMachineTest : public ::testing::Test {
     options.threads = 2;
     options.seconds = 1e-4;
     options.file_bytes = uint64_t{64} << 20;
+    options.memory_bytes = uint64_t{256} << 20;
     options.dim = 256;
     options.devices = devices_;
     options.most_rows = devices_.empty() ? 512 : 1;
