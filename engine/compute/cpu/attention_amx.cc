@@ -38,15 +38,26 @@ struct Product {
   int64_t stride;
 };
 
+void StartSums() {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+}
+
+void StoreSums(const Product (&c)[4]) {
+  _tile_stored(0, c[0].data, c[0].stride * 4);
+  _tile_stored(1, c[1].data, c[1].stride * 4);
+  _tile_stored(2, c[2].data, c[2].stride * 4);
+  _tile_stored(3, c[3].data, c[3].stride * 4);
+}
+
 // Every element of every product sums, step by step, low a · high b, high a · high b
 // and high a · low b, whichever of these functions computes it.
 void Multiply2x2(const Operand& a, const Operand& b, int64_t steps, const Product (&c)[4]) {
   // What was stored before is what tiles load.
   __asm__ volatile("" ::: "memory");
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  StartSums();
   for (int64_t s = 0; s < steps; ++s) {
     _tile_loadd(6, b.at(0, s), 64);
     _tile_loadd(4, a.at(0, s) + kPartBytes, 64);
@@ -69,18 +80,12 @@ void Multiply2x2(const Operand& a, const Operand& b, int64_t steps, const Produc
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(3, 5, 7);
   }
-  _tile_stored(0, c[0].data, c[0].stride * 4);
-  _tile_stored(1, c[1].data, c[1].stride * 4);
-  _tile_stored(2, c[2].data, c[2].stride * 4);
-  _tile_stored(3, c[3].data, c[3].stride * 4);
+  StoreSums(c);
 }
 
-void Multiply4x1(const Operand& a, const Operand& b, int64_t steps, const Product (&c)[4]) {
+// Goes on with the sums that are in tiles.
+void Add4x1(const Operand& a, const Operand& b, int64_t steps) {
   __asm__ volatile("" ::: "memory");
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
   for (int64_t s = 0; s < steps; ++s) {
     _tile_loadd(4, b.at(0, s), 64);
     _tile_loadd(5, b.at(0, s) + kPartBytes, 64);
@@ -105,10 +110,6 @@ void Multiply4x1(const Operand& a, const Operand& b, int64_t steps, const Produc
     _tile_dpbf16ps(3, 7, 4);
     _tile_dpbf16ps(3, 7, 5);
   }
-  _tile_stored(0, c[0].data, c[0].stride * 4);
-  _tile_stored(1, c[1].data, c[1].stride * 4);
-  _tile_stored(2, c[2].data, c[2].stride * 4);
-  _tile_stored(3, c[3].data, c[3].stride * 4);
 }
 
 // Goes on with the sums that are there, or starts.
@@ -116,10 +117,7 @@ void Multiply1x4(const Operand& a, const Operand& b, int64_t steps, bool start,
                  const Product (&c)[4]) {
   __asm__ volatile("" ::: "memory");
   if (start) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    StartSums();
   } else {
     _tile_loadd(0, c[0].data, c[0].stride * 4);
     _tile_loadd(1, c[1].data, c[1].stride * 4);
@@ -150,10 +148,7 @@ void Multiply1x4(const Operand& a, const Operand& b, int64_t steps, bool start,
     _tile_loadd(7, b.at(3, s) + kPartBytes, 64);
     _tile_dpbf16ps(3, 4, 7);
   }
-  _tile_stored(0, c[0].data, c[0].stride * 4);
-  _tile_stored(1, c[1].data, c[1].stride * 4);
-  _tile_stored(2, c[2].data, c[2].stride * 4);
-  _tile_stored(3, c[3].data, c[3].stride * 4);
+  StoreSums(c);
 }
 
 // Sixteen pairs of bf16: lane i of a, then lane i of b.
@@ -272,8 +267,8 @@ class AmxAttention {
       v_rows_[t] = v;
     });
     if (one_tile_) return true;
-    ConvertKeys(0, kSpan);
-    return ConvertValues(begin / kGroup * kGroup, static_cast<int>(RoundUp(end, kGroup)), 0);
+    ConvertKeys(0, kSpan, 0, k_steps_);
+    return ConvertValues<true>(begin / kGroup * kGroup, static_cast<int>(RoundUp(end, kGroup)), 0);
   }
 
   void Scores(int tile, int tiles, int begin, int end) {
@@ -291,9 +286,18 @@ class AmxAttention {
     }
     // Some tokens too many, of no effect.
     for (int t = begin / kRun * kRun; t < end; t += kRun) {
-      if (one_tile_) ConvertKeys(t, t + kRun);
-      Multiply4x1(keys(one_tile_ ? 0 : t), q, k_steps_,
-                  {to(0, t), to(0, t + 16), to(0, t + 32), to(0, t + 48)});
+      StartSums();
+      if (one_tile_) {
+        for (int64_t step = 0; step < k_steps_; step += kStepsAtOnce) {
+          const int64_t after = step + kStepsAtOnce < k_steps_ ? step + kStepsAtOnce : k_steps_;
+          ConvertKeys(t, t + kRun, step, after);
+          const Operand q_part = {q.data + step * kPairFloats, tile_bytes, kPairBytes};
+          Add4x1({k_, (after - step) * kPairBytes, kPairBytes}, q_part, after - step);
+        }
+      } else {
+        Add4x1(keys(t), q, k_steps_);
+      }
+      StoreSums({to(0, t), to(0, t + 16), to(0, t + 32), to(0, t + 48)});
     }
   }
 
@@ -329,20 +333,23 @@ class AmxAttention {
       }
       return;
     }
-    const int run = one_tile_ ? kRun : end - begin;
+    const int run = one_tile_ ? kGroup : end - begin;
+    if (one_tile_) state_.SetRows(Queries(task_));
     for (int t = begin; t < end; t += run) {
       const int after = t + run < end ? t + run : end;
-      if (one_tile_) ConvertValues(t, after, t);
+      if (one_tile_) ConvertValues<false>(t, after, t);
       for (int64_t d = 0; d < v_tiles_; d += 4) {
         Multiply1x4(weights(t), values(one_tile_ ? 0 : t, d), (after - t) / kGroup, t == begin,
                     {to(0, d), to(0, d + 1), to(0, d + 2), to(0, d + 3)});
       }
     }
+    state_.SetRows(kTile);
   }
 
  private:
-  // Tokens converted at a time for one tile of one row.
+  // Tokens and steps of keys converted at a time for one tile of one row.
   static constexpr int kRun = 4 * kTile;
+  static constexpr int64_t kStepsAtOnce = 2;
   // Fetches line `line` of a row of `bytes` that will be wanted soon, if there is one. One
   // line at a time, between the work on others, comes sooner than a whole row does.
   static HOSTLER_INLINE void Fetch(const std::byte* row, int64_t line, size_t bytes) {
@@ -403,8 +410,8 @@ class AmxAttention {
     }
   };
 
-  // Those of tokens [first, after) that there are.
-  void ConvertKeys(int first, int after) {
+  // Steps [first_step, after_step) of tokens [first, after), of those that there are.
+  void ConvertKeys(int first, int after, int64_t first_step, int64_t after_step) {
     ForLoader(task_.k_dim % (2 * kPairs) == 0, [&](auto loader) HOSTLER_LAMBDA_INLINE {
       using L = decltype(loader);
       const int begin = first > begin_ ? first : begin_, end = after < end_ ? after : end_;
@@ -412,20 +419,23 @@ class AmxAttention {
         const std::byte* ahead = t + kTokensAhead < end_ ? k_rows_[t + kTokensAhead] : nullptr;
         const std::byte* row = k_rows_[t];
         const int64_t dim = task_.k_dim;
-        auto* to = reinterpret_cast<__m512i*>(k_ + (t - first) / kTile * k_steps_ * kPairFloats) +
+        auto* to = reinterpret_cast<__m512i*>(k_ + (t - first) / kTile * (after_step - first_step) *
+                                                       kPairFloats) +
                    t % kTile;
-        for (int64_t d = 0; d < dim; d += 2 * kPairs, to += 2 * kPairs) {
+        for (int64_t step = first_step; step < after_step; ++step, to += 2 * kPairs) {
+          const int64_t d = step * 2 * kPairs;
           const Parts parts = L::Split(L::Load(row, d, dim), L::Load(row, d + kPairs, dim));
           to[0] = parts.high;
           to[kPairs] = parts.low;
-          Fetch(ahead, d / (2 * kPairs), task_.k_row_bytes);
+          Fetch(ahead, step, task_.k_row_bytes);
         }
       }
     });
   }
 
   // Those of tokens [first, after), zeros for those that there are not; `origin` is the
-  // token at the start of v_. Returns whether all are finite.
+  // token at the start of v_. Returns whether all are finite, if kCheck.
+  template <bool kCheck>
   bool ConvertValues(int first, int after, int origin) {
     F32x16 products = Set(0);
     ForLoader(task_.v_dim % kColumns == 0, [&](auto loader) HOSTLER_LAMBDA_INLINE {
@@ -441,7 +451,7 @@ class AmxAttention {
         auto* to = reinterpret_cast<__m512i*>(v_ + (t - origin) / kGroup * v_tiles_ * kPairFloats) +
                    t % kGroup / 2;
         const auto put = [&](int64_t d, F32x16 even, F32x16 odd) HOSTLER_LAMBDA_INLINE {
-          products = Fma(even, Set(0), Fma(odd, Set(0), products));
+          if constexpr (kCheck) products = Fma(even, Set(0), Fma(odd, Set(0), products));
           const Parts parts = L::Split(even, odd);
           to[d * 2 * kPairs] = parts.high;
           to[d * 2 * kPairs + kPairs] = parts.low;
@@ -464,7 +474,7 @@ class AmxAttention {
     return HorizontalSum(products) == 0;
   }
 
-  const TileState state_;
+  TileState state_;
   const AttentionTask& task_;
   const bool one_tile_;
   const int64_t k_steps_;  // of 32 dimensions
