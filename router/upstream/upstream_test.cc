@@ -347,23 +347,23 @@ INSTANTIATE_TEST_SUITE_P(All, HostileTest, testing::ValuesIn(HostileAnswers()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST_F(UpstreamTest, WholeAnswersOfWrongLengthAreErrors) {
-  std::string response;
+  const auto error = [&](const std::string& response) {
+    const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
+      connection.Send(response);
+      connection.CloseAfter();
+    });
+    return std::string(Ask(kWhole).status.message());
+  };
   const std::string head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-  const Running running = Start([&](const FakeRequest&, FakeConnection& connection) {
-    connection.Send(response);
-    connection.CloseAfter();
-  });
   const std::string body = FakeWhole("x");
-  response = head + "Content-Length: 99999\r\n\r\n" + body;
-  EXPECT_THAT(std::string(Ask(kWhole).status.message()), HasSubstr("before its answer's end"));
-  response = head + "Content-Length: 20\r\n\r\n" + body;
-  EXPECT_THAT(std::string(Ask(kWhole).status.message()), HasSubstr("no answer"));
-  response = head + "Content-Length: 20\r\nContent-Length: 30\r\n\r\n" + body;
-  EXPECT_THAT(std::string(Ask(kWhole).status.message()), HasSubstr("does not speak HTTP"));
-  response = Page(head, R"({"choices":[{"message":{"content":"x"}}]})");
-  EXPECT_THAT(std::string(Ask(kWhole).status.message()), HasSubstr("finish_reason"));
-  response = Page(head, R"({"choices":[]})");
-  EXPECT_THAT(std::string(Ask(kWhole).status.message()), HasSubstr("no choices"));
+  EXPECT_THAT(error(head + "Content-Length: 99999\r\n\r\n" + body),
+              HasSubstr("before its answer's end"));
+  EXPECT_THAT(error(head + "Content-Length: 20\r\n\r\n" + body), HasSubstr("no answer"));
+  EXPECT_THAT(error(head + "Content-Length: 20\r\nContent-Length: 30\r\n\r\n" + body),
+              HasSubstr("does not speak HTTP"));
+  EXPECT_THAT(error(Page(head, R"({"choices":[{"message":{"content":"x"}}]})")),
+              HasSubstr("finish_reason"));
+  EXPECT_THAT(error(Page(head, R"({"choices":[]})")), HasSubstr("no choices"));
 }
 
 TEST_F(UpstreamTest, AnAnswerThatIsTooLargeIsCutOff) {
