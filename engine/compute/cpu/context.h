@@ -57,22 +57,21 @@ class CpuContext {
   // ThreadPool::ParallelFor, by this thread alone if `work` (multiply-adds, or
   // values touched) is too little to be worth waking others.
   void For(int64_t chunks, int64_t work, LoopBody body) {
-    if (work < kWorkWorthWaking) {
-      for (int64_t i = 0; i < chunks; ++i) body(i, 0);
-    } else {
-      pool_.ParallelFor(chunks, body);
-    }
+    if (!RunAlone(chunks, work, body)) pool_.ParallelFor(chunks, body);
   }
   // The same for ThreadPool::ParallelRuns.
   void ForRuns(int64_t chunks, int64_t work, LoopBody body) {
-    if (work < kWorkWorthWaking) {
-      for (int64_t i = 0; i < chunks; ++i) body(i, 0);
-    } else {
-      pool_.ParallelRuns(chunks, body);
-    }
+    if (!RunAlone(chunks, work, body)) pool_.ParallelRuns(chunks, body);
   }
 
  private:
+  // Runs a loop that is too little; returns whether it was.
+  static bool RunAlone(int64_t chunks, int64_t work, const LoopBody& body) {
+    if (work >= kWorkWorthWaking) return false;
+    for (int64_t i = 0; i < chunks; ++i) body(i, 0);
+    return true;
+  }
+
   // Takes a core some 20 microseconds; waking another takes about as long.
   static constexpr int64_t kWorkWorthWaking = 1 << 18;
 
