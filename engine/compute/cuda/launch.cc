@@ -11,7 +11,9 @@ Launcher::Launcher() = default;
 Launcher::~Launcher() = default;
 
 cudaError_t Launcher::TakeError() {
-  if (!ok()) Flush();
+  if (ok()) return cudaSuccess;
+  Flush();
+  ++errors_;
   return std::exchange(error_, cudaSuccess);
 }
 

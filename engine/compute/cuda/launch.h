@@ -74,6 +74,8 @@ class Launcher {
   bool ok() const { return error_ == cudaSuccess; }
   // Also drops what was not queued.
   cudaError_t TakeError();
+  // How many were taken: what was uploaded before one may never have come.
+  uint64_t errors() const { return errors_; }
   // Returns whether all is well.
   bool Check(cudaError_t error) {
     if (ok()) error_ = error;
@@ -166,6 +168,7 @@ class Launcher {
   };
 
   cudaError_t error_ = cudaSuccess;
+  uint64_t errors_ = 0;
   std::vector<Copy> uploads_;
   std::vector<std::byte> run_;       // PackedLaunch after PackedLaunch
   size_t launches_ = 0;              // in run_

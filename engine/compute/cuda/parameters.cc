@@ -128,7 +128,8 @@ DeviceBatch Parameters::Batch(const StepBatch& batch) {
   DeviceBatch result;
   const Parts parts = Pack(batch, &result);
   if (!launcher_.ok() || packed_.empty()) return result;
-  if (!has_batch_ || packed_ != sent_) {
+  const bool sent = has_batch_ && batch_errors_ == launcher_.errors() && packed_ == sent_;
+  if (!sent) {
     has_batch_ = false;
     // The one before may still be on its way, or used by kernels not yet queued.
     if (batch_wait_ == launcher_.synchronizations()) launcher_.Synchronize();
@@ -139,6 +140,7 @@ DeviceBatch Parameters::Batch(const StepBatch& batch) {
     sent_ = packed_;
     has_batch_ = true;
     batch_wait_ = launcher_.synchronizations();
+    batch_errors_ = launcher_.errors();
   }
   batch_flush_ = launcher_.flushes();
   const std::byte* device = batch_.device.get();

@@ -83,7 +83,8 @@ class Parameters {
   Area batch_;
   std::vector<std::byte> packed_, sent_;
   bool has_batch_ = false;
-  uint64_t batch_wait_ = 0;   // synchronizations when it was sent,
+  uint64_t batch_wait_ = 0;  // synchronizations and errors when it was sent,
+  uint64_t batch_errors_ = 0;
   uint64_t batch_flush_ = 0;  // and flushes when it was last asked for
 };
 
