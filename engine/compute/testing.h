@@ -16,6 +16,7 @@
 
 #include "engine/compute/backend.h"
 #include "engine/compute/cpu/dispatch.h"
+#include "engine/compute/cpu/integer.h"
 #include "engine/compute/quantize.h"
 #include "gtest/gtest.h"
 #if defined(HOSTLER_CUDA)
@@ -170,11 +171,31 @@ inline int MostQuant(std::string_view isa, DType type) {
   }
 }
 
+// Whether inputs are taken as sums of two bf16 (cpu/bf16_split.h).
+inline bool SplitsInputs(std::string_view isa, DType type) {
+  return isa == "amx" && type == DType::kBF16;
+}
+
 inline bool UsesIntegers(std::string_view isa, DType type) { return MostQuant(isa, type) > 0; }
 
-// What such kernels take a row of inputs for; the inputs themselves if `most` is 0.
-inline std::vector<float> AsTaken(const float* x, int64_t cols, int most) {
+// What an instruction set's kernels take a row of inputs for with weights of a type; the
+// inputs themselves where they multiply in f32.
+inline std::vector<float> AsTaken(std::string_view isa, DType type, const float* x, int64_t cols) {
   std::vector<float> taken(x, x + cols);
+  if (SplitsInputs(isa, type)) {
+    for (float& value : taken) {
+      uint32_t bits = 0;
+      const auto rounded = [&](float v) {
+        std::memcpy(&bits, &v, sizeof bits);
+        bits = (bits + 0x8000) & 0xffff0000;
+        std::memcpy(&v, &bits, sizeof v);
+        return v;
+      };
+      const float high = rounded(value);
+      value = high + rounded(value - high);
+    }
+  }
+  const int most = MostQuant(isa, type);
   for (int64_t first = 0; most > 0 && first < cols; first += kInputGroup) {
     const int64_t end = std::min<int64_t>(first + kInputGroup, cols);
     float largest = 0;
@@ -198,10 +219,14 @@ class EveryIsa : public ::testing::TestWithParam<std::string> {
 #endif
   bool UsesIntegers(DType type) const { return testing::UsesIntegers(GetParam(), type); }
   int MostQuant(DType type) const { return testing::MostQuant(GetParam(), type); }
+  std::vector<float> AsTaken(DType type, const float* x, int64_t cols) const {
+    return testing::AsTaken(GetParam(), type, x, cols);
+  }
   // How far a product may be off, as a share of the sum of its terms' magnitudes: of
   // inputs as they are taken, and as they are.
   static constexpr double kRounding = 1e-6;
   double Tolerance(DType type) const {
+    if (testing::SplitsInputs(GetParam(), type)) return 0x1p-17 + kRounding;
     return UsesIntegers(type) ? 1.0 / MostQuant(type) + kRounding : kRounding;
   }
 

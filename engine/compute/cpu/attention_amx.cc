@@ -10,6 +10,7 @@
 #define HOSTLER_LAMBDA_INLINE __attribute__((always_inline))
 
 #include "engine/compute/cpu/attention_spans.inc"
+#include "engine/compute/cpu/bf16_parts.inc"
 
 namespace hostler {
 namespace {
@@ -149,70 +150,6 @@ void Multiply1x4(const Operand& a, const Operand& b, int64_t steps, bool start,
     _tile_dpbf16ps(3, 4, 7);
   }
   StoreSums(c);
-}
-
-// Sixteen pairs of bf16: lane i of a, then lane i of b.
-struct Parts {
-  __m512i high, low;
-};
-
-HOSTLER_INLINE __m512i UpperBits(F32x16 a) {
-  return _mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(-65536));
-}
-
-HOSTLER_INLINE __m512i PairUpper(__m512i a, __m512i b) {
-  constexpr int kAOrBAndC = 0xf8;
-  return _mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, _mm512_set1_epi32(-65536),
-                                   kAOrBAndC);
-}
-
-// Exact for values of up to 16 bits.
-HOSTLER_INLINE Parts SplitExact(F32x16 a, F32x16 b) {
-  const F32x16 a_low = Sub(a, {_mm512_castsi512_ps(UpperBits(a))});
-  const F32x16 b_low = Sub(b, {_mm512_castsi512_ps(UpperBits(b))});
-  return {PairUpper(_mm512_castps_si512(a.v), _mm512_castps_si512(b.v)),
-          PairUpper(_mm512_castps_si512(a_low.v), _mm512_castps_si512(b_low.v))};
-}
-
-// Both parts rounded to nearest, so that what is lost has no sign in common.
-HOSTLER_INLINE Parts SplitRounded(F32x16 a, F32x16 b) {
-  const auto add_half = [](F32x16 x) HOSTLER_LAMBDA_INLINE {
-    return _mm512_add_epi32(_mm512_castps_si512(x.v), _mm512_set1_epi32(0x8000));
-  };
-  const auto low = [](F32x16 x, __m512i rounded) HOSTLER_LAMBDA_INLINE {
-    return Sub(x, {_mm512_castsi512_ps(_mm512_and_si512(rounded, _mm512_set1_epi32(-65536)))});
-  };
-  const __m512i a_high = add_half(a), b_high = add_half(b);
-  return {PairUpper(a_high, b_high), PairUpper(add_half(low(a, a_high)), add_half(low(b, b_high)))};
-}
-
-// 16 rows of 16 times 32 bits.
-void Transpose(const __m512i* in, __m512i* out) {
-  __m512i t[16], u[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    t[2 * i] = _mm512_unpacklo_epi32(in[2 * i], in[2 * i + 1]);
-    t[2 * i + 1] = _mm512_unpackhi_epi32(in[2 * i], in[2 * i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    u[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    u[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    u[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    u[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  // u[4 i + j] has columns j, 4 + j, 8 + j and 12 + j of rows 4 i to 4 i + 3.
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    const __m512i even = _mm512_shuffle_i32x4(u[j], u[4 + j], 0x88);
-    const __m512i odd = _mm512_shuffle_i32x4(u[j], u[4 + j], 0xdd);
-    const __m512i even_after = _mm512_shuffle_i32x4(u[8 + j], u[12 + j], 0x88);
-    const __m512i odd_after = _mm512_shuffle_i32x4(u[8 + j], u[12 + j], 0xdd);
-    out[j] = _mm512_shuffle_i32x4(even, even_after, 0x88);
-    out[4 + j] = _mm512_shuffle_i32x4(odd, odd_after, 0x88);
-    out[8 + j] = _mm512_shuffle_i32x4(even, even_after, 0xdd);
-    out[12 + j] = _mm512_shuffle_i32x4(odd, odd_after, 0xdd);
-  }
 }
 
 // Values [at, at + 16) of a row of `dim`; zeros after its end, which a whole row has

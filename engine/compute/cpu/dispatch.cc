@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <string>
 
+#include "engine/compute/cpu/bf16_split.h"
+#include "engine/compute/cpu/integer.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -35,7 +37,7 @@ bool MayUseAmx() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-KernelTable WithIntegers(std::string_view isa, const IntegerKernels& integers) {
+KernelTable WithIntegers(std::string_view isa, const UnitKernels& integers) {
   KernelTable table = kAvx512Kernels;
   table.isa = isa.data();
   table.integers = &integers;
@@ -47,6 +49,7 @@ KernelTable AmxTable() {
   table.attention = AttentionByAmx;
   table.merge_attention = MergeAttentionByAmx;
   table.mat_mul_bf16 = MatMulBf16ByAmx;
+  table.bf16_split = &kAmxBf16SplitKernels;
   return table;
 }
 #endif

@@ -17,51 +17,15 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "engine/base/dtype.h"
+#include "engine/compute/cpu/units.h"
 
 namespace hostler {
 
 inline constexpr int kInputBlock = 32;
 inline constexpr int kInputGroup = 128;
-// Inputs are converted in units of up to so many tokens.
-inline constexpr int kUnitTokens = 16;
-// The most tokens of a task.
-inline constexpr int kMaxIntegerTokens = 128;
 
-// y[t][r] = x[t] · row r of w, for t < tokens and r < rows.
-struct IntegerTask {
-  DType type = DType::kF32;
-  const std::byte* w = nullptr;
-  bool interleaved = false;  // w is at the first row of a panel
-  size_t row_bytes = 0;
-  int64_t rows = 0;
-  int64_t cols = 0;
-  // Units of 16 tokens one after another, of which the last may have fewer.
-  const std::byte* x = nullptr;
-  float* const* y = nullptr;
-  int64_t tokens = 0;            // at most kMaxIntegerTokens
-  std::byte* scratch = nullptr;  // IntegerScratchBytes(cols), 64-byte aligned
-};
-
-// The panel at hand: its bytes as multiplied and its scales; and, of rows that are not
-// interleaved, they and their panel.
-inline size_t IntegerScratchBytes(int64_t cols) {
-  constexpr size_t kPrepared = 1024 + 2 * 64, kRowBlock = 34;
-  return static_cast<size_t>(cols / kInputBlock) * (kPrepared + 2 * 16 * kRowBlock) + 64;
-}
-
-struct IntegerKernels {
-  bool (*has)(DType type);
-  // What a unit of `tokens` inputs of `cols` values, whole blocks, takes.
-  size_t (*unit_bytes)(int64_t tokens, int64_t cols);
-  // Makes a unit for weights of the type.
-  void (*to_unit)(DType type, const float* const* x, int64_t tokens, int64_t cols, std::byte* out);
-  // Makes a unit of the tokens of units that have one each.
-  void (*gather)(const std::byte* const* units, int64_t tokens, int64_t cols, std::byte* out);
-  void (*multiply)(const IntegerTask& task);
-};
-
-extern const IntegerKernels kVnniIntegerKernels;
-extern const IntegerKernels kAmxIntegerKernels;
+// For weights in whole blocks.
+extern const UnitKernels kVnniIntegerKernels;
+extern const UnitKernels kAmxIntegerKernels;
 
 }  // namespace hostler

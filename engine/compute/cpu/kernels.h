@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "engine/base/dtype.h"
-#include "engine/compute/cpu/integer.h"
+#include "engine/compute/cpu/units.h"
 
 namespace hostler {
 
@@ -153,7 +153,8 @@ struct KernelTable {
   void (*gated_delta)(const GatedDeltaTask& task);
 
   // What mat_mul is not to do for the types that these have; null: none.
-  const IntegerKernels* integers = nullptr;
+  const UnitKernels* integers = nullptr;
+  const UnitKernels* bf16_split = nullptr;
   // Null where the CPU has no tiles of bf16.
   void (*mat_mul_bf16)(const Bf16Task& task) = nullptr;
 };

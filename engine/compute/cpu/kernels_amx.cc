@@ -46,7 +46,7 @@ struct alignas(64) TileConfig {
 // So many blocks of a panel are prepared and multiplied at a time that they stay in the
 // first-level cache, and so many units at most.
 constexpr int64_t kSegmentBlocks = 2 * kGroupBlocks;
-constexpr int64_t kMaxUnits = kMaxIntegerTokens / kUnitTokens;
+constexpr int64_t kMaxUnits = kMaxUnitTaskTokens / kUnitTokens;
 
 // The products of a panel with units of tokens. A tile of inputs has a token in each row
 // and one of weights four columns, of 16 weight rows, so that a tile of sums has the
@@ -62,26 +62,26 @@ class AmxPanel {
   AmxPanel(const AmxPanel&) = delete;
   AmxPanel& operator=(const AmxPanel&) = delete;
 
-  // y[t][r] for `tokens` of x, whole units and a rest.
-  void Multiply(const StoredPanel<P>& panel, const std::byte* x, int64_t tokens, float* const* y,
-                int64_t row, __mmask16 rows) {
-    const int64_t units = tokens / kUnitTokens, rest = tokens % kUnitTokens;
+  // The task's y[t][r] for the panel at `row`: whole units and a rest.
+  void Multiply(const StoredPanel<P>& panel, const UnitTask& task, int64_t row) {
+    const int64_t units = task.tokens / kUnitTokens, rest = task.tokens % kUnitTokens;
     for (int64_t first = 0; first < blocks_; first += kSegmentBlocks) {
       const int64_t left = blocks_ - first;
       Prepare(panel, first, left < kSegmentBlocks ? left : kSegmentBlocks);
       if (units > 0) {
         Configure(kUnitTokens);
-        MultiplyUnits<true>(x, kUnitTokens, units, sums_[0]);
+        MultiplyUnits<true>(task.x, task.unit_bytes, kUnitTokens, units, sums_[0]);
       }
       if (rest > 0) {
         Configure(rest);
-        const size_t unit_bytes = UnitBlock::Bytes(kUnitTokens) * static_cast<size_t>(blocks_);
-        MultiplyUnits<false>(x + static_cast<size_t>(units) * unit_bytes, rest, 1, sums_[units]);
+        MultiplyUnits<false>(task.x + static_cast<size_t>(units) * task.unit_bytes, 0, rest, 1,
+                             sums_[units]);
       }
     }
-    for (int64_t t = 0; t < tokens; ++t) {
+    const __mmask16 rows = RowMask(task, row);
+    for (int64_t t = 0; t < task.tokens; ++t) {
       const __m512 sum = _mm512_load_ps(sums_[t / kUnitTokens][t % kUnitTokens]);
-      _mm512_mask_storeu_ps(y[t] + row, rows, sum);
+      _mm512_mask_storeu_ps(task.y[t] + row, rows, sum);
     }
   }
 
@@ -154,7 +154,7 @@ class AmxPanel {
   // Adds the segment's products with units of `tokens` each, 16 if kFull, to
   // sums[tokens][kRows] of each.
   template <bool kFull>
-  void MultiplyUnits(const std::byte* x, int64_t tokens, int64_t units,
+  void MultiplyUnits(const std::byte* x, size_t unit_bytes, int64_t tokens, int64_t units,
                      float (*sums_of_units)[kRows]) {
     if (kFull) tokens = kUnitTokens;
     const size_t block_bytes = UnitBlock::Bytes(tokens);
@@ -178,7 +178,7 @@ class AmxPanel {
         if (block + kGroupBlocks < count_) {
           next = group(block + kGroupBlocks);
         } else if (unit + 1 < units) {
-          x += block_bytes * static_cast<size_t>(blocks_);
+          x += unit_bytes;
           next = group(0);
         }
         const Products* done = products_[turn];
@@ -291,7 +291,7 @@ class AmxPanel {
 // From so many tokens on tiles are better.
 constexpr int64_t kTileFrom = 5;
 
-void Multiply(const IntegerTask& task) {
+void Multiply(const UnitTask& task) {
   ForIntegerType(task.type, [&](auto type) {
     using P = decltype(type);
     if (task.tokens < kTileFrom) {
@@ -304,16 +304,17 @@ void Multiply(const IntegerTask& task) {
     }
     AmxPanel<P> tiles(task.cols);
     ForPanels<P>(task, 0, [&](const StoredPanel<P>& panel, int64_t row) {
-      tiles.Multiply(panel, task.x, task.tokens, task.y, row, RowMask(task, row));
+      tiles.Multiply(panel, task, row);
     });
   });
 }
 
 }  // namespace
 
-const IntegerKernels kAmxIntegerKernels = {
+const UnitKernels kAmxIntegerKernels = {
     .has = HasIntegers,
     .unit_bytes = UnitBytes,
+    .scratch_bytes = ScratchBytes,
     .to_unit = ToUnit,
     .gather = Gather,
     .multiply = Multiply,

@@ -43,7 +43,7 @@ class PreparedPanel {
 
 constexpr int kTokens = 8;
 
-void Multiply(const IntegerTask& task) {
+void Multiply(const UnitTask& task) {
   ForIntegerType(task.type, [&](auto type) {
     using P = decltype(type);
     const int64_t blocks = task.cols / kInputBlock;
@@ -52,8 +52,7 @@ void Multiply(const IntegerTask& task) {
       for (int64_t token = 0; token < task.tokens; token += kUnitTokens) {
         const int64_t tokens =
             task.tokens - token < kUnitTokens ? task.tokens - token : int64_t{kUnitTokens};
-        const std::byte* unit =
-            task.x + static_cast<size_t>(token / kUnitTokens) * UnitBytes(kUnitTokens, task.cols);
+        const std::byte* unit = task.x + static_cast<size_t>(token / kUnitTokens) * task.unit_bytes;
         float* y[kUnitTokens];
         for (int64_t t = 0; t < tokens; ++t) y[t] = task.y[token + t] + row;
         MultiplyUnit<P, kTokens>(panel, blocks, unit, tokens, 0, y, RowMask(task, row));
@@ -71,9 +70,10 @@ void Multiply(const IntegerTask& task) {
 
 }  // namespace
 
-const IntegerKernels kVnniIntegerKernels = {
+const UnitKernels kVnniIntegerKernels = {
     .has = HasIntegers,
     .unit_bytes = UnitBytes,
+    .scratch_bytes = ScratchBytes,
     .to_unit = ToUnit,
     .gather = Gather,
     .multiply = Multiply,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
 
 #include "engine/compute/cpu/activation.h"
 
@@ -14,7 +15,7 @@ constexpr int64_t kMostChunkResults = 8192;
 
 int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-constexpr int64_t kMaxChunkTokens = std::max(kMaxTaskTokens, kMaxIntegerTokens);
+constexpr int64_t kMaxChunkTokens = std::max(kMaxTaskTokens, kMaxUnitTaskTokens);
 
 // Entries a row from which on it is converted once and copied for each.
 constexpr int64_t kGatherFrom = 2;
@@ -36,45 +37,59 @@ int64_t ChunkRows(int64_t rows, int64_t tokens, int threads) {
   return std::clamp(RoundUp(rows / (16 * threads), kRowsMultiple), kRowsMultiple, most);
 }
 
-bool UsesIntegers(const KernelTable& kernels, DType type) {
-  return kernels.integers != nullptr && kernels.integers->has(type);
+// Null for types whose inputs are taken as they are.
+const UnitKernels* UnitKernelsFor(const KernelTable& kernels, DType type) {
+  for (const UnitKernels* units : {kernels.integers, kernels.bf16_split}) {
+    if (units != nullptr && units->has(type)) return units;
+  }
+  return nullptr;
 }
 
-// How `tokens` inputs of `cols` values are converted to integers: in units.
-struct IntegerInputs {
-  IntegerInputs(const IntegerKernels& integers, int64_t token_count, int64_t columns)
-      : kernels(integers),
-        tokens(token_count),
-        cols(columns),
-        full_bytes(kernels.unit_bytes(kUnitTokens, cols)) {}
-
-  int64_t units() const { return (tokens + kUnitTokens - 1) / kUnitTokens; }
-  int64_t tokens_of(int64_t unit) const {
-    return std::min<int64_t>(kUnitTokens, tokens - unit * kUnitTokens);
+// How inputs of `cols` values lie when they are converted, for one type's kernels or
+// whichever of several types': units one after another.
+class UnitInputs {
+ public:
+  UnitInputs(const KernelTable& kernels, std::initializer_list<DType> types, int64_t cols)
+      : cols_(cols) {
+    for (DType type : types) {
+      const UnitKernels* units = UnitKernelsFor(kernels, type);
+      if (units != nullptr) kernels_[count_++] = units;
+    }
   }
-  // Where a unit begins.
-  size_t offset(int64_t unit) const { return static_cast<size_t>(unit) * full_bytes; }
-  size_t bytes() const {
+
+  // Types that have units.
+  int types() const { return count_; }
+  size_t unit_bytes(int64_t tokens = kUnitTokens) const {
+    size_t most = 0;
+    for (int i = 0; i < count_; ++i) most = std::max(most, kernels_[i]->unit_bytes(tokens, cols_));
+    return most;
+  }
+  size_t bytes(int64_t tokens) const {
     const int64_t rest = tokens % kUnitTokens;
-    return offset(tokens / kUnitTokens) + (rest == 0 ? 0 : kernels.unit_bytes(rest, cols));
+    return static_cast<size_t>(tokens / kUnitTokens) * unit_bytes() +
+           (rest == 0 ? 0 : unit_bytes(rest));
   }
 
-  const IntegerKernels& kernels;
-  int64_t tokens, cols;
-  size_t full_bytes;
+ private:
+  const UnitKernels* kernels_[3] = {};
+  int count_ = 0;
+  int64_t cols_;
 };
 
-// A chunk's inputs: as they are and, for types that use integers, converted.
+int64_t Units(int64_t tokens) { return (tokens + kUnitTokens - 1) / kUnitTokens; }
+
+// A chunk's inputs: as they are and, for types that have units, converted.
 struct ChunkInputs {
   const float* rows[kMaxChunkTokens];
   const std::byte* converted = nullptr;
+  size_t unit_bytes = 0;
   int64_t tokens = 0;
 };
 
 // Floats of scratch that products of w take.
 size_t ScratchFloats(const KernelTable& kernels, DType type, int64_t cols) {
-  return UsesIntegers(kernels, type) ? IntegerScratchBytes(cols) / sizeof(float)
-                                     : kMatMulScratchFloats;
+  const UnitKernels* units = UnitKernelsFor(kernels, type);
+  return units != nullptr ? units->scratch_bytes(cols) / sizeof(float) : kMatMulScratchFloats;
 }
 
 // y[t][i] = x[t] · row `row` + i of w, for i < rows.
@@ -82,7 +97,8 @@ void MultiplyRows(const KernelTable& kernels, const Weight& w, int64_t row, int6
                   const ChunkInputs& x, float* const* y, float* scratch) {
   const size_t row_bytes = RowBytes(w.dtype, w.cols);
   const std::byte* data = w.data + static_cast<size_t>(row) * row_bytes;
-  if (!UsesIntegers(kernels, w.dtype)) {
+  const UnitKernels* units = UnitKernelsFor(kernels, w.dtype);
+  if (units == nullptr) {
     return kernels.mat_mul({.type = w.dtype,
                             .w = data,
                             .row_bytes = row_bytes,
@@ -93,16 +109,17 @@ void MultiplyRows(const KernelTable& kernels, const Weight& w, int64_t row, int6
                             .tokens = x.tokens,
                             .scratch = scratch});
   }
-  kernels.integers->multiply({.type = w.dtype,
-                              .w = data,
-                              .interleaved = w.interleaved,
-                              .row_bytes = row_bytes,
-                              .rows = rows,
-                              .cols = w.cols,
-                              .x = x.converted,
-                              .y = y,
-                              .tokens = x.tokens,
-                              .scratch = reinterpret_cast<std::byte*>(scratch)});
+  units->multiply({.type = w.dtype,
+                   .w = data,
+                   .interleaved = w.interleaved,
+                   .row_bytes = row_bytes,
+                   .rows = rows,
+                   .cols = w.cols,
+                   .x = x.converted,
+                   .unit_bytes = x.unit_bytes,
+                   .y = y,
+                   .tokens = x.tokens,
+                   .scratch = reinterpret_cast<std::byte*>(scratch)});
 }
 
 // Adds entries [first, first + n) of the f32 vector at `offset` in a slot, if any.
@@ -117,28 +134,28 @@ void AddSlotBias(const KernelTable& kernels, const std::byte* slot, size_t offse
 void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y) {
   if (x.rows == 0 || w.rows == 0) return;
   const KernelTable& kernels = context.kernels();
-  const bool integers = UsesIntegers(kernels, w.dtype);
+  const UnitKernels* unit_kernels = UnitKernelsFor(kernels, w.dtype);
+  const UnitInputs layout(kernels, {w.dtype}, w.cols);
+  const size_t head_bytes = layout.bytes(x.rows), unit_bytes = layout.unit_bytes();
   std::byte* converted = nullptr;
-  size_t head_bytes = 0, unit_bytes = 0;
-  if (integers) {
-    const IntegerInputs inputs(*kernels.integers, x.rows, w.cols);
-    head_bytes = inputs.bytes();
-    unit_bytes = inputs.full_bytes;
+  if (unit_kernels != nullptr) {
     converted = context.ReserveInputs(static_cast<size_t>(heads) * head_bytes);
-    context.For(heads * inputs.units(), x.rows * x.cols, [&](int64_t i, int) {
-      const int64_t head = i / inputs.units(), unit = i % inputs.units();
+    const int64_t units = Units(x.rows);
+    context.For(heads * units, x.rows * x.cols, [&](int64_t i, int) {
+      const int64_t head = i / units, unit = i % units;
+      const int64_t first = unit * kUnitTokens;
+      const int64_t tokens = std::min<int64_t>(kUnitTokens, x.rows - first);
       const float* rows[kUnitTokens];
-      for (int64_t t = 0; t < inputs.tokens_of(unit); ++t) {
-        rows[t] = x.row(unit * kUnitTokens + t) + head * w.cols;
-      }
-      kernels.integers->to_unit(
-          w.dtype, rows, inputs.tokens_of(unit), w.cols,
-          converted + static_cast<size_t>(head) * head_bytes + inputs.offset(unit));
+      for (int64_t t = 0; t < tokens; ++t) rows[t] = x.row(first + t) + head * w.cols;
+      unit_kernels->to_unit(w.dtype, rows, tokens, w.cols,
+                            converted + static_cast<size_t>(head) * head_bytes +
+                                static_cast<size_t>(unit) * unit_bytes);
     });
   }
   const int64_t head_rows = w.rows / heads;
-  const int64_t chunk_tokens = integers ? ChunkTokens(x.rows, kUnitTokens, kMaxIntegerTokens)
-                                        : ChunkTokens(x.rows, kernels.tile_tokens, kMaxTaskTokens);
+  const int64_t chunk_tokens = unit_kernels != nullptr
+                                   ? ChunkTokens(x.rows, kUnitTokens, kMaxUnitTaskTokens)
+                                   : ChunkTokens(x.rows, kernels.tile_tokens, kMaxTaskTokens);
   const int64_t chunk_rows = ChunkRows(head_rows, chunk_tokens, context.threads());
   const int64_t row_chunks = (head_rows + chunk_rows - 1) / chunk_rows;
   const int64_t token_chunks = (x.rows + chunk_tokens - 1) / chunk_tokens;
@@ -151,6 +168,7 @@ void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y) {
     const int64_t token = chunk / row_chunks % token_chunks * chunk_tokens;
     ChunkInputs inputs;
     inputs.tokens = std::min(chunk_tokens, x.rows - token);
+    inputs.unit_bytes = unit_bytes;
     inputs.converted = converted + static_cast<size_t>(head) * head_bytes +
                        static_cast<size_t>(token / kUnitTokens) * unit_bytes;
     float* outputs[kMaxChunkTokens];
@@ -220,9 +238,9 @@ void CpuExpertFfn::Run(const ExpertLayout& layout, std::span<const ExpertTask> t
   const bool scales = std::any_of(tasks.begin(), tasks.end(),
                                   [](const ExpertTask& task) { return !task.in_scales.empty(); });
   // Rows that several experts take are converted once.
-  const bool integers =
-      UsesIntegers(kernels, layout.gate_type) || UsesIntegers(kernels, layout.up_type);
-  const bool gathers = integers && !scales && entries >= kGatherFrom * x.rows;
+  const bool units =
+      UnitInputs(kernels, {layout.gate_type, layout.up_type}, layout.dim).types() > 0;
+  const bool gathers = units && !scales && entries >= kGatherFrom * x.rows;
   Plan(layout, tasks, layout.ffn, layout.dim, gathers ? x.rows : 0);
   ConvertGateUp(layout, gathers, x);
   context_.ForRuns(static_cast<int64_t>(chunks_.size()), 2 * work, [&](int64_t i, int thread) {
@@ -239,17 +257,14 @@ size_t CpuExpertFfn::ScratchBytes(const ExpertLayout& layout, int64_t entries,
                                   int64_t experts) const {
   const KernelTable& kernels = context_.kernels();
   const size_t hidden = sizeof(float) * static_cast<size_t>(entries * layout.ffn);
-  if (!UsesIntegers(kernels, layout.gate_type) && !UsesIntegers(kernels, layout.up_type) &&
-      !UsesIntegers(kernels, layout.down_type)) {
-    return hidden;
-  }
-  const int64_t cols = std::max(layout.dim, layout.ffn);
+  const UnitInputs inputs(kernels, {layout.gate_type, layout.up_type, layout.down_type},
+                          std::max(layout.dim, layout.ffn));
+  if (inputs.types() == 0) return hidden;
   // Every expert's last unit need not be full.
   const size_t units = static_cast<size_t>(entries / kUnitTokens + std::min(entries, experts));
   const size_t singles = static_cast<size_t>(entries / kGatherFrom);
   const size_t sets = layout.gate_type == layout.up_type ? 1 : 2;
-  return hidden + sets * (units * kernels.integers->unit_bytes(kUnitTokens, cols) +
-                          singles * kernels.integers->unit_bytes(1, cols));
+  return hidden + sets * (units * inputs.unit_bytes() + singles * inputs.unit_bytes(1));
 }
 
 void CpuExpertFfn::Plan(const ExpertLayout& layout, std::span<const ExpertTask> tasks, int64_t rows,
@@ -257,41 +272,34 @@ void CpuExpertFfn::Plan(const ExpertLayout& layout, std::span<const ExpertTask> 
   chunks_.clear();
   units_.clear();
   const KernelTable& kernels = context_.kernels();
-  int integer_types = 0;
-  for (DType type : {layout.gate_type, layout.up_type, layout.down_type}) {
-    integer_types += UsesIntegers(kernels, type) ? 1 : 0;
-  }
-  const bool integers = integer_types > 0;
-  const int64_t tile_tokens = integers ? kUnitTokens : kernels.tile_tokens;
-  const int64_t most_tokens = integer_types == 3 ? kMaxIntegerTokens : kMaxTaskTokens;
+  const UnitInputs inputs(kernels, {layout.gate_type, layout.up_type, layout.down_type}, cols);
+  const bool converts = inputs.types() > 0;
+  unit_bytes_ = inputs.unit_bytes();
+  single_bytes_ = inputs.unit_bytes(1);
+  const int64_t tile_tokens = converts ? kUnitTokens : kernels.tile_tokens;
+  const int64_t most_tokens = inputs.types() == 3 ? kMaxUnitTaskTokens : kMaxTaskTokens;
   const int64_t all_rows = rows * static_cast<int64_t>(tasks.size());
-  const size_t single_bytes = singles > 0 ? kernels.integers->unit_bytes(1, cols) : 0;
   int64_t entry = 0;
-  set_bytes_ = static_cast<size_t>(singles) * single_bytes;
+  set_bytes_ = static_cast<size_t>(singles) * single_bytes_;
   for (const ExpertTask& task : tasks) {
     const int64_t tokens = static_cast<int64_t>(task.in_rows.size());
-    size_t inputs = set_bytes_;
+    size_t at = set_bytes_;
     if (singles > 0 && tokens == 1) {
-      inputs = static_cast<size_t>(task.in_rows[0]) * single_bytes;
-    } else if (integers) {
-      const IntegerInputs converted(*kernels.integers, tokens, cols);
-      for (int64_t unit = 0; unit < converted.units(); ++unit) {
+      at = static_cast<size_t>(task.in_rows[0]) * single_bytes_;
+    } else if (converts) {
+      for (int64_t token = 0; token < tokens; token += kUnitTokens) {
         units_.push_back({.task = &task,
-                          .entry = entry + unit * kUnitTokens,
-                          .token = unit * kUnitTokens,
-                          .tokens = converted.tokens_of(unit),
-                          .inputs = inputs + converted.offset(unit)});
+                          .entry = entry + token,
+                          .token = token,
+                          .tokens = std::min<int64_t>(kUnitTokens, tokens - token),
+                          .inputs = at + static_cast<size_t>(token / kUnitTokens) * unit_bytes_});
       }
-      set_bytes_ += converted.bytes();
+      set_bytes_ += inputs.bytes(tokens);
     }
     const int64_t step = ChunkTokens(tokens, tile_tokens, most_tokens);
     const int64_t chunk_rows = ChunkRows(all_rows, step, context_.threads());
     for (int64_t token = 0; token < tokens; token += step) {
-      size_t chunk_inputs = inputs;
-      if (integers) {
-        chunk_inputs += static_cast<size_t>(token / kUnitTokens) *
-                        kernels.integers->unit_bytes(kUnitTokens, cols);
-      }
+      const size_t chunk_inputs = at + static_cast<size_t>(token / kUnitTokens) * unit_bytes_;
       for (int64_t row = 0; row < rows; row += chunk_rows) {
         chunks_.push_back({{.task = &task,
                             .entry = entry + token,
@@ -313,7 +321,8 @@ void CpuExpertFfn::ConvertGateUp(const ExpertLayout& layout, bool gathers, Mat x
   const int sets = types[0] == types[1] ? 1 : 2;
   std::byte* const inputs = context_.ReserveInputs(set_bytes_ * static_cast<size_t>(sets));
   for (int set = 0; set < sets; ++set) {
-    if (!UsesIntegers(kernels, types[set])) continue;
+    const UnitKernels* units = UnitKernelsFor(kernels, types[set]);
+    if (units == nullptr) continue;
     std::byte* const out = inputs + static_cast<size_t>(set) * set_bytes_;
     if (!gathers) {
       ConvertUnits(types[set], layout.dim, out, [&](const Unit& unit, int64_t t) {
@@ -321,11 +330,9 @@ void CpuExpertFfn::ConvertGateUp(const ExpertLayout& layout, bool gathers, Mat x
       });
       continue;
     }
-    const size_t single_bytes = kernels.integers->unit_bytes(1, layout.dim);
     context_.For(x.rows, x.rows * x.cols, [&](int64_t i, int) {
       const float* row = x.row(i);
-      kernels.integers->to_unit(types[set], &row, 1, layout.dim,
-                                out + static_cast<size_t>(i) * single_bytes);
+      units->to_unit(types[set], &row, 1, layout.dim, out + static_cast<size_t>(i) * single_bytes_);
     });
     context_.For(static_cast<int64_t>(units_.size()),
                  static_cast<int64_t>(units_.size()) * kUnitTokens * layout.dim,
@@ -334,15 +341,15 @@ void CpuExpertFfn::ConvertGateUp(const ExpertLayout& layout, bool gathers, Mat x
                    const std::byte* singles[kUnitTokens];
                    for (int64_t t = 0; t < unit.tokens; ++t) {
                      const auto row = unit.task->in_rows[static_cast<size_t>(unit.token + t)];
-                     singles[t] = out + static_cast<size_t>(row) * single_bytes;
+                     singles[t] = out + static_cast<size_t>(row) * single_bytes_;
                    }
-                   kernels.integers->gather(singles, unit.tokens, layout.dim, out + unit.inputs);
+                   units->gather(singles, unit.tokens, layout.dim, out + unit.inputs);
                  });
   }
 }
 
 void CpuExpertFfn::ConvertDown(const ExpertLayout& layout) {
-  if (!UsesIntegers(context_.kernels(), layout.down_type)) return;
+  if (UnitKernelsFor(context_.kernels(), layout.down_type) == nullptr) return;
   ConvertUnits(
       layout.down_type, layout.ffn, context_.ReserveInputs(set_bytes_),
       [&](const Unit& unit, int64_t t) { return hidden_.data() + (unit.entry + t) * layout.ffn; });
@@ -350,12 +357,13 @@ void CpuExpertFfn::ConvertDown(const ExpertLayout& layout) {
 
 template <typename Source>
 void CpuExpertFfn::ConvertUnits(DType type, int64_t cols, std::byte* out, Source source) {
+  const UnitKernels* kernels = UnitKernelsFor(context_.kernels(), type);
   const int64_t units = static_cast<int64_t>(units_.size());
   context_.For(units, units * kUnitTokens * cols, [&](int64_t i, int) {
     const Unit& unit = units_[static_cast<size_t>(i)];
     const float* rows[kUnitTokens];
     for (int64_t t = 0; t < unit.tokens; ++t) rows[t] = source(unit, t);
-    context_.kernels().integers->to_unit(type, rows, unit.tokens, cols, out + unit.inputs);
+    kernels->to_unit(type, rows, unit.tokens, cols, out + unit.inputs);
   });
 }
 
@@ -385,6 +393,7 @@ const float* CpuExpertFfn::InputOf(const ExpertTask& task, int64_t entry, int64_
 void CpuExpertFfn::GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x, float* scratch) {
   ChunkInputs inputs;
   inputs.tokens = chunk.tokens;
+  inputs.unit_bytes = unit_bytes_;
   inputs.converted = context_.inputs() + chunk.inputs;
   float* gates[kMaxChunkTokens];
   float* ups[kMaxChunkTokens];
@@ -409,6 +418,7 @@ void CpuExpertFfn::GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x,
 void CpuExpertFfn::Down(const ExpertLayout& layout, const Chunk& chunk, Mat out, float* scratch) {
   ChunkInputs inputs;
   inputs.tokens = chunk.tokens;
+  inputs.unit_bytes = unit_bytes_;
   inputs.converted = context_.inputs() + chunk.inputs;
   float* outputs[kMaxChunkTokens];
   for (int64_t t = 0; t < chunk.tokens; ++t) {

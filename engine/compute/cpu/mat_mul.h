@@ -44,7 +44,7 @@ class CpuExpertFfn {
   const float* InputOf(const ExpertTask& task, int64_t entry, int64_t token, Mat x) const;
   void ConvertGateUp(const ExpertLayout& layout, bool gathers, Mat x);
   void ConvertDown(const ExpertLayout& layout);
-  // Converts units_, whose token t is source(unit, t), to integers.
+  // Converts units_, whose token t is source(unit, t).
   template <typename Source>
   void ConvertUnits(DType type, int64_t cols, std::byte* out, Source source);
   void GateUp(const ExpertLayout& layout, const Chunk& chunk, Mat x, float* scratch);
@@ -53,9 +53,10 @@ class CpuExpertFfn {
   CpuContext& context_;
   std::vector<Chunk> chunks_;
   std::vector<Unit> units_;
-  size_t set_bytes_ = 0;  // of a set of inputs
-  Scratch scaled_;        // [entries, dim]: the inputs of tasks that scale theirs
-  Scratch hidden_;        // [entries, ffn]: act(gate · x, up · x)
+  size_t set_bytes_ = 0;                      // of a set of inputs
+  size_t unit_bytes_ = 0, single_bytes_ = 0;  // of its units of 16 tokens, and of one
+  Scratch scaled_;  // [entries, dim]: the inputs of tasks that scale theirs
+  Scratch hidden_;  // [entries, ffn]: act(gate · x, up · x)
 };
 
 }  // namespace hostler
