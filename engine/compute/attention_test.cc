@@ -366,6 +366,8 @@ TEST_P(AttentionTest, APromptInChunksGivesTheSameBits) {
       {.heads = 10, .kv_heads = 2, .head_dim = 48, .dtype = DType::kBF16},
       {.heads = 10, .head_dim = 40, .v_dim = 24, .dtype = DType::kF16, .window = 13},
       {.heads = 10, .head_dim = 20, .chunk = 24, .soft_cap = 3},
+      {.heads = 2, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .dtype = DType::kBF16},
+      {.heads = 3, .kv_heads = 3, .head_dim = 40, .dtype = DType::kF16, .window = 13},
       {.heads = 10, .kv_heads = 1, .head_dim = 40, .v_dim = 24, .v_in_k = true, .sinks = true},
   };
   for (const Shape& shape : shapes) {
@@ -386,6 +388,14 @@ TEST_P(AttentionTest, APromptInChunksGivesTheSameBits) {
 
 // Contexts of more than one span (kAttentionSpan), and their edges.
 const Shape kLongShapes[] = {
+    {.heads = 2,
+     .kv_heads = 2,
+     .head_dim = 64,
+     .block_tokens = 16,
+     .dtype = DType::kBF16,
+     .window = 300,
+     .sinks = true},
+    {.heads = 2, .kv_heads = 2, .head_dim = 32, .dtype = DType::kF16, .chunk = 270, .soft_cap = 3},
     {.heads = 2, .kv_heads = 1, .dtype = DType::kF16},
     {.heads = 6, .kv_heads = 3, .head_dim = 24, .block_tokens = 5, .dtype = DType::kQ8_0},
     {.heads = 20, .kv_heads = 1, .head_dim = 16, .dtype = DType::kBF16, .window = 300},

@@ -54,26 +54,33 @@ void StoreSums(const Product (&c)[4]) {
 }
 
 // Every element of every product sums, step by step, low a · high b, high a · high b
-// and high a · low b, whichever of these functions computes it.
+// and high a · low b, whichever of these functions computes it. Where keys and values are
+// bf16, kAWhole or kBWhole, there is no low part, which would add nothing.
+template <bool kAWhole, bool kBWhole>
 void Multiply2x2(const Operand& a, const Operand& b, int64_t steps, const Product (&c)[4]) {
   // What was stored before is what tiles load.
   __asm__ volatile("" ::: "memory");
   StartSums();
   for (int64_t s = 0; s < steps; ++s) {
     _tile_loadd(6, b.at(0, s), 64);
-    _tile_loadd(4, a.at(0, s) + kPartBytes, 64);
-    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (!kAWhole) {
+      _tile_loadd(4, a.at(0, s) + kPartBytes, 64);
+      _tile_dpbf16ps(0, 4, 6);
+    }
     _tile_loadd(7, b.at(1, s), 64);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a.at(1, s) + kPartBytes, 64);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    if constexpr (!kAWhole) {
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_loadd(5, a.at(1, s) + kPartBytes, 64);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
     _tile_loadd(4, a.at(0, s), 64);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     _tile_loadd(5, a.at(1, s), 64);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
+    if constexpr (kBWhole) continue;
     _tile_loadd(6, b.at(0, s) + kPartBytes, 64);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(2, 5, 6);
@@ -85,19 +92,22 @@ void Multiply2x2(const Operand& a, const Operand& b, int64_t steps, const Produc
 }
 
 // Goes on with the sums that are in tiles.
+template <bool kAWhole>
 void Add4x1(const Operand& a, const Operand& b, int64_t steps) {
   __asm__ volatile("" ::: "memory");
   for (int64_t s = 0; s < steps; ++s) {
     _tile_loadd(4, b.at(0, s), 64);
     _tile_loadd(5, b.at(0, s) + kPartBytes, 64);
-    _tile_loadd(6, a.at(0, s) + kPartBytes, 64);
-    _tile_dpbf16ps(0, 6, 4);
-    _tile_loadd(7, a.at(1, s) + kPartBytes, 64);
-    _tile_dpbf16ps(1, 7, 4);
-    _tile_loadd(6, a.at(2, s) + kPartBytes, 64);
-    _tile_dpbf16ps(2, 6, 4);
-    _tile_loadd(7, a.at(3, s) + kPartBytes, 64);
-    _tile_dpbf16ps(3, 7, 4);
+    if constexpr (!kAWhole) {
+      _tile_loadd(6, a.at(0, s) + kPartBytes, 64);
+      _tile_dpbf16ps(0, 6, 4);
+      _tile_loadd(7, a.at(1, s) + kPartBytes, 64);
+      _tile_dpbf16ps(1, 7, 4);
+      _tile_loadd(6, a.at(2, s) + kPartBytes, 64);
+      _tile_dpbf16ps(2, 6, 4);
+      _tile_loadd(7, a.at(3, s) + kPartBytes, 64);
+      _tile_dpbf16ps(3, 7, 4);
+    }
     _tile_loadd(6, a.at(0, s), 64);
     _tile_dpbf16ps(0, 6, 4);
     _tile_dpbf16ps(0, 6, 5);
@@ -113,7 +123,30 @@ void Add4x1(const Operand& a, const Operand& b, int64_t steps) {
   }
 }
 
+// The same where a is rows of bf16, 64 bytes of a step of each.
+void AddRows4x1(const std::byte* const (&a)[4], int64_t row_bytes, const Operand& b,
+                int64_t steps) {
+  __asm__ volatile("" ::: "memory");
+  for (int64_t s = 0; s < steps; ++s) {
+    _tile_loadd(4, b.at(0, s), 64);
+    _tile_loadd(5, b.at(0, s) + kPartBytes, 64);
+    _tile_loadd(6, a[0] + s * 64, row_bytes);
+    _tile_dpbf16ps(0, 6, 4);
+    _tile_loadd(7, a[1] + s * 64, row_bytes);
+    _tile_dpbf16ps(1, 7, 4);
+    _tile_dpbf16ps(0, 6, 5);
+    _tile_dpbf16ps(1, 7, 5);
+    _tile_loadd(6, a[2] + s * 64, row_bytes);
+    _tile_dpbf16ps(2, 6, 4);
+    _tile_loadd(7, a[3] + s * 64, row_bytes);
+    _tile_dpbf16ps(3, 7, 4);
+    _tile_dpbf16ps(2, 6, 5);
+    _tile_dpbf16ps(3, 7, 5);
+  }
+}
+
 // Goes on with the sums that are there, or starts.
+template <bool kBWhole>
 void Multiply1x4(const Operand& a, const Operand& b, int64_t steps, bool start,
                  const Product (&c)[4]) {
   __asm__ volatile("" ::: "memory");
@@ -140,6 +173,7 @@ void Multiply1x4(const Operand& a, const Operand& b, int64_t steps, bool start,
     _tile_loadd(7, b.at(3, s), 64);
     _tile_dpbf16ps(3, 5, 7);
     _tile_dpbf16ps(3, 4, 7);
+    if constexpr (kBWhole) continue;
     _tile_loadd(6, b.at(0, s) + kPartBytes, 64);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, b.at(1, s) + kPartBytes, 64);
@@ -177,10 +211,13 @@ HOSTLER_INLINE F32x16 LoadValues(const std::byte* row, int64_t at, int64_t dim) 
 class AmxAttention {
  public:
   static constexpr int kValueLanes = 4 * kColumns;
+  static constexpr bool kHasSoftmaxOfOne = true;
 
   AmxAttention(const AttentionTask& task, ScratchRuns& scratch)
       : task_(task),
         one_tile_(task.rows == 1 && task.heads <= kTile),
+        whole_(task.type == DType::kBF16),
+        key_tiles_(whole_ && task.k_dim % (2 * kPairs) == 0 && task.block_tokens % kTile == 0),
         k_steps_(RoundUp(task.k_dim, 2 * kPairs) / (2 * kPairs)),
         v_tiles_(RoundUp(task.v_dim, kValueLanes) / kColumns),
         q_(scratch.Take(RoundUp(Queries(task), kTile) / kTile * k_steps_ * kPairFloats)),
@@ -217,28 +254,71 @@ class AmxAttention {
     const auto to = [&](int i, int t) { return Product{scores_[i] + t * kTile, kTile}; };
     if (tiles == 2) {
       for (int t = begin; t < end; t += 2 * kTile) {
-        Multiply2x2(keys(t), q, k_steps_, {to(0, t), to(1, t), to(0, t + 16), to(1, t + 16)});
+        const Product products[] = {to(0, t), to(1, t), to(0, t + 16), to(1, t + 16)};
+        whole_ ? Multiply2x2<true, false>(keys(t), q, k_steps_, products)
+               : Multiply2x2<false, false>(keys(t), q, k_steps_, products);
       }
       return;
     }
     // Some tokens too many, of no effect.
     for (int t = begin / kRun * kRun; t < end; t += kRun) {
       StartSums();
-      if (one_tile_) {
+      if (one_tile_ && key_tiles_) {
+        AddRows4x1({KeyTile(t), KeyTile(t + 16), KeyTile(t + 32), KeyTile(t + 48)},
+                   static_cast<int64_t>(task_.k_row_bytes), q, k_steps_);
+      } else if (one_tile_) {
         for (int64_t step = 0; step < k_steps_; step += kStepsAtOnce) {
           const int64_t after = step + kStepsAtOnce < k_steps_ ? step + kStepsAtOnce : k_steps_;
           ConvertKeys(t, t + kRun, step, after);
           const Operand q_part = {q.data + step * kPairFloats, tile_bytes, kPairBytes};
-          Add4x1({k_, (after - step) * kPairBytes, kPairBytes}, q_part, after - step);
+          AddKeys({k_, (after - step) * kPairBytes, kPairBytes}, q_part, after - step);
         }
       } else {
-        Add4x1(keys(t), q, k_steps_);
+        AddKeys(keys(t), q, k_steps_);
       }
       StoreSums({to(0, t), to(0, t + 16), to(0, t + 32), to(0, t + 48)});
     }
   }
 
   float* scores(int i) { return scores_[i]; }
+
+  // Softmax and PutWeights for a tile of one query, with the same bits: 16 tokens at a time.
+  void SoftmaxOfOne(const SeenTokens& seen, int begin, int end, float* largest, float* sum) {
+    const F32x16 first = Set(seen.first[0]), last = Set(seen.last[0]), none = Set(-kInfinity);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i column = _mm512_slli_epi32(lanes, 4);
+    static_assert(kTile == 16);
+    F32x16 row[kSpan / kLanes];
+    F32x16 most = none;
+    for (int t = begin; t < end; t += kLanes) {
+      F32x16 score = {_mm512_i32gather_ps(column, scores_[0] + t * kTile, sizeof(float))};
+      if (task_.soft_cap > 0) score = Mul(Capped(score, Set(task_.soft_cap)), Set(kLog2E));
+      const F32x16 token = {_mm512_cvtepi32_ps(_mm512_add_epi32(lanes, _mm512_set1_epi32(t)))};
+      score = Select(token, first, Select(last, token, score, none), none);
+      row[t / kLanes] = score;
+      most = Max(most, score);
+    }
+    *largest = HorizontalMax(most);
+    const F32x16 shift = Set(*largest < -3e38f ? 0 : *largest);
+    float total = 0;
+    for (int t = begin; t < end; t += kGroup) {
+      alignas(64) float weights[kGroup];
+      for (int i = 0; i < kGroup; i += kLanes) {
+        Store(Exp2(Sub(row[(t + i) / kLanes], shift)), weights + i);
+      }
+      for (const float weight : weights) total += weight;
+      const auto pick = [&](int at) HOSTLER_LAMBDA_INLINE {
+        const __m512i which = _mm512_add_epi32(_mm512_slli_epi32(lanes, 1), _mm512_set1_epi32(at));
+        return F32x16{_mm512_permutex2var_ps(_mm512_load_ps(weights), which,
+                                             _mm512_load_ps(weights + kLanes))};
+      };
+      const Parts parts = SplitRounded(pick(0), pick(1));
+      auto* to = reinterpret_cast<__m512i*>(weights_[0] + t / kGroup * kPairFloats);
+      to[0] = parts.high;
+      to[kPairs] = parts.low;
+    }
+    *sum = total;
+  }
 
   void PutWeights(int i, int t, F32x16 even, F32x16 odd) {
     const int pair = t % kGroup / 2;
@@ -265,8 +345,10 @@ class AmxAttention {
     };
     if (tiles == 2) {
       for (int64_t d = 0; d < v_tiles_; d += 2) {
-        Multiply2x2(weights(begin), values(begin, d), (end - begin) / kGroup,
-                    {to(0, d), to(0, d + 1), to(1, d), to(1, d + 1)});
+        const Product products[] = {to(0, d), to(0, d + 1), to(1, d), to(1, d + 1)};
+        const int64_t steps = (end - begin) / kGroup;
+        whole_ ? Multiply2x2<false, true>(weights(begin), values(begin, d), steps, products)
+               : Multiply2x2<false, false>(weights(begin), values(begin, d), steps, products);
       }
       return;
     }
@@ -276,8 +358,11 @@ class AmxAttention {
       const int after = t + run < end ? t + run : end;
       if (one_tile_) ConvertValues<false>(t, after, t);
       for (int64_t d = 0; d < v_tiles_; d += 4) {
-        Multiply1x4(weights(t), values(one_tile_ ? 0 : t, d), (after - t) / kGroup, t == begin,
-                    {to(0, d), to(0, d + 1), to(0, d + 2), to(0, d + 3)});
+        const Product products[] = {to(0, d), to(0, d + 1), to(0, d + 2), to(0, d + 3)};
+        const Operand v = values(one_tile_ ? 0 : t, d);
+        const int64_t steps = (after - t) / kGroup;
+        whole_ ? Multiply1x4<true>(weights(t), v, steps, t == begin, products)
+               : Multiply1x4<false>(weights(t), v, steps, t == begin, products);
       }
     }
     state_.SetRows(kTile);
@@ -295,20 +380,40 @@ class AmxAttention {
   }
   static constexpr int kTokensAhead = 16;
 
+  void AddKeys(const Operand& keys, const Operand& q, int64_t steps) const {
+    whole_ ? Add4x1<true>(keys, q, steps) : Add4x1<false>(keys, q, steps);
+  }
+
+  // The rows of keys [t, t + 16) as they lie, or any if there are none. Of those the ones
+  // that there are not may be anything.
+  const std::byte* KeyTile(int t) const {
+    if (t >= end_) t = (end_ - 1) / kTile * kTile;
+    const int there = t < begin_ ? begin_ : t;
+    return k_rows_[there] - static_cast<size_t>(there - t) * task_.k_row_bytes;
+  }
+
   // A step's 32 dimensions of a tile's queries: pair p is dimensions p and p + 16, as
-  // in ConvertKeys.
+  // in ConvertKeys; for bf16 2 p and 2 p + 1.
   void ConvertQueries(int tile, int64_t step) {
     const F32x16 scale = Set(QueryScale(task_));
+    const int left = Queries(task_) - tile * kTile, count = left < kTile ? left : kTile;
     __m512i high[kTile], low[kTile];
-    for (int i = 0; i < kTile; ++i) {
+    for (int i = count; i < kTile; ++i) high[i] = low[i] = _mm512_setzero_si512();
+    for (int i = 0; i < count; ++i) {
       const int64_t query = tile * kTile + i;
       float values[2 * kPairs] = {};
-      if (query < Queries(task_)) {
-        const float* q = task_.q + query / task_.heads * task_.q_stride +
-                         query % task_.heads * int64_t{task_.k_dim};
-        const int64_t first = step * 2 * kPairs, left = task_.k_dim - first;
-        std::memcpy(values, q + first,
-                    static_cast<size_t>(left < 2 * kPairs ? left : 2 * kPairs) * sizeof(float));
+      const float* q = task_.q + query / task_.heads * task_.q_stride +
+                       query % task_.heads * int64_t{task_.k_dim};
+      const int64_t first = step * 2 * kPairs, there = task_.k_dim - first;
+      std::memcpy(values, q + first,
+                  static_cast<size_t>(there < 2 * kPairs ? there : 2 * kPairs) * sizeof(float));
+      if (whole_) {
+        float in_order[2 * kPairs];
+        std::memcpy(in_order, values, sizeof values);
+        for (int p = 0; p < kPairs; ++p) {
+          values[p] = in_order[2 * p];
+          values[kPairs + p] = in_order[2 * p + 1];
+        }
       }
       const Parts parts = SplitRounded(Mul(Load(values), scale), Mul(Load(values + kPairs), scale));
       high[i] = parts.high;
@@ -361,9 +466,15 @@ class AmxAttention {
                    t % kTile;
         for (int64_t step = first_step; step < after_step; ++step, to += 2 * kPairs) {
           const int64_t d = step * 2 * kPairs;
-          const Parts parts = L::Split(L::Load(row, d, dim), L::Load(row, d + kPairs, dim));
-          to[0] = parts.high;
-          to[kPairs] = parts.low;
+          if constexpr (L::kType == DType::kBF16) {
+            const int64_t left = dim - d;
+            const auto there = static_cast<__mmask32>(left < 2 * kPairs ? (1u << left) - 1 : ~0u);
+            to[0] = _mm512_maskz_loadu_epi16(there, row + d * 2);
+          } else {
+            const Parts parts = L::Split(L::Load(row, d, dim), L::Load(row, d + kPairs, dim));
+            to[0] = parts.high;
+            to[kPairs] = parts.low;
+          }
           Fetch(ahead, step, task_.k_row_bytes);
         }
       }
@@ -389,9 +500,13 @@ class AmxAttention {
                    t % kGroup / 2;
         const auto put = [&](int64_t d, F32x16 even, F32x16 odd) HOSTLER_LAMBDA_INLINE {
           if constexpr (kCheck) products = Fma(even, Set(0), Fma(odd, Set(0), products));
-          const Parts parts = L::Split(even, odd);
-          to[d * 2 * kPairs] = parts.high;
-          to[d * 2 * kPairs + kPairs] = parts.low;
+          if constexpr (L::kType == DType::kBF16) {
+            to[d * 2 * kPairs] = PairUpper(_mm512_castps_si512(even.v), _mm512_castps_si512(odd.v));
+          } else {
+            const Parts parts = L::Split(even, odd);
+            to[d * 2 * kPairs] = parts.high;
+            to[d * 2 * kPairs + kPairs] = parts.low;
+          }
           Fetch(ahead[d % 2], d / 2, task_.v_row_bytes);
         };
         if (has_even && has_odd) {
@@ -414,6 +529,8 @@ class AmxAttention {
   TileState state_;
   const AttentionTask& task_;
   const bool one_tile_;
+  const bool whole_;       // keys and values have no low parts
+  const bool key_tiles_;   // keys can be used as they lie
   const int64_t k_steps_;  // of 32 dimensions
   const int64_t v_tiles_;  // of 16 dimensions
   // Pairs of tiles: rows of pairs of dimensions by queries, tokens by pairs of

@@ -37,8 +37,9 @@ size_t UnitBytes(int64_t tokens, int64_t cols) {
 // one when it is rounded.
 HOSTLER_INLINE __m512i LoadColumns(const float* x, int64_t at, int64_t cols) {
   const int64_t left = cols - at;
-  const auto there =
-      static_cast<__mmask16>(left >= kLanes ? 0xffff : left <= 0 ? 0 : (1 << left) - 1);
+  const auto there = static_cast<__mmask16>(left >= kLanes ? 0xffff
+                                            : left <= 0    ? 0
+                                                           : (1 << left) - 1);
   const __m512i bits = _mm512_castps_si512(_mm512_maskz_loadu_ps(there, x + at));
   const __m512i infinity = _mm512_set1_epi32(0x7f800000);
   const __mmask16 finite = _mm512_cmpneq_epi32_mask(_mm512_and_si512(bits, infinity), infinity);
@@ -47,7 +48,8 @@ HOSTLER_INLINE __m512i LoadColumns(const float* x, int64_t at, int64_t cols) {
 
 // Columns [at, at + 32) of x in pairs.
 HOSTLER_INLINE Parts SplitColumns(const float* x, int64_t at, int64_t cols) {
-  const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i evens =
+      _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
   const __m512i odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
   const __m512i first = LoadColumns(x, at, cols), second = LoadColumns(x, at + kLanes, cols);
   const auto pick = [&](__m512i which) HOSTLER_LAMBDA_INLINE {
@@ -182,8 +184,7 @@ class TilePanels {
     int64_t token = 0;
     const auto units = [&](auto count, int64_t tokens) HOSTLER_LAMBDA_INLINE {
       state.SetWords(static_cast<int>(tokens));
-      count_ == 2 ? MultiplyUnits<2, count>(token, tokens)
-                  : MultiplyUnits<1, count>(token, tokens);
+      count_ == 2 ? MultiplyUnits<2, count>(token, tokens) : MultiplyUnits<1, count>(token, tokens);
     };
     for (; task_.tokens - token >= kTwo; token += kTwo) {
       units(std::integral_constant<int, 2>(), kUnitTokens);
