@@ -395,7 +395,7 @@ const Shape kLongShapes[] = {
      .dtype = DType::kBF16,
      .window = 300,
      .sinks = true},
-    {.heads = 2, .kv_heads = 2, .head_dim = 32, .dtype = DType::kF16, .chunk = 270, .soft_cap = 3},
+    {.heads = 2, .kv_heads = 2, .head_dim = 24, .dtype = DType::kF16, .chunk = 270, .soft_cap = 9},
     {.heads = 2, .kv_heads = 1, .dtype = DType::kF16},
     {.heads = 6, .kv_heads = 3, .head_dim = 24, .block_tokens = 5, .dtype = DType::kQ8_0},
     {.heads = 20, .kv_heads = 1, .head_dim = 16, .dtype = DType::kBF16, .window = 300},
