@@ -113,6 +113,17 @@ TEST(Training, RefusesWhatItCannotLearnFrom) {
   uneven.rows[3].embedding = {1};
   EXPECT_FALSE(TrainRouter(std::vector<RoutingSet>{uneven}, {}).ok());
   EXPECT_FALSE(TrainRouter({}, {}).ok());
+  EXPECT_FALSE(TrainRouter(std::vector<RoutingSet>{BirdsAndSums()}, {.penalties = {}}).ok());
+}
+
+TEST(Training, TakesThePenaltyThatForetellsBest) {
+  const std::vector<RoutingSet> sets = {BirdsAndSums()};
+  const auto bytes = [&](std::vector<float> penalties) {
+    return SerializeRouterModel(*TrainRouter(sets, {.hash_bits = 8, .penalties = penalties}));
+  };
+  // What both models have in common is always the same here: heads of 0 by any penalty.
+  EXPECT_EQ(bytes({1e6, 4, 1e5}), bytes({4}));
+  EXPECT_NE(bytes({1e6}), bytes({4}));
 }
 
 TEST(RouterFile, ComesBackAsItWas) {

@@ -21,20 +21,15 @@ struct Group {
   size_t first = 0;  // example of the set's first row
   int32_t first_head = 0;
   std::vector<int32_t> topics = {};
-  std::vector<float> mean = {};      // [M]
-  std::vector<float> mean_log = {};  // [M] of the answers' lengths, or empty
-  Matrix basis = {};                 // [M, C]
-  Matrix targets = {};               // [rows, C, then M of logs of lengths]
+  std::vector<float> mean = {};       // [M]
+  std::vector<float> mean_log = {};   // [M] of the answers' lengths, or empty
+  Matrix basis = {};                  // [M, C]
+  Matrix targets = {};                // [rows, C, then M of logs of lengths]
+  std::vector<float> penalties = {};  // [targets.cols] of the heads' ridge
 
   size_t rows() const { return set->rows.size(); }
   int64_t directions() const { return basis.cols; }
   int64_t models() const { return mean.size(); }
-};
-
-// What a fit of all examples, or of those of other folds, gives.
-struct Fit {
-  SoftmaxModel topics;
-  std::vector<Matrix> heads;  // of each group: [features, targets.cols]
 };
 
 class Trainer {
@@ -50,17 +45,16 @@ class Trainer {
       return absl::InvalidArgumentError(fmt::format("{} topics and {} heads; at most {} together",
                                                     topic_names_.size(), heads_, kMaxOutputs));
     }
-    Matrix topics(x_.size(), topic_names_.size()), heads(x_.size(), heads_);
+    Matrix topics(x_.size(), topic_names_.size());
+    std::vector<Matrix> heads(options_.penalties.size(), Matrix(x_.size(), heads_));
     for (int fold = 0; fold < options_.folds; ++fold) {
       Say(fmt::format("fold {} of {}", fold + 1, options_.folds));
-      const Fit fit = FitExamples(fold);
-      for (size_t i = 0; i < x_.size(); ++i) {
-        if (fold_[i] == fold) PredictExample(fit, i, &topics, &heads);
-      }
+      PredictFold(fold, &topics, heads);
     }
+    for (Group& group : groups_) ChoosePenalties(heads, &group);
     Say("all rows");
-    RouterModel model = Start(FitExamples(-1));
-    for (const Group& group : groups_) model.groups.push_back(Stack(group, topics, heads));
+    RouterModel model = Start();
+    for (const Group& group : groups_) model.groups.push_back(Stack(group, topics, heads[0]));
     HOSTLER_RETURN_IF_ERROR(CheckRouterModel(model));
     return model;
   }
@@ -139,6 +133,7 @@ class Trainer {
     group.basis = Basis(set, group.mean);
     const int64_t directions = group.directions();
     group.targets = Matrix(rows, directions + group.mean_log.size());
+    group.penalties.assign(group.targets.cols, options_.length_penalty);
     heads_ += group.targets.cols;
     for (int64_t i = 0; i < rows; ++i) {
       float* targets = group.targets.row(i);
@@ -176,8 +171,53 @@ class Trainer {
     return basis;
   }
 
-  // fold < 0: all examples; else those of the other folds.
-  Fit FitExamples(int fold) const {
+  // What the examples of a fold get from fits of the others: logits of topics, and
+  // heads by each of the penalties.
+  void PredictFold(int fold, Matrix* topics, std::span<Matrix> heads) {
+    const SoftmaxModel classifier = FitTopics(fold);
+    for (size_t i = 0; i < x_.size(); ++i) {
+      if (fold_[i] != fold) continue;
+      classifier.Logits(x_[i], {topics->row(i), static_cast<size_t>(topics->cols)});
+    }
+    for (Group& group : groups_) {
+      for (size_t p = 0; p < heads.size(); ++p) {
+        std::fill_n(group.penalties.begin(), group.directions(), options_.penalties[p]);
+        const Matrix weights = FitHeads(group, fold);
+        for (size_t i = group.first; i < group.first + group.rows(); ++i) {
+          if (fold_[i] != fold) continue;
+          Multiply(x_[i], weights,
+                   {heads[p].row(i) + group.first_head, static_cast<size_t>(weights.cols)});
+        }
+      }
+    }
+  }
+
+  // For each direction the penalty whose head has the least squared error in rows that it
+  // was not fitted to; its values go into heads[0].
+  void ChoosePenalties(std::span<Matrix> heads, Group* group) const {
+    for (int64_t c = 0; c < group->directions(); ++c) {
+      size_t best = 0;
+      double least = 0;
+      for (size_t p = 0; p < heads.size(); ++p) {
+        double error = 0;
+        for (size_t i = 0; i < group->rows(); ++i) {
+          const double off =
+              group->targets.row(i)[c] - heads[p].row(group->first + i)[group->first_head + c];
+          error += off * off;
+        }
+        if (p > 0 && error >= least) continue;
+        least = error;
+        best = p;
+      }
+      group->penalties[c] = options_.penalties[best];
+      for (size_t i = group->first; i < group->first + group->rows(); ++i) {
+        heads[0].row(i)[group->first_head + c] = heads[best].row(i)[group->first_head + c];
+      }
+    }
+  }
+
+  // fold < 0: by all examples; else by those of the other folds.
+  SoftmaxModel FitTopics(int fold) const {
     FeatureRows rows;
     std::vector<int32_t> labels;
     for (size_t i = 0; i < x_.size(); ++i) {
@@ -185,11 +225,7 @@ class Trainer {
       rows.emplace_back(x_[i]);
       labels.push_back(topic_[i]);
     }
-    Fit fit;
-    fit.topics =
-        FitSoftmax(rows, labels, topic_names_.size(), idf_.size(), {.epochs = options_.epochs});
-    for (const Group& group : groups_) fit.heads.push_back(FitHeads(group, fold));
-    return fit;
+    return FitSoftmax(rows, labels, topic_names_.size(), idf_.size(), {.epochs = options_.epochs});
   }
 
   Matrix FitHeads(const Group& group, int fold) const {
@@ -200,9 +236,7 @@ class Trainer {
       rows.emplace_back(x_[group.first + used[n]]);
       std::copy_n(group.targets.row(used[n]), targets.cols, targets.row(n));
     }
-    std::vector<float> penalties(group.directions(), options_.penalty);
-    penalties.resize(targets.cols, options_.length_penalty);
-    return FitRidge(rows, targets, idf_.size(), penalties, kRidgeSteps);
+    return FitRidge(rows, targets, idf_.size(), group.penalties, kRidgeSteps);
   }
 
   // Rows of the group; fold < 0: all.
@@ -231,35 +265,27 @@ class Trainer {
     return means;
   }
 
-  void PredictExample(const Fit& fit, size_t i, Matrix* topics, Matrix* heads) const {
-    fit.topics.Logits(x_[i], {topics->row(i), static_cast<size_t>(topics->cols)});
-    for (size_t g = 0; g < groups_.size(); ++g) {
-      const Group& group = groups_[g];
-      if (i < group.first || i >= group.first + group.rows()) continue;
-      Multiply(x_[i], fit.heads[g],
-               {heads->row(i) + group.first_head, static_cast<size_t>(group.targets.cols)});
-    }
-  }
-
   // Everything but the groups; weights as 8-bit integers with a scale a row.
-  RouterModel Start(const Fit& fit) const {
+  RouterModel Start() const {
+    const SoftmaxModel classifier = FitTopics(-1);
+    std::vector<Matrix> heads;  // of each group: [features, targets.cols]
+    for (const Group& group : groups_) heads.push_back(FitHeads(group, -1));
     RouterModel model{.hash_bits = options_.hash_bits,
                       .embedding_size = static_cast<int32_t>(embedding_size_),
                       .topics = static_cast<int32_t>(topic_names_.size()),
                       .heads = heads_};
     model.idf = idf_;
-    model.bias = fit.topics.bias;
+    model.bias = classifier.bias;
     const int outputs = model.outputs();
     model.row_scale.resize(idf_.size());
     model.weights.resize(idf_.size() * outputs);
     std::vector<float> row(outputs);
     for (size_t j = 0; j < idf_.size(); ++j) {
-      std::copy_n(fit.topics.weights.row(j), model.topics, row.data());
+      std::copy_n(classifier.weights.row(j), model.topics, row.data());
       for (size_t g = 0; g < groups_.size(); ++g) {
-        const Matrix& heads = fit.heads[g];
-        for (int64_t c = 0; c < heads.cols; ++c) {
+        for (int64_t c = 0; c < heads[g].cols; ++c) {
           row[model.topics + groups_[g].first_head + c] =
-              heads.row(j)[c] * HeadScale(groups_[g], c);
+              heads[g].row(j)[c] * HeadScale(groups_[g], c);
         }
       }
       float most = 0;
@@ -378,6 +404,7 @@ class Trainer {
 absl::StatusOr<RouterModel> TrainRouter(std::span<const RoutingSet> sets,
                                         const TrainOptions& options) {
   if (sets.empty()) return absl::InvalidArgumentError("no data to train on");
+  if (options.penalties.empty()) return absl::InvalidArgumentError("no penalty");
   for (const RoutingSet& set : sets) {
     const bool some = std::any_of(set.rows.begin(), set.rows.end(),
                                   [](const RoutingRow& row) { return !row.tokens.empty(); });

@@ -14,11 +14,12 @@
 namespace hostler {
 
 struct TrainOptions {
-  int hash_bits = 16;        // 2^hash_bits hashed features
-  int folds = 5;             // within training, for weights that hold on new prompts
-  int epochs = 12;           // of the topic classifier
-  float penalty = 16;        // of the heads' ridge
-  float length_penalty = 1;  // the same for answers' lengths
+  int hash_bits = 16;  // 2^hash_bits hashed features
+  int folds = 5;       // within training, for weights that hold on new prompts
+  int epochs = 12;     // of the topic classifier
+  // Of the heads' ridge: each direction takes the one that foretells it best (not empty).
+  std::vector<float> penalties = {4, 8, 16, 32};
+  float length_penalty = 3;  // the same for answers' lengths
   float topic_prior = 10;    // rows that a topic's mean starts with
   int neighbours = 80;       // looked at, where rows have embeddings
   float neighbour_weight = 0.2f;

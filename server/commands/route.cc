@@ -219,7 +219,9 @@ void AddDataFlags(CLI::App* command, RouteFlags* flags) {
                    "2^N hashed features: fewer make a smaller file")
       ->check(CLI::Range(8, kMaxHashBits))
       ->capture_default_str();
-  command->add_option("--penalty", flags->train.penalty, "Of the heads' ridge")
+  command
+      ->add_option("--penalty", flags->train.penalties,
+                   "Of the heads' ridge; of several, each direction takes what foretells it best")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command
