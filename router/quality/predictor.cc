@@ -36,8 +36,9 @@ struct Scratch {
   std::vector<double> token_weights;
 };
 
-// Without fused multiply-adds: the same bits on every CPU.
-#if defined(__x86_64__)
+// Without fused multiply-adds: the same bits on every CPU. (The thread sanitizer would be
+// called by what chooses the clone, before it has started.)
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
 __attribute__((target_clones("avx2", "default")))
 #endif
 void MultiplyPacked(const RouterModel& model, std::span<const Feature> x, std::span<float> out) {
