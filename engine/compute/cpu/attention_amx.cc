@@ -91,54 +91,39 @@ void Multiply2x2(const Operand& a, const Operand& b, int64_t steps, const Produc
   StoreSums(c);
 }
 
+// Four tiles of rows `row` bytes apart, and where they go on for the next step.
+struct Tiles {
+  const std::byte* at[4];
+  int64_t row, step;
+};
+
 // Goes on with the sums that are in tiles.
 template <bool kAWhole>
-void Add4x1(const Operand& a, const Operand& b, int64_t steps) {
+void Add4x1(const Tiles& a, const Operand& b, int64_t steps) {
   __asm__ volatile("" ::: "memory");
   for (int64_t s = 0; s < steps; ++s) {
+    const int64_t at = s * a.step;
     _tile_loadd(4, b.at(0, s), 64);
     _tile_loadd(5, b.at(0, s) + kPartBytes, 64);
     if constexpr (!kAWhole) {
-      _tile_loadd(6, a.at(0, s) + kPartBytes, 64);
+      _tile_loadd(6, a.at[0] + at + kPartBytes, a.row);
       _tile_dpbf16ps(0, 6, 4);
-      _tile_loadd(7, a.at(1, s) + kPartBytes, 64);
+      _tile_loadd(7, a.at[1] + at + kPartBytes, a.row);
       _tile_dpbf16ps(1, 7, 4);
-      _tile_loadd(6, a.at(2, s) + kPartBytes, 64);
+      _tile_loadd(6, a.at[2] + at + kPartBytes, a.row);
       _tile_dpbf16ps(2, 6, 4);
-      _tile_loadd(7, a.at(3, s) + kPartBytes, 64);
+      _tile_loadd(7, a.at[3] + at + kPartBytes, a.row);
       _tile_dpbf16ps(3, 7, 4);
     }
-    _tile_loadd(6, a.at(0, s), 64);
+    _tile_loadd(6, a.at[0] + at, a.row);
     _tile_dpbf16ps(0, 6, 4);
-    _tile_dpbf16ps(0, 6, 5);
-    _tile_loadd(7, a.at(1, s), 64);
-    _tile_dpbf16ps(1, 7, 4);
-    _tile_dpbf16ps(1, 7, 5);
-    _tile_loadd(6, a.at(2, s), 64);
-    _tile_dpbf16ps(2, 6, 4);
-    _tile_dpbf16ps(2, 6, 5);
-    _tile_loadd(7, a.at(3, s), 64);
-    _tile_dpbf16ps(3, 7, 4);
-    _tile_dpbf16ps(3, 7, 5);
-  }
-}
-
-// The same where a is rows of bf16, 64 bytes of a step of each.
-void AddRows4x1(const std::byte* const (&a)[4], int64_t row_bytes, const Operand& b,
-                int64_t steps) {
-  __asm__ volatile("" ::: "memory");
-  for (int64_t s = 0; s < steps; ++s) {
-    _tile_loadd(4, b.at(0, s), 64);
-    _tile_loadd(5, b.at(0, s) + kPartBytes, 64);
-    _tile_loadd(6, a[0] + s * 64, row_bytes);
-    _tile_dpbf16ps(0, 6, 4);
-    _tile_loadd(7, a[1] + s * 64, row_bytes);
+    _tile_loadd(7, a.at[1] + at, a.row);
     _tile_dpbf16ps(1, 7, 4);
     _tile_dpbf16ps(0, 6, 5);
     _tile_dpbf16ps(1, 7, 5);
-    _tile_loadd(6, a[2] + s * 64, row_bytes);
+    _tile_loadd(6, a.at[2] + at, a.row);
     _tile_dpbf16ps(2, 6, 4);
-    _tile_loadd(7, a[3] + s * 64, row_bytes);
+    _tile_loadd(7, a.at[3] + at, a.row);
     _tile_dpbf16ps(3, 7, 4);
     _tile_dpbf16ps(2, 6, 5);
     _tile_dpbf16ps(3, 7, 5);
@@ -264,8 +249,10 @@ class AmxAttention {
     for (int t = begin / kRun * kRun; t < end; t += kRun) {
       StartSums();
       if (one_tile_ && key_tiles_) {
-        AddRows4x1({KeyTile(t), KeyTile(t + 16), KeyTile(t + 32), KeyTile(t + 48)},
-                   static_cast<int64_t>(task_.k_row_bytes), q, k_steps_);
+        Add4x1<true>({{KeyTile(t), KeyTile(t + 16), KeyTile(t + 32), KeyTile(t + 48)},
+                      static_cast<int64_t>(task_.k_row_bytes),
+                      64},
+                     q, k_steps_);
       } else if (one_tile_) {
         for (int64_t step = 0; step < k_steps_; step += kStepsAtOnce) {
           const int64_t after = step + kStepsAtOnce < k_steps_ ? step + kStepsAtOnce : k_steps_;
@@ -381,7 +368,9 @@ class AmxAttention {
   static constexpr int kTokensAhead = 16;
 
   void AddKeys(const Operand& keys, const Operand& q, int64_t steps) const {
-    whole_ ? Add4x1<true>(keys, q, steps) : Add4x1<false>(keys, q, steps);
+    const Tiles tiles = {
+        {keys.at(0, 0), keys.at(1, 0), keys.at(2, 0), keys.at(3, 0)}, 64, keys.step};
+    whole_ ? Add4x1<true>(tiles, q, steps) : Add4x1<false>(tiles, q, steps);
   }
 
   // The rows of keys [t, t + 16) as they lie, or any if there are none. Of those the ones
