@@ -46,15 +46,18 @@ class Trainer {
                                                     topic_names_.size(), heads_, kMaxOutputs));
     }
     Matrix topics(x_.size(), topic_names_.size());
-    std::vector<Matrix> heads(options_.penalties.size(), Matrix(x_.size(), heads_));
+    std::vector<Matrix> tried;
+    for (const Group& group : groups_) tried.emplace_back(group.rows(), TriedHeads(group));
     for (int fold = 0; fold < options_.folds; ++fold) {
       Say(fmt::format("fold {} of {}", fold + 1, options_.folds));
-      PredictFold(fold, &topics, heads);
+      PredictFold(fold, &topics, tried);
     }
-    for (Group& group : groups_) ChoosePenalties(heads, &group);
+    for (size_t g = 0; g < groups_.size(); ++g) ChoosePenalties(&tried[g], &groups_[g]);
     Say("all rows");
     RouterModel model = Start();
-    for (const Group& group : groups_) model.groups.push_back(Stack(group, topics, heads[0]));
+    for (size_t g = 0; g < groups_.size(); ++g) {
+      model.groups.push_back(Stack(groups_[g], topics, tried[g]));
+    }
     HOSTLER_RETURN_IF_ERROR(CheckRouterModel(model));
     return model;
   }
@@ -171,38 +174,48 @@ class Trainer {
     return basis;
   }
 
-  // What the examples of a fold get from fits of the others: logits of topics, and
-  // heads by each of the penalties.
-  void PredictFold(int fold, Matrix* topics, std::span<Matrix> heads) {
+  // Heads that are tried for a group: the directions' by each penalty, then the lengths'.
+  int64_t TriedHeads(const Group& group) const {
+    return group.directions() * options_.penalties.size() + group.mean_log.size();
+  }
+
+  // What the examples of a fold get from fits of the others: logits of topics, and of
+  // each group the heads that are tried.
+  void PredictFold(int fold, Matrix* topics, std::span<Matrix> tried) const {
     const SoftmaxModel classifier = FitTopics(fold);
     for (size_t i = 0; i < x_.size(); ++i) {
       if (fold_[i] != fold) continue;
       classifier.Logits(x_[i], {topics->row(i), static_cast<size_t>(topics->cols)});
     }
-    for (Group& group : groups_) {
-      for (size_t p = 0; p < heads.size(); ++p) {
-        std::fill_n(group.penalties.begin(), group.directions(), options_.penalties[p]);
-        const Matrix weights = FitHeads(group, fold);
-        for (size_t i = group.first; i < group.first + group.rows(); ++i) {
-          if (fold_[i] != fold) continue;
-          Multiply(x_[i], weights,
-                   {heads[p].row(i) + group.first_head, static_cast<size_t>(weights.cols)});
-        }
+    for (size_t g = 0; g < groups_.size(); ++g) {
+      const Group& group = groups_[g];
+      std::vector<float> penalties;
+      for (const float penalty : options_.penalties) {
+        penalties.insert(penalties.end(), group.directions(), penalty);
+      }
+      penalties.resize(TriedHeads(group), options_.length_penalty);
+      const Matrix weights = FitHeads(group, fold, penalties);
+      for (size_t i = 0; i < group.rows(); ++i) {
+        if (fold_[group.first + i] != fold) continue;
+        Multiply(x_[group.first + i], weights,
+                 {tried[g].row(i), static_cast<size_t>(weights.cols)});
       }
     }
   }
 
   // For each direction the penalty whose head has the least squared error in rows that it
-  // was not fitted to; its values go into heads[0].
-  void ChoosePenalties(std::span<Matrix> heads, Group* group) const {
-    for (int64_t c = 0; c < group->directions(); ++c) {
+  // was not fitted to. heads, [rows, TriedHeads], become those by the chosen ones,
+  // [rows, targets.cols].
+  void ChoosePenalties(Matrix* heads, Group* group) const {
+    const int64_t directions = group->directions();
+    Matrix chosen(heads->rows, group->targets.cols);
+    for (int64_t c = 0; c < directions; ++c) {
       size_t best = 0;
       double least = 0;
-      for (size_t p = 0; p < heads.size(); ++p) {
+      for (size_t p = 0; p < options_.penalties.size(); ++p) {
         double error = 0;
-        for (size_t i = 0; i < group->rows(); ++i) {
-          const double off =
-              group->targets.row(i)[c] - heads[p].row(group->first + i)[group->first_head + c];
+        for (int64_t i = 0; i < heads->rows; ++i) {
+          const double off = group->targets.row(i)[c] - heads->row(i)[p * directions + c];
           error += off * off;
         }
         if (p > 0 && error >= least) continue;
@@ -210,10 +223,15 @@ class Trainer {
         best = p;
       }
       group->penalties[c] = options_.penalties[best];
-      for (size_t i = group->first; i < group->first + group->rows(); ++i) {
-        heads[0].row(i)[group->first_head + c] = heads[best].row(i)[group->first_head + c];
+      for (int64_t i = 0; i < heads->rows; ++i) {
+        chosen.row(i)[c] = heads->row(i)[best * directions + c];
       }
     }
+    const int64_t lengths = group->mean_log.size();
+    for (int64_t i = 0; i < heads->rows; ++i) {
+      std::copy_n(heads->row(i) + heads->cols - lengths, lengths, chosen.row(i) + directions);
+    }
+    *heads = std::move(chosen);
   }
 
   // fold < 0: by all examples; else by those of the other folds.
@@ -228,15 +246,23 @@ class Trainer {
     return FitSoftmax(rows, labels, topic_names_.size(), idf_.size(), {.epochs = options_.epochs});
   }
 
-  Matrix FitHeads(const Group& group, int fold) const {
+  // One head for each penalty: the directions' as often as there are more of those than
+  // heads, then the lengths'.
+  Matrix FitHeads(const Group& group, int fold, std::span<const float> penalties) const {
     const std::vector<size_t> used = OfOtherFolds(group, fold);
+    const int64_t directions = group.directions(), lengths = group.mean_log.size();
     FeatureRows rows;
-    Matrix targets(used.size(), group.targets.cols);
+    Matrix targets(used.size(), penalties.size());
     for (size_t n = 0; n < used.size(); ++n) {
       rows.emplace_back(x_[group.first + used[n]]);
-      std::copy_n(group.targets.row(used[n]), targets.cols, targets.row(n));
+      const float* from = group.targets.row(used[n]);
+      float* to = targets.row(n);
+      for (int64_t c = 0; c < targets.cols - lengths; c += directions) {
+        std::copy_n(from, directions, to + c);
+      }
+      std::copy_n(from + directions, lengths, to + targets.cols - lengths);
     }
-    return FitRidge(rows, targets, idf_.size(), group.penalties, kRidgeSteps);
+    return FitRidge(rows, targets, idf_.size(), penalties, kRidgeSteps);
   }
 
   // Rows of the group; fold < 0: all.
@@ -269,7 +295,7 @@ class Trainer {
   RouterModel Start() const {
     const SoftmaxModel classifier = FitTopics(-1);
     std::vector<Matrix> heads;  // of each group: [features, targets.cols]
-    for (const Group& group : groups_) heads.push_back(FitHeads(group, -1));
+    for (const Group& group : groups_) heads.push_back(FitHeads(group, -1, group.penalties));
     RouterModel model{.hash_bits = options_.hash_bits,
                       .embedding_size = static_cast<int32_t>(embedding_size_),
                       .topics = static_cast<int32_t>(topic_names_.size()),
@@ -300,7 +326,7 @@ class Trainer {
   }
 
   // Joins topic means and heads, by how well they foretell rows that they were not
-  // fitted to. topics [examples, topics] are logits, heads [examples, heads].
+  // fitted to. topics [examples, topics] are logits, heads [rows, targets.cols].
   RouterGroup Stack(const Group& group, const Matrix& topics, const Matrix& heads) const {
     const int64_t rows = group.rows(), directions = group.directions();
     RouterGroup out{.name = group.set->name,
@@ -316,7 +342,7 @@ class Trainer {
     // and choose worse models.
     double covariance = 0, variance = 1;
     for (int64_t i = 0; i < rows; ++i) {
-      const float* head = heads.row(group.first + i) + group.first_head;
+      const float* head = heads.row(i);
       const double common = (mixture.row(i)[0] + head[0]) / 2;
       covariance += common * group.targets.row(i)[0];
       variance += common * common;
@@ -374,8 +400,7 @@ class Trainer {
       double real = 0, foretold = 0;
       for (size_t i = 0; i < group.rows(); ++i) {
         real += group.set->rows[i].tokens[m];
-        foretold += std::exp(group.mean_log[m] +
-                             heads.row(group.first + i)[group.first_head + group.directions() + m]);
+        foretold += std::exp(group.mean_log[m] + heads.row(i)[group.directions() + m]);
       }
       out->length.push_back(group.mean_log[m]);
       out->length.push_back(static_cast<float>(real / foretold));
