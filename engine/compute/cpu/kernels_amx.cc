@@ -295,7 +295,7 @@ void Multiply(const UnitTask& task) {
   ForIntegerType(task.type, [&](auto type) {
     using P = decltype(type);
     if (task.tokens < kTileFrom) {
-      return ForPanels<P>(task, 0, [&](const StoredPanel<P>& panel, int64_t row) {
+      return ForPanels<P>(task, [&](const StoredPanel<P>& panel, int64_t row) {
         float* y[kUnitTokens];
         for (int64_t t = 0; t < task.tokens; ++t) y[t] = task.y[t] + row;
         MultiplyUnit<P, 4>(panel, task.cols / kInputBlock, task.x, task.tokens, 0, y,
@@ -303,9 +303,8 @@ void Multiply(const UnitTask& task) {
       });
     }
     AmxPanel<P> tiles(task.cols);
-    ForPanels<P>(task, 0, [&](const StoredPanel<P>& panel, int64_t row) {
-      tiles.Multiply(panel, task, row);
-    });
+    ForPanels<P>(
+        task, [&](const StoredPanel<P>& panel, int64_t row) { tiles.Multiply(panel, task, row); });
   });
 }
 

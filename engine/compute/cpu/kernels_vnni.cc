@@ -4,65 +4,43 @@
 namespace hostler {
 namespace {
 
-// A panel of bytes as they are multiplied, for more tokens than are at once.
+// A panel that is in cache as an earlier unit was multiplied with it.
 template <typename P>
-class PreparedPanel {
+class NearPanel {
  public:
-  static size_t Bytes(int64_t blocks) { return static_cast<size_t>(blocks) * (512 + 2 * 64); }
-
-  PreparedPanel(const StoredPanel<P>& panel, int64_t blocks, std::byte* scratch)
-      : quants_(scratch), scales_(reinterpret_cast<float*>(scratch + blocks * 512)) {
-    for (int64_t b = 0; b < blocks; ++b) {
-#pragma GCC unroll 4
-      for (int k = 0; k < 4; ++k) {
-        __m512i low, high;
-        panel.Pair(b, k, &low, &high);
-        _mm512_store_si512(quants_ + b * 512 + k * 64, low);
-        _mm512_store_si512(quants_ + b * 512 + 256 + k * 64, high);
-      }
-      __m512 scales, others = _mm512_setzero_ps();
-      panel.Scales(b, &scales, &others);
-      _mm512_store_ps(scales_ + b * 32, scales);
-      _mm512_store_ps(scales_ + b * 32 + 16, others);
-    }
-  }
+  explicit NearPanel(const StoredPanel<P>& panel) : panel_(panel) {}
   void Fetch(int64_t, int) const {}
   HOSTLER_INLINE void Pair(int64_t b, int k, __m512i* low, __m512i* high) const {
-    *low = _mm512_load_si512(quants_ + b * 512 + k * 64);
-    *high = _mm512_load_si512(quants_ + b * 512 + 256 + k * 64);
+    panel_.Pair(b, k, low, high);
   }
   HOSTLER_INLINE void Scales(int64_t b, __m512* scales, __m512* others) const {
-    *scales = _mm512_load_ps(scales_ + b * 32);
-    *others = _mm512_load_ps(scales_ + b * 32 + 16);
+    panel_.Scales(b, scales, others);
   }
 
  private:
-  std::byte* quants_;
-  float* scales_;
+  const StoredPanel<P>& panel_;
 };
 
+// Weights are unpacked for so many tokens at a time; to unpack them once for all and store
+// them takes longer.
 constexpr int kTokens = 8;
 
 void Multiply(const UnitTask& task) {
   ForIntegerType(task.type, [&](auto type) {
     using P = decltype(type);
     const int64_t blocks = task.cols / kInputBlock;
-    const size_t prepared_bytes = PreparedPanel<P>::Bytes(blocks);
-    const auto multiply = [&](const auto& panel, int64_t row) {
-      for (int64_t token = 0; token < task.tokens; token += kUnitTokens) {
-        const int64_t tokens =
-            task.tokens - token < kUnitTokens ? task.tokens - token : int64_t{kUnitTokens};
-        const std::byte* unit = task.x + static_cast<size_t>(token / kUnitTokens) * task.unit_bytes;
-        float* y[kUnitTokens];
-        for (int64_t t = 0; t < tokens; ++t) y[t] = task.y[token + t] + row;
-        MultiplyUnit<P, kTokens>(panel, blocks, unit, tokens, 0, y, RowMask(task, row));
-      }
+    const auto multiply = [&](const auto& panel, int64_t row, int64_t token) {
+      const int64_t left = task.tokens - token;
+      const int64_t tokens = left < kUnitTokens ? left : int64_t{kUnitTokens};
+      const std::byte* unit = task.x + static_cast<size_t>(token / kUnitTokens) * task.unit_bytes;
+      float* y[kUnitTokens];
+      for (int64_t t = 0; t < tokens; ++t) y[t] = task.y[token + t] + row;
+      MultiplyUnit<P, kTokens>(panel, blocks, unit, tokens, 0, y, RowMask(task, row));
     };
-    ForPanels<P>(task, prepared_bytes, [&](const StoredPanel<P>& panel, int64_t row) {
-      if (task.tokens <= kTokens) {
-        multiply(panel, row);
-      } else {
-        multiply(PreparedPanel<P>(panel, blocks, task.scratch), row);
+    ForPanels<P>(task, [&](const StoredPanel<P>& panel, int64_t row) {
+      multiply(panel, row, 0);
+      for (int64_t token = kUnitTokens; token < task.tokens; token += kUnitTokens) {
+        multiply(NearPanel<P>(panel), row, token);
       }
     });
   });
