@@ -196,7 +196,6 @@ HOSTLER_INLINE F32x16 LoadValues(const std::byte* row, int64_t at, int64_t dim) 
 class AmxAttention {
  public:
   static constexpr int kValueLanes = 4 * kColumns;
-  static constexpr bool kHasSoftmaxOfOne = true;
 
   AmxAttention(const AttentionTask& task, ScratchRuns& scratch)
       : task_(task),
@@ -269,31 +268,14 @@ class AmxAttention {
 
   float* scores(int i) { return scores_[i]; }
 
-  // Softmax and PutWeights for a tile of one query, with the same bits: 16 tokens at a time.
   void SoftmaxOfOne(const SeenTokens& seen, int begin, int end, float* largest, float* sum) {
-    const F32x16 first = Set(seen.first[0]), last = Set(seen.last[0]), none = Set(-kInfinity);
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i column = _mm512_slli_epi32(lanes, 4);
     static_assert(kTile == 16);
-    F32x16 row[kSpan / kLanes];
-    F32x16 most = none;
-    for (int t = begin; t < end; t += kLanes) {
-      F32x16 score = {_mm512_i32gather_ps(column, scores_[0] + t * kTile, sizeof(float))};
-      if (task_.soft_cap > 0) score = Mul(Capped(score, Set(task_.soft_cap)), Set(kLog2E));
-      const F32x16 token = {_mm512_cvtepi32_ps(_mm512_add_epi32(lanes, _mm512_set1_epi32(t)))};
-      score = Select(token, first, Select(last, token, score, none), none);
-      row[t / kLanes] = score;
-      most = Max(most, score);
-    }
-    *largest = HorizontalMax(most);
-    const F32x16 shift = Set(*largest < -3e38f ? 0 : *largest);
-    float total = 0;
-    for (int t = begin; t < end; t += kGroup) {
-      alignas(64) float weights[kGroup];
-      for (int i = 0; i < kGroup; i += kLanes) {
-        Store(Exp2(Sub(row[(t + i) / kLanes], shift)), weights + i);
-      }
-      for (const float weight : weights) total += weight;
+    const auto load = [&](int t) HOSTLER_LAMBDA_INLINE {
+      return F32x16{_mm512_i32gather_ps(column, scores_[0] + t * kTile, sizeof(float))};
+    };
+    const auto put = [&](int t, const float* weights) HOSTLER_LAMBDA_INLINE {
       const auto pick = [&](int at) HOSTLER_LAMBDA_INLINE {
         const __m512i which = _mm512_add_epi32(_mm512_slli_epi32(lanes, 1), _mm512_set1_epi32(at));
         return F32x16{_mm512_permutex2var_ps(_mm512_load_ps(weights), which,
@@ -303,8 +285,8 @@ class AmxAttention {
       auto* to = reinterpret_cast<__m512i*>(weights_[0] + t / kGroup * kPairFloats);
       to[0] = parts.high;
       to[kPairs] = parts.low;
-    }
-    *sum = total;
+    };
+    hostler::SoftmaxOfOne(task_, seen, begin, end, largest, sum, load, put);
   }
 
   void PutWeights(int i, int t, F32x16 even, F32x16 odd) {
