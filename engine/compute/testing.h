@@ -17,6 +17,7 @@
 #include "engine/compute/backend.h"
 #include "engine/compute/cpu/dispatch.h"
 #include "engine/compute/cpu/integer.h"
+#include "engine/compute/cpu/mat_mul.h"
 #include "engine/compute/quantize.h"
 #include "gtest/gtest.h"
 #if defined(HOSTLER_CUDA)
@@ -142,20 +143,23 @@ inline std::unique_ptr<Backend> NewBackend(int threads, std::string_view isa) {
   return *std::move(backend);
 }
 
+// Null for types whose inputs an instruction set's kernels take as they are.
+inline const UnitKernels* UnitsOf(std::string_view isa, DType type) {
+  for (const KernelTable* table : SupportedKernels()) {
+    if (table->isa == isa) return UnitKernelsFor(*table, type);
+  }
+  return nullptr;
+}
+
 // The largest magnitude of an input's integer where an instruction set's kernels
 // multiply weights of a type in integers (cpu/integer.h, cuda/integers.h); 0 where they do not.
 inline int MostQuant(std::string_view isa, DType type) {
 #if defined(HOSTLER_CUDA)
   if (isa == "cuda") return HasIntegers(type) ? kMostQuant : 0;
 #endif
-  const bool integers = [&] {
-    for (const KernelTable* table : SupportedKernels()) {
-      if (table->isa == isa) return table->integers != nullptr && table->integers->has(type);
-    }
-    return false;
-  }();
-  if (!integers) return 0;
-  if (isa != "amx") return 127;
+  if (!CanInterleave(type) || UnitsOf(isa, type) == nullptr) return 0;
+  const bool fine = type == DType::kQ8_0 || type == DType::kMXFP4;
+  if (isa != "amx" && !fine) return 127;
   const auto most = [](int shift) { return (127 << shift) + (1 << (shift - 1)) - 1; };
   switch (type) {
     case DType::kQ4_0:
@@ -173,7 +177,7 @@ inline int MostQuant(std::string_view isa, DType type) {
 
 // Whether inputs are taken as sums of two bf16 (cpu/bf16_split.h).
 inline bool SplitsInputs(std::string_view isa, DType type) {
-  return isa == "amx" && type == DType::kBF16;
+  return type == DType::kBF16 && UnitsOf(isa, type) != nullptr;
 }
 
 inline bool UsesIntegers(std::string_view isa, DType type) { return MostQuant(isa, type) > 0; }

@@ -10,5 +10,7 @@
 namespace hostler {
 
 extern const UnitKernels kAmxBf16SplitKernels;
+// Of AVX-512 BF16.
+extern const UnitKernels kDotBf16SplitKernels;
 
 }  // namespace hostler

@@ -33,31 +33,6 @@ size_t UnitBytes(int64_t tokens, int64_t cols) {
   return static_cast<size_t>(Steps(cols)) * 2 * PartBytes(tokens);
 }
 
-// Columns [at, at + 16) of x; zeros from `cols` on. What is not finite is a NaN that stays
-// one when it is rounded.
-HOSTLER_INLINE __m512i LoadColumns(const float* x, int64_t at, int64_t cols) {
-  const int64_t left = cols - at;
-  const auto there = static_cast<__mmask16>(left >= kLanes ? 0xffff
-                                            : left <= 0    ? 0
-                                                           : (1 << left) - 1);
-  const __m512i bits = _mm512_castps_si512(_mm512_maskz_loadu_ps(there, x + at));
-  const __m512i infinity = _mm512_set1_epi32(0x7f800000);
-  const __mmask16 finite = _mm512_cmpneq_epi32_mask(_mm512_and_si512(bits, infinity), infinity);
-  return _mm512_mask_mov_epi32(_mm512_set1_epi32(0x7fc00000), finite, bits);
-}
-
-// Columns [at, at + 32) of x in pairs.
-HOSTLER_INLINE Parts SplitColumns(const float* x, int64_t at, int64_t cols) {
-  const __m512i evens =
-      _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-  const __m512i odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
-  const __m512i first = LoadColumns(x, at, cols), second = LoadColumns(x, at + kLanes, cols);
-  const auto pick = [&](__m512i which) HOSTLER_LAMBDA_INLINE {
-    return F32x16{_mm512_castsi512_ps(_mm512_permutex2var_epi32(first, which, second))};
-  };
-  return SplitRounded(pick(evens), pick(odds));
-}
-
 void ToUnit(DType, const float* const* x, int64_t tokens, int64_t cols, std::byte* out) {
   __m512i high[kUnitTokens], low[kUnitTokens];
   for (int t = 0; t < kUnitTokens; ++t) high[t] = low[t] = _mm512_setzero_si512();

@@ -15,6 +15,7 @@
 #include "engine/compute/cpu/memory.h"
 #include "engine/compute/cpu/rope.h"
 #include "engine/compute/cpu/weightless.h"
+#include "engine/compute/interleave.h"
 #include "fmt/format.h"
 
 namespace hostler {
@@ -30,7 +31,7 @@ class CpuBackend : public Backend {
   bool SharesHostMemory() const override { return true; }
 
   bool Interleaves(DType type) const override {
-    return kernels().integers != nullptr && kernels().integers->has(type);
+    return CanInterleave(type) && UnitKernelsFor(kernels(), type) != nullptr;
   }
 
   void Convert(const Weight& from, int64_t first, const Weight& to, std::byte* out) override {

@@ -37,19 +37,23 @@ bool MayUseAmx() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-KernelTable WithIntegers(std::string_view isa, const UnitKernels& integers) {
+KernelTable VnniTable() {
   KernelTable table = kAvx512Kernels;
-  table.isa = isa.data();
-  table.integers = &integers;
+  table.isa = "avx512vnni";
+  table.units[0] = &kVnniIntegerKernels;
+  table.units[1] = &kVnniWideIntegerKernels;
+  if (__builtin_cpu_supports("avx512bf16")) table.units[2] = &kDotBf16SplitKernels;
   return table;
 }
 
 KernelTable AmxTable() {
-  KernelTable table = WithIntegers("amx", kAmxIntegerKernels);
+  KernelTable table = kAvx512Kernels;
+  table.isa = "amx";
   table.attention = AttentionByAmx;
   table.merge_attention = MergeAttentionByAmx;
   table.mat_mul_bf16 = MatMulBf16ByAmx;
-  table.bf16_split = &kAmxBf16SplitKernels;
+  table.units[0] = &kAmxIntegerKernels;
+  table.units[1] = &kAmxBf16SplitKernels;
   return table;
 }
 #endif
@@ -82,7 +86,7 @@ std::vector<const KernelTable*> SupportedKernels() {
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
     if (__builtin_cpu_supports("avx512vnni")) {
       static const KernelTable amx = AmxTable();
-      static const KernelTable vnni = WithIntegers("avx512vnni", kVnniIntegerKernels);
+      static const KernelTable vnni = VnniTable();
       static const bool may_use_amx = MayUseAmx();
       if (may_use_amx) tables.push_back(&amx);
       tables.push_back(&vnni);
@@ -100,7 +104,7 @@ absl::StatusOr<const KernelTable*> SelectKernels(std::string_view isa) {
   if (isa.empty()) return tables.front();
   std::string names;
   for (const KernelTable* table : tables) {
-    if (table->isa == isa || (isa == "f32" && table->integers == nullptr)) return table;
+    if (table->isa == isa || (isa == "f32" && table->units[0] == nullptr)) return table;
     names += (names.empty() ? "" : ", ") + std::string(table->isa);
   }
   return absl::InvalidArgumentError(

@@ -152,9 +152,9 @@ struct KernelTable {
   void (*short_conv)(const ShortConvTask& task);
   void (*gated_delta)(const GatedDeltaTask& task);
 
-  // What mat_mul is not to do for the types that these have; null: none.
-  const UnitKernels* integers = nullptr;
-  const UnitKernels* bf16_split = nullptr;
+  // What mat_mul is not to do for the types that these have; null from the first on that
+  // there is not.
+  const UnitKernels* units[3] = {};
   // Null where the CPU has no tiles of bf16.
   void (*mat_mul_bf16)(const Bf16Task& task) = nullptr;
 };

@@ -308,10 +308,14 @@ void Multiply(const UnitTask& task) {
   });
 }
 
+bool Has(DType type) {
+  return ForIntegerType(type, [](auto) {});
+}
+
 }  // namespace
 
 const UnitKernels kAmxIntegerKernels = {
-    .has = HasIntegers,
+    .has = Has,
     .unit_bytes = UnitBytes,
     .scratch_bytes = ScratchBytes,
     .to_unit = ToUnit,

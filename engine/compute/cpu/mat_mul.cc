@@ -37,14 +37,6 @@ int64_t ChunkRows(int64_t rows, int64_t tokens, int threads) {
   return std::clamp(RoundUp(rows / (16 * threads), kRowsMultiple), kRowsMultiple, most);
 }
 
-// Null for types whose inputs are taken as they are.
-const UnitKernels* UnitKernelsFor(const KernelTable& kernels, DType type) {
-  for (const UnitKernels* units : {kernels.integers, kernels.bf16_split}) {
-    if (units != nullptr && units->has(type)) return units;
-  }
-  return nullptr;
-}
-
 // How inputs of `cols` values lie when they are converted, for one type's kernels or
 // whichever of several types': units one after another.
 class UnitInputs {
@@ -130,6 +122,13 @@ void AddSlotBias(const KernelTable& kernels, const std::byte* slot, size_t offse
 }
 
 }  // namespace
+
+const UnitKernels* UnitKernelsFor(const KernelTable& kernels, DType type) {
+  for (const UnitKernels* units : kernels.units) {
+    if (units != nullptr && units->has(type)) return units;
+  }
+  return nullptr;
+}
 
 void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y) {
   if (x.rows == 0 || w.rows == 0) return;

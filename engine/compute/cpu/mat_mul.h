@@ -9,6 +9,10 @@
 
 namespace hostler {
 
+// The kernels that convert inputs for weights of the type; null where they are taken as
+// they are.
+const UnitKernels* UnitKernelsFor(const KernelTable& kernels, DType type);
+
 // See Backend::HeadMatMul; with one head, y = x · wᵀ.
 void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y);
 
