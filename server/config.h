@@ -35,6 +35,7 @@ struct ServeConfig {
   EngineOptions engine = [] {
     EngineOptions options;
     options.expert_popularity = "auto";
+    options.expert_preload = true;
     return options;
   }();
 

@@ -139,6 +139,7 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
                                                      {"off", Prefetch::kOff}});
   const auto set_split = SetValue<bool>(&options->move_memory, {{"auto", true}, {"fixed", false}});
   const auto set_prefix = SetValue<bool>(&options->prefix_cache, {{"on", true}, {"off", false}});
+  const auto set_preload = SetValue<bool>(&options->expert_preload, {{"on", true}, {"off", false}});
   using Method = ReaderOptions::Method;
   const auto set_io = SetValue<Method>(
       &options->expert_io,
@@ -186,6 +187,9 @@ std::vector<Setting> ModelSettings(EngineOptions* options) {
        "Where to keep which experts are used most, to start with them the next time; auto: in a "
        "packed store",
        options->expert_popularity, SetText(&options->expert_popularity)},
+      {"expert_preload", "on|off",
+       "Where there is room for all experts, read them in the background at the start",
+       options->expert_preload ? "on" : "off", set_preload},
       {"expert_trace", "FILE",
        "Record which experts the gates choose, for hostler replay and analyze; an existing file is "
        "replaced",

@@ -69,6 +69,8 @@ struct EngineOptions {
   // Where to keep, from run to run, which experts are used most: a file, "auto"
   // (popularity.bin in a packed store, else off) or "off".
   std::string expert_popularity = "off";
+  // At the start, read all experts while nobody waits for a read, if there is room for all.
+  bool expert_preload = false;
   // A file to record gates' choices in ("": none), and how large it may grow.
   std::string expert_trace;
   uint64_t expert_trace_bytes = uint64_t{256} << 20;

@@ -286,6 +286,19 @@ TEST_F(ExpertSettingsTest, AutomaticPopularityLiesInAPackedStore) {
   EXPECT_THAT(warnings(), IsEmpty());
 }
 
+TEST_F(ExpertSettingsTest, WhereThereIsRoomForAllTheyAreReadBeforeTheyAreAskedFor) {
+  const std::vector<int32_t> expected = Ask(*Load());
+  options_.expert_preload = true;
+  const auto engine = Load();
+  WaitForPreloads(*engine);
+  const ExpertCacheStats before = engine->stats().experts;
+  EXPECT_EQ(before.preload_reads, 8u * 32);
+  EXPECT_EQ(Ask(*engine), expected);
+  EXPECT_EQ(engine->stats().experts.reads, before.reads);
+  LimitExperts(40);
+  EXPECT_EQ(Load()->stats().experts.preload_bytes, 0u);
+}
+
 TEST_F(ExpertSettingsTest, AServedRunsTraceCanBeReplayed) {
   constexpr int kLayers = 8, kTopk = 4;
   const std::vector<int32_t> expected = Ask(*Load());

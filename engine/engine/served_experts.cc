@@ -117,7 +117,16 @@ absl::Status ServedExperts::Start(const MemoryPlan& plan, Backend* backend) {
   HOSTLER_ASSIGN_OR_RETURN(cache_,
                            ExpertCache::Create(cache, &store_, std::move(reader), std::move(policy),
                                                std::move(predictor), std::move(host_policy)));
-  cache_->Preload(pins_, MostPopular(popularity));
+  std::vector<ExpertKey> preloaded = MostPopular(popularity);
+  if (options_.expert_preload && bytes >= sizes_.all_slots_bytes) {
+    // What is there already is not read again.
+    for (int layer = 0; layer < store_.num_layers(); ++layer) {
+      for (int expert = 0; expert < store_.num_experts(layer); ++expert) {
+        preloaded.push_back({layer, expert});
+      }
+    }
+  }
+  cache_->Preload(pins_, preloaded);
   if (warm_start_ != nullptr) {
     warm_start_->KeepSaving([this] { return cache_->ExportPopularity(); });
   }

@@ -10,7 +10,7 @@
 namespace hostler {
 
 extern const UnitKernels kAmxBf16SplitKernels;
-// Of AVX-512 BF16.
+// Of AVX-512 BF16: pairs of columns are added to sixteen sums, and these to each other at the end.
 extern const UnitKernels kDotBf16SplitKernels;
 
 }  // namespace hostler

@@ -11,7 +11,7 @@
 namespace hostler {
 namespace {
 
-constexpr int kColumns = 32;         // that a step multiplies
+constexpr int kColumns = 32;          // that a step multiplies
 constexpr int64_t kVectorBytes = 64;  // their weights, or one part of a token's inputs
 constexpr int64_t kStepBytes = 2 * kVectorBytes;
 
@@ -49,7 +49,8 @@ HOSTLER_INLINE __m512 AddProducts(__m512 sum, __m512i w, const std::byte* x) {
 
 // Rows [row, row + R) times T tokens, of which the first is at `x`.
 template <int R, int T>
-HOSTLER_INLINE void DotTile(const UnitTask& task, int64_t row, const std::byte* x, float* const* y) {
+HOSTLER_INLINE void DotTile(const UnitTask& task, int64_t row, const std::byte* x,
+                            float* const* y) {
   const int64_t token_bytes = static_cast<int64_t>(TokenBytes(task.cols));
   const std::byte* w[R];
 #pragma GCC unroll 8
@@ -98,46 +99,26 @@ HOSTLER_INLINE void DotTile(const UnitTask& task, int64_t row, const std::byte* 
   }
 }
 
-// All rows times T tokens.
-template <int R, int T>
-void MultiplyRows(const UnitTask& task, const std::byte* x, float* const* y) {
-  int64_t row = 0;
-  for (; row + R <= task.rows; row += R) DotTile<R, T>(task, row, x, y);
-  for (; row < task.rows; ++row) DotTile<1, T>(task, row, x, y);
-}
+// Of a register tile.
+constexpr int kTokens = 4;
+static_assert(kUnitTokens % kTokens == 0);
 
-// Register tiles of rows and tokens; for fewer tokens as many rows, so that sums enough
-// take turns.
-constexpr int kRows = 6, kTokens = 4;
-
+// The tokens from `token` on, T at a time, then fewer.
 template <int T>
-void MultiplyTokens(const UnitTask& task, const std::byte* x, float* const* y) {
-  constexpr int kTileRows = T == 1 ? 8 : kRows;
-  MultiplyRows<kTileRows, T>(task, x, y);
-}
-
-void Multiply(const UnitTask& task) {
-  for (int64_t token = 0, tokens; token < task.tokens; token += tokens) {
-    const int64_t left = task.tokens - token;
-    tokens = left < kTokens ? left : int64_t{kTokens};
+void MultiplyTokens(const UnitTask& task, int64_t token) {
+  constexpr int kRows = T == 1 ? 8 : 6;
+  for (; token + T <= task.tokens; token += T) {
     const std::byte* x = task.x + static_cast<size_t>(token / kUnitTokens) * task.unit_bytes +
                          static_cast<size_t>(token % kUnitTokens) * TokenBytes(task.cols);
     float* const* y = task.y + token;
-    switch (tokens) {
-      case 1:
-        MultiplyTokens<1>(task, x, y);
-        break;
-      case 2:
-        MultiplyTokens<2>(task, x, y);
-        break;
-      case 3:
-        MultiplyTokens<3>(task, x, y);
-        break;
-      default:
-        MultiplyTokens<kTokens>(task, x, y);
-    }
+    int64_t row = 0;
+    for (; row + kRows <= task.rows; row += kRows) DotTile<kRows, T>(task, row, x, y);
+    for (; row < task.rows; ++row) DotTile<1, T>(task, row, x, y);
   }
+  if constexpr (T > 1) MultiplyTokens<T - 1>(task, token);
 }
+
+void Multiply(const UnitTask& task) { MultiplyTokens<kTokens>(task, 0); }
 
 size_t ScratchBytes(int64_t) { return 0; }
 
