@@ -18,6 +18,7 @@
 #include "engine/compute/cpu/dispatch.h"
 #include "engine/compute/cpu/integer.h"
 #include "engine/compute/cpu/mat_mul.h"
+#include "engine/compute/interleave.h"
 #include "engine/compute/quantize.h"
 #include "gtest/gtest.h"
 #if defined(HOSTLER_CUDA)

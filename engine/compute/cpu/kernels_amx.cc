@@ -296,10 +296,7 @@ void Multiply(const UnitTask& task) {
     using P = decltype(type);
     if (task.tokens < kTileFrom) {
       return ForPanels<P>(task, [&](const StoredPanel<P>& panel, int64_t row) {
-        float* y[kUnitTokens];
-        for (int64_t t = 0; t < task.tokens; ++t) y[t] = task.y[t] + row;
-        MultiplyUnit<P, 4>(panel, task.cols / kInputBlock, task.x, task.tokens, 0, y,
-                           RowMask(task, row));
+        MultiplyUnitOf<P, kTileFrom - 1>(task, panel, row, 0);
       });
     }
     AmxPanel<P> tiles(task.cols);
