@@ -1,6 +1,7 @@
 #include "engine/compute/cpu/thread_pool.h"
 
 #include <algorithm>
+#include <chrono>
 #include <system_error>
 
 #include "engine/base/cores.h"
@@ -9,8 +10,8 @@ namespace hostler {
 
 namespace {
 
-// Some 50 microseconds.
-constexpr int kSpins = 1000;
+constexpr std::chrono::microseconds kSpin{50};
+constexpr int kSpinsBetweenLooksAtTheClock = 16;
 
 inline void Pause() {
 #if defined(__x86_64__)
@@ -54,33 +55,37 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
+// A worker that is about to sleep counts itself as asleep before it looks at state_ for the
+// last time, and a loop is opened before asleep_ is read: one of the two sees the other.
 void ThreadPool::ParallelFor(int64_t chunks, LoopBody body) {
   if (workers_.empty() || chunks <= 1) {
     for (int64_t i = 0; i < chunks; ++i) body(i, 0);
     return;
   }
-  {
-    std::lock_guard lock(mutex_);
-    body_ = &body;
-    chunks_ = chunks;
-    next_.store(0, std::memory_order_relaxed);
-    open_ = true;
-    ++loop_;
-  }
-  if (chunks > static_cast<int64_t>(workers_.size())) {
-    wake_.notify_all();
-  } else {
-    for (int64_t i = 1; i < chunks; ++i) wake_.notify_one();
+  body_ = &body;
+  chunks_ = chunks;
+  next_.store(0, std::memory_order_relaxed);
+  const uint64_t loop = state_.load(std::memory_order_relaxed) >> 32;
+  state_.store((loop + 1) << 32 | kOpen);
+  if (asleep_ > 0) {
+    { std::lock_guard lock(mutex_); }  // who counts as asleep waits by now
+    if (chunks > static_cast<int64_t>(workers_.size())) {
+      wake_.notify_all();
+    } else {
+      for (int64_t i = 1; i < chunks; ++i) wake_.notify_one();
+    }
   }
   TakeChunks(0);
-  // A worker that did not wake in time finds the loop closed and is not waited for.
-  {
-    std::lock_guard lock(mutex_);
-    open_ = false;
-  }
-  if (Spin([this] { return inside_.load(std::memory_order_acquire) == 0; })) return;
+  // A worker that did not come in time finds the loop closed and is not waited for.
+  if ((state_.fetch_and(~kOpen, std::memory_order_acquire) & kInside) > 0) AwaitWorkers();
+}
+
+void ThreadPool::AwaitWorkers() {
+  const auto is_empty = [this] { return (state_.load(std::memory_order_acquire) & kInside) == 0; };
+  if (Spin(is_empty)) return;
   std::unique_lock lock(mutex_);
-  idle_.wait(lock, [this] { return inside_ == 0; });
+  state_.fetch_or(kCallerSleeps);
+  idle_.wait(lock, is_empty);
 }
 
 void ThreadPool::ParallelRuns(int64_t chunks, LoopBody body) {
@@ -101,32 +106,51 @@ void ThreadPool::ParallelRuns(int64_t chunks, LoopBody body) {
 
 template <typename Done>
 bool ThreadPool::Spin(Done done) const {
-  for (int i = 0; spins_ && i < kSpins; ++i) {
-    if (done()) return true;
-    Pause();
-  }
+  if (!spins_) return done();
+  const auto end = std::chrono::steady_clock::now() + kSpin;
+  do {
+    for (int i = 0; i < kSpinsBetweenLooksAtTheClock; ++i) {
+      if (done()) return true;
+      Pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
   return done();
 }
 
 void ThreadPool::Work(int thread) {
   uint64_t seen = 0;
   for (;;) {
-    Spin([&] { return loop_.load(std::memory_order_relaxed) != seen; });
-    std::unique_lock lock(mutex_);
-    if (!open_ && loop_ != seen && !stop_) {
-      // Missed it; the next may be as near.
-      seen = loop_;
-      continue;
-    }
-    wake_.wait(lock, [&] { return stop_ || (open_ && loop_ != seen); });
+    AwaitLoop(seen);
     if (stop_) return;
-    seen = loop_;
-    ++inside_;
-    lock.unlock();
+    if (!Join(&seen)) continue;  // missed it; the next may be as near
     TakeChunks(thread);
-    lock.lock();
-    if (--inside_ == 0) idle_.notify_one();
+    Leave();
   }
+}
+
+void ThreadPool::AwaitLoop(uint64_t seen) {
+  const auto has_come = [this, seen] { return state_ >> 32 != seen || stop_; };
+  if (Spin(has_come)) return;
+  std::unique_lock lock(mutex_);
+  ++asleep_;
+  wake_.wait(lock, has_come);
+  --asleep_;
+}
+
+bool ThreadPool::Join(uint64_t* loop) {
+  uint64_t state = state_;
+  while ((state & kOpen) != 0 &&
+         !state_.compare_exchange_weak(state, state + 1, std::memory_order_acquire)) {
+  }
+  *loop = state >> 32;
+  return (state & kOpen) != 0;
+}
+
+void ThreadPool::Leave() {
+  const uint64_t before = state_.fetch_sub(1, std::memory_order_release);
+  if ((before & kInside) != 1 || (before & kCallerSleeps) == 0) return;
+  { std::lock_guard lock(mutex_); }  // the caller waits by now
+  idle_.notify_one();
 }
 
 void ThreadPool::TakeChunks(int thread) {

@@ -58,7 +58,19 @@ class ThreadPool {
     std::atomic<uint64_t> left{0};
   };
 
+  // state_: the loop's number << 32, and in the lower half whether workers may join it,
+  // whether its caller sleeps until they have left, and how many are inside.
+  static constexpr uint64_t kOpen = 1u << 31, kCallerSleeps = 1u << 30;
+  static constexpr uint64_t kInside = kCallerSleeps - 1;
+
   void Work(int thread);
+  // Until there is another loop than `seen` or the pool stops.
+  void AwaitLoop(uint64_t seen);
+  // Which loop it is, and whether it is open: the worker is inside it then.
+  bool Join(uint64_t* loop);
+  void Leave();
+  // Until no worker is inside the loop, which is closed.
+  void AwaitWorkers();
   void TakeChunks(int thread);
   // Waits a little for `done`, without sleeping; whether it came.
   template <typename Done>
@@ -67,19 +79,18 @@ class ThreadPool {
   // Of no use where a thread that spins holds up another.
   const bool spins_;
 
+  // Of the current loop; written while no worker is inside.
+  const LoopBody* body_ = nullptr;
+  int64_t chunks_ = 0;
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<uint64_t> state_{0};
+  std::atomic<int> asleep_{0};  // workers, or about to be
+  std::atomic<bool> stop_{false};
+
+  // Only for those that sleep.
   std::mutex mutex_;
   std::condition_variable wake_;  // a loop opened, or the pool stops
   std::condition_variable idle_;  // no worker is inside the loop
-  bool stop_ = false;
-  bool open_ = false;  // workers may join the loop
-  // Written under mutex_.
-  std::atomic<int> inside_{0};  // workers that joined it
-  std::atomic<uint64_t> loop_{0};
-
-  // Of the current loop; written under mutex_ while no worker is inside.
-  const LoopBody* body_ = nullptr;
-  int64_t chunks_ = 0;
-  std::atomic<int64_t> next_{0};
 
   std::vector<Run> runs_;  // one a thread
   std::vector<std::thread> workers_;
