@@ -89,7 +89,9 @@ TEST_P(ReaderTest, GathersExtentsOfSeveralFiles) {
   auto reader = OPEN_OR_SKIP(paths);
   absl::Status status;
   const std::array<Extent, 4> extents = {{{0, 2, 5}, {1, 0, 6}, {1, 3, 0}, {0, 9, 1}}};
-  if (GetParam().direct == DirectIo::kOff) EXPECT_FALSE(reader->direct());
+  if (GetParam().direct == DirectIo::kOff) {
+    EXPECT_FALSE(reader->direct());
+  }
   EXPECT_EQ(ReadText(reader.get(), extents, &status), "23456abcdef9");
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(ReadText(reader.get(), std::span(extents).subspan(2, 1), &status), "");

@@ -1,6 +1,12 @@
 #include "engine/compute/cpu/thread_pool.h"
 
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <set>
+#include <thread>
+#include <vector>
 
 #include "gtest/gtest.h"
 
@@ -66,6 +72,22 @@ TEST(ThreadPoolTest, OtherThreadsTakePart) {
     ran.wait(lock, [&] { return ids.size() == 2; });
   });
   EXPECT_EQ(ids.size(), 2u);
+}
+
+TEST(ThreadPoolTest, ThreadsThatSleepAreWoken) {
+  constexpr std::chrono::milliseconds kLong{1};  // they look out for less
+  ThreadPool pool(3);
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    std::this_thread::sleep_for(kLong);
+    // Each chunk takes a thread of its own, and the caller's ends first.
+    std::atomic<int> begun{0}, ended{0};
+    pool.ParallelFor(3, [&](int64_t, int thread) {
+      for (++begun; begun < 3;) std::this_thread::yield();
+      if (thread != 0) std::this_thread::sleep_for(kLong);
+      ++ended;
+    });
+    ASSERT_EQ(ended, 3);
+  }
 }
 
 TEST(ThreadPoolTest, UnusedPoolsStop) {
