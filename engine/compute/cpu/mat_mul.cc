@@ -160,7 +160,10 @@ void CpuMatMul(CpuContext& context, const Weight& w, int heads, Mat x, Mat y) {
   const int64_t token_chunks = (x.rows + chunk_tokens - 1) / chunk_tokens;
   context.ReserveScratch(ScratchFloats(kernels, w.dtype, w.cols));
   const int64_t chunks = row_chunks * token_chunks * heads;
-  context.ForRuns(chunks, w.rows * w.cols * x.rows, [&](int64_t chunk, int thread) {
+  // Of few tokens what takes time is to read the weights.
+  const int64_t weight_bytes = static_cast<int64_t>(RowBytes(w.dtype, w.cols)) * w.rows;
+  const int64_t work = std::max(w.rows * w.cols * x.rows, weight_bytes);
+  context.ForRuns(chunks, work, [&](int64_t chunk, int thread) {
     const int64_t head = chunk / (row_chunks * token_chunks);
     const int64_t head_row = chunk % row_chunks * chunk_rows;
     const int64_t row = head * head_rows + head_row;
