@@ -201,13 +201,15 @@ TEST(JinjaLimits, DeepValuesAreRefused) {
   EXPECT_THAT(Render("{% set ns = namespace(a={}) %}{% for i in range(99999) %}"
                      "{% set ns.a = {'a': (ns.a,)} %}{% endfor %}"),
               HasSubstr("nested deeper"));
-  ordered_json deep = 1;  // to copy a deeper one takes more stack than there is, if not optimised
-  for (int i = 0; i < 1000; ++i) {
+  ordered_json deep = 1;
+  for (int i = 0; i < 5000; ++i) {
     ordered_json outer = ordered_json::array();
     outer.push_back(std::move(deep));
     deep = std::move(outer);
   }
-  EXPECT_THAT(Render("{{ x }}", {{"x", deep}}), HasSubstr("nests deeper"));
+  ordered_json variables;  // a copy takes more stack than there is, if it is not optimised
+  variables["x"] = std::move(deep);
+  EXPECT_THAT(Render("{{ x }}", variables), HasSubstr("nests deeper"));
 }
 
 TEST(JinjaLimits, NamespacesThatHoldThemselves) {
