@@ -11,10 +11,11 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   target_compile_options(hostler_flags INTERFACE $<${cxx}:-Wno-restrict>)
 endif()
 if(HOSTLER_SANITIZE)
-  # Without the checks for null pointers, which end in a fault anyway, and for an object's
-  # type, which take a third of the time to compile.
+  # What is found ends the program. Without the checks for null pointers, which end in a
+  # fault anyway, and for an object's type, which take a third of the time to compile.
   target_compile_options(hostler_flags INTERFACE
-    -fsanitize=${HOSTLER_SANITIZE} -fno-sanitize=null,vptr -fno-omit-frame-pointer)
+    -fsanitize=${HOSTLER_SANITIZE} -fno-sanitize=null,vptr -fno-sanitize-recover=all
+    -fno-omit-frame-pointer)
   target_link_options(hostler_flags INTERFACE -fsanitize=${HOSTLER_SANITIZE})
 endif()
 
